@@ -1,0 +1,177 @@
+//! The one place that writes files: temporary name, fsync, link or rename, fsync of the directory.
+//!
+//! Temporary names start with [`TEMP_PREFIX`], so that a sweep can recognise what a killed process left behind.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Marks files that are not finished.
+pub const TEMP_PREFIX: &str = ".lifeboat-tmp-";
+
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn temp_path(path: &Path) -> PathBuf {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    parent_of(path).join(format!("{TEMP_PREFIX}{}-{number}", std::process::id()))
+}
+
+/// Makes a directory's entries durable.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Creates `dir` and its missing parents (mode 0700) and makes each durable.
+pub fn create_dir_all(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = parent_of(dir);
+    if parent != dir {
+        create_dir_all(parent)?;
+    }
+    match fs::DirBuilder::new().mode(DIR_MODE).create(dir) {
+        Ok(()) => sync_dir(parent),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_temp(path: &Path, pieces: &[&[u8]]) -> io::Result<PathBuf> {
+    let temp = temp_path(path);
+    let result = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&temp)?;
+        for piece in pieces {
+            file.write_all(piece)?;
+        }
+        file.sync_all()
+    })();
+    if let Err(error) = result {
+        remove_quietly(&temp);
+        return Err(error);
+    }
+    Ok(temp)
+}
+
+/// Removes a leftover; its absence or presence changes nothing that anyone relies on.
+fn remove_quietly(path: &Path) {
+    drop(fs::remove_file(path));
+}
+
+/// Writes a file that must not exist yet (mode 0600). Visible whole or not at all; durable when it returns.
+/// `AlreadyExists` if there is one, which is left as it is.
+pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_new_pieces(path, &[bytes])
+}
+
+/// As [`write_new`], for content in several pieces.
+pub fn write_new_pieces(path: &Path, pieces: &[&[u8]]) -> io::Result<()> {
+    let temp = write_temp(path, pieces)?;
+    // A hard link fails where rename would silently replace.
+    let linked = match fs::hard_link(&temp, path) {
+        Err(error) if matches!(error.raw_os_error(), Some(code) if link_unsupported(code)) => {
+            rename_noreplace(&temp, path)
+        }
+        other => other,
+    };
+    remove_quietly(&temp);
+    linked?;
+    sync_dir(parent_of(path))
+}
+
+/// File systems without hard links answer one of these.
+fn link_unsupported(code: i32) -> bool {
+    use rustix::io::Errno;
+    [Errno::PERM, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::MLINK]
+        .iter()
+        .any(|errno| errno.raw_os_error() == code)
+}
+
+fn rename_noreplace(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(io::Error::from)
+}
+
+/// Replaces or creates a file (mode 0600). Readers see the old or the new content; durable when it returns.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that may rename: it syncs the file and the directory"
+)]
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temp = write_temp(path, &[bytes])?;
+    if let Err(error) = fs::rename(&temp, path) {
+        remove_quietly(&temp);
+        return Err(error);
+    }
+    sync_dir(parent_of(path))
+}
+
+/// Moves a finished file or directory to a name that is free, durably. Fails if `to` exists.
+pub fn publish(from: &Path, to: &Path) -> io::Result<()> {
+    rename_noreplace(from, to)?;
+    sync_dir(parent_of(to))
+}
+
+/// Removes a file, durably. Its absence is an error of kind `NotFound`.
+pub fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)?;
+    sync_dir(parent_of(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn write_new_never_replaces_and_leaves_no_temporary_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("object");
+        write_new(&path, b"one").unwrap();
+        assert_eq!(write_new(&path, b"two").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(names(dir.path()), ["object"]);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn replace_swaps_the_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        replace(&path, b"one").unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(names(dir.path()), ["state"]);
+    }
+
+    #[test]
+    fn publish_refuses_an_existing_target() {
+        let dir = tempfile::tempdir().unwrap();
+        create_dir_all(&dir.path().join("staging/inner")).unwrap();
+        create_dir_all(&dir.path().join("taken")).unwrap();
+        assert!(publish(&dir.path().join("staging"), &dir.path().join("taken")).is_err());
+        publish(&dir.path().join("staging"), &dir.path().join("final")).unwrap();
+        assert_eq!(names(dir.path()), ["final", "taken"]);
+    }
+}
