@@ -1,0 +1,3 @@
+//! The lifeboat command.
+
+fn main() {}

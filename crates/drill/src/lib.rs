@@ -1,0 +1,1 @@
+//! Restores into an isolated target, checks, timings and a verdict.

@@ -1,0 +1,1 @@
+//! Policy and requests in, job runs out: backup, verify, restore, drill, status.

@@ -1,0 +1,1 @@
+//! Signed, hash-chained records and bundles an outsider can verify offline.

@@ -1,0 +1,1 @@
+//! Who can open a vault and who signs: wrapped passwords, signatures, envelopes.

@@ -1,0 +1,1 @@
+//! One encrypted repository in the restic format for one store in one copy, with its recovery points and logs.
