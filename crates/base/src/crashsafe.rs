@@ -4,7 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -129,10 +129,36 @@ pub fn remove(path: &Path) -> io::Result<()> {
     sync_dir(parent_of(path))
 }
 
+/// Removes a directory and everything below it, also where a restored mode forbids it; never follows a link.
+/// A directory that is not there is fine. Depth is bounded by what a path can name.
+pub fn remove_tree(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(dir)?;
+            fs::remove_dir_all(dir)
+        }
+        other => other,
+    }
+}
+
+/// Gives the owner access to every directory below `dir`.
+fn open_up(dir: &Path) -> io::Result<()> {
+    let mut pending = vec![dir.to_owned()];
+    while let Some(next) = pending.pop() {
+        fs::set_permissions(&next, fs::Permissions::from_mode(DIR_MODE))?;
+        for entry in fs::read_dir(&next)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                pending.push(entry.path());
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn names(dir: &Path) -> Vec<String> {
