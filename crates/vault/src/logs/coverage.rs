@@ -1,0 +1,261 @@
+//! What a set of log objects covers: contiguous ranges, and the exact gaps between two positions.
+//!
+//! In: the objects known to exist or to have existed. Out: ranges and gaps. Pure.
+
+use std::collections::BTreeMap;
+
+use lifeboat_base::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::position::{LogName, Position};
+
+/// Whether an object can be relied on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PieceState {
+    /// It is there, and was checked as far as was asked.
+    Present,
+    /// It existed and is gone or damaged, for this reason.
+    Lost(String),
+}
+
+/// One log object as far as coverage is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Its span.
+    pub name: LogName,
+    /// The older timeline's position this object continues, if it is where a timeline was entered.
+    pub follows: Option<Position>,
+    /// When its first entry was made; nothing if the object is damaged and no roll-up knows it.
+    pub started: Option<Timestamp>,
+    /// When its last entry was made.
+    pub ended: Option<Timestamp>,
+    /// Whether it can be relied on.
+    pub state: PieceState,
+}
+
+/// A stretch of history that is missing: from the end of what is there to the start of what comes after.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The first missing position.
+    pub from: Position,
+    /// The first position after the hole.
+    pub to: Position,
+    /// Objects known to have held part of it; empty if it was never captured.
+    pub lost: Vec<LogName>,
+}
+
+/// Whether history is whole between two positions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapVerdict {
+    /// Every position is covered.
+    Contiguous,
+    /// These stretches are missing, in order.
+    Gaps(Vec<Gap>),
+}
+
+/// A stretch of history without a gap, possibly across timelines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// Its first position.
+    pub from: Position,
+    /// The position after its last.
+    pub to: Position,
+    /// When its first entry was made.
+    pub started: Option<Timestamp>,
+    /// When its last entry was made.
+    pub ended: Option<Timestamp>,
+}
+
+/// A covered stretch of one timeline.
+#[derive(Clone, Copy)]
+struct Interval {
+    from: u64,
+    to: u64,
+    started: Option<Timestamp>,
+    ended: Option<Timestamp>,
+}
+
+/// Where a timeline was entered: its first offset, and the position on the older timeline that it continues.
+type Switches = BTreeMap<u32, (u64, Position)>;
+
+fn switches(pieces: &[Piece]) -> Switches {
+    let mut found = Switches::new();
+    for piece in pieces {
+        // Only an older timeline can be continued, which also makes every walk along the switches end.
+        if let Some(follows) = piece.follows.filter(|follows| follows.timeline < piece.name.first().timeline) {
+            let first = piece.name.first();
+            let entry = found.entry(first.timeline).or_insert((first.offset, follows));
+            if first.offset < entry.0 {
+                *entry = (first.offset, follows);
+            }
+        }
+    }
+    found
+}
+
+/// The covered intervals of each timeline, merged and in order.
+fn covered(pieces: &[Piece]) -> BTreeMap<u32, Vec<Interval>> {
+    let mut present: Vec<&Piece> = pieces.iter().filter(|piece| piece.state == PieceState::Present).collect();
+    present.sort_by_key(|piece| piece.name);
+    let mut timelines: BTreeMap<u32, Vec<Interval>> = BTreeMap::new();
+    for piece in present {
+        let (from, to) = (piece.name.first().offset, piece.name.last().offset);
+        let intervals = timelines.entry(piece.name.first().timeline).or_default();
+        match intervals.last_mut() {
+            Some(open) if from <= open.to => {
+                if to > open.to {
+                    open.to = to;
+                    open.ended = piece.ended;
+                }
+            }
+            _ => intervals.push(Interval { from, to, started: piece.started, ended: piece.ended }),
+        }
+    }
+    timelines
+}
+
+/// The gaps between `from` and `to`, as far as `pieces` show. `to` is reached through the timelines that lead to it;
+/// a `from` that is not part of the history of `to` is a gap itself.
+pub fn verdict_of(pieces: &[Piece], from: Position, to: Position) -> GapVerdict {
+    let covered = covered(pieces);
+    let mut gaps = Vec::new();
+    for stretch in path(pieces, &covered, from, to) {
+        match stretch {
+            Stretch::Along { timeline, from, to } => {
+                let intervals = covered.get(&timeline).map(Vec::as_slice).unwrap_or_default();
+                for (hole_from, hole_to) in holes(intervals, from, to) {
+                    gaps.push((Position::new(timeline, hole_from), Position::new(timeline, hole_to)));
+                }
+            }
+            Stretch::Unknown { from, to } => gaps.push((from, to)),
+        }
+    }
+    if gaps.is_empty() {
+        return GapVerdict::Contiguous;
+    }
+    let gaps = gaps.into_iter().map(|(from, to)| Gap { from, to, lost: lost_between(pieces, from, to) });
+    GapVerdict::Gaps(gaps.collect())
+}
+
+enum Stretch {
+    Along { timeline: u32, from: u64, to: u64 },
+    Unknown { from: Position, to: Position },
+}
+
+/// The way from `from` to `to`, walked backwards because a timeline has one origin but may have several successors.
+fn path(
+    pieces: &[Piece],
+    covered: &BTreeMap<u32, Vec<Interval>>,
+    from: Position,
+    to: Position,
+) -> Vec<Stretch> {
+    let switches = switches(pieces);
+    let mut stretches = Vec::new();
+    let mut end = to;
+    while end.timeline > from.timeline {
+        match switches.get(&end.timeline) {
+            Some(&(entered, follows)) if entered <= end.offset => {
+                stretches.push(Stretch::Along { timeline: end.timeline, from: entered, to: end.offset });
+                end = follows;
+            }
+            _ => {
+                // How this timeline began is not known: the hole ends where its coverage starts.
+                let intervals = covered.get(&end.timeline).map(Vec::as_slice).unwrap_or_default();
+                let start = intervals.first().map_or(end.offset, |first| first.from.min(end.offset));
+                stretches.push(Stretch::Along { timeline: end.timeline, from: start, to: end.offset });
+                let reached = reached_from(covered, from);
+                stretches.push(Stretch::Unknown { from: reached, to: Position::new(end.timeline, start) });
+                stretches.reverse();
+                return stretches;
+            }
+        }
+    }
+    if end.timeline == from.timeline && from.offset <= end.offset {
+        stretches.push(Stretch::Along { timeline: end.timeline, from: from.offset, to: end.offset });
+    } else {
+        // `from` lies on a branch that was left before it, so nothing connects it with `to`.
+        stretches.push(Stretch::Unknown { from, to: end });
+    }
+    stretches.reverse();
+    stretches
+}
+
+/// How far one can go from `from` without leaving its timeline.
+fn reached_from(covered: &BTreeMap<u32, Vec<Interval>>, from: Position) -> Position {
+    let intervals = covered.get(&from.timeline).map(Vec::as_slice).unwrap_or_default();
+    let here = intervals.iter().find(|interval| interval.from <= from.offset && from.offset <= interval.to);
+    Position::new(from.timeline, here.map_or(from.offset, |interval| interval.to))
+}
+
+/// The parts of `from..to` that no interval covers.
+fn holes(intervals: &[Interval], from: u64, to: u64) -> Vec<(u64, u64)> {
+    let mut holes = Vec::new();
+    let mut reached = from;
+    for interval in intervals {
+        if interval.to <= reached {
+            continue;
+        }
+        if interval.from >= to {
+            break;
+        }
+        if interval.from > reached {
+            holes.push((reached, interval.from));
+        }
+        reached = interval.to;
+    }
+    if reached < to {
+        holes.push((reached, to));
+    }
+    holes
+}
+
+fn lost_between(pieces: &[Piece], from: Position, to: Position) -> Vec<LogName> {
+    let mut lost: Vec<LogName> = pieces
+        .iter()
+        .filter(|piece| piece.state != PieceState::Present)
+        .map(|piece| piece.name)
+        .filter(|name| name.last() > from && name.first() < to)
+        .collect();
+    lost.sort_unstable();
+    lost.dedup();
+    lost
+}
+
+/// Every contiguous range, in order of its end. A range that continues an older timeline starts there; what the older
+/// timeline holds beyond the point it was left at is a range of its own.
+pub fn ranges_of(pieces: &[Piece]) -> Vec<Range> {
+    let switches = switches(pieces);
+    let mut done: Vec<Range> = Vec::new();
+    let mut continued: Vec<Position> = Vec::new();
+    for (timeline, intervals) in covered(pieces) {
+        for interval in intervals {
+            let mut range = Range {
+                from: Position::new(timeline, interval.from),
+                to: Position::new(timeline, interval.to),
+                started: interval.started,
+                ended: interval.ended,
+            };
+            if let Some(&(entered, follows)) = switches.get(&timeline)
+                && entered == interval.from
+                && let Some(older) = done.iter().find(|older| holds(older, follows))
+            {
+                range.from = older.from;
+                range.started = older.started;
+                continued.push(follows);
+            }
+            done.push(range);
+        }
+    }
+    // A range that was left exactly at its end is part of the longer one that goes on from there.
+    done.retain(|range| !continued.contains(&range.to));
+    done.sort_by_key(|range| (range.to, range.from));
+    done
+}
+
+/// Whether `range` covers everything up to `position` on the timeline it ends on.
+fn holds(range: &Range, position: Position) -> bool {
+    range.to.timeline == position.timeline
+        && position.offset <= range.to.offset
+        && (range.from.timeline < position.timeline || range.from.offset <= position.offset)
+}

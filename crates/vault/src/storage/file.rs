@@ -1,0 +1,218 @@
+//! Objects as files below one directory, written through `crashsafe` and locked with `flock`.
+//!
+//! Packs fan out into `data/xx/`, as other readers of the format expect.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use lifeboat_base::crashsafe;
+use lifeboat_base::human::printable;
+use rustix::fs::{FlockOperation, flock};
+
+use super::{Listed, MAX_OBJECT_BYTES, ObjectName, Storage, StorageError, WriteLock};
+
+/// The folder whose files fan out by the first two characters of their names.
+const FAN_OUT: &str = "data/";
+/// How deep a listing descends; a vault is four levels deep.
+const MAX_DEPTH: usize = 8;
+
+/// Objects as files below one directory (directories 0700, files 0600).
+#[derive(Debug, Clone)]
+pub struct FileStorage {
+    root: PathBuf,
+}
+
+#[derive(Debug)]
+struct DirLock(#[expect(dead_code, reason = "holds the lock until it is closed")] File);
+
+impl WriteLock for DirLock {}
+
+/// What stands below the root: objects, and what cannot be one.
+#[derive(Default)]
+struct Found {
+    objects: Vec<Listed>,
+    strays: Vec<String>,
+}
+
+impl FileStorage {
+    /// Objects below `root`, which is created with the first object.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn path_of(&self, name: &ObjectName) -> PathBuf {
+        match name.below(FAN_OUT).and_then(|id| Some((id, id.get(..2)?))) {
+            Some((id, fan)) if !id.contains('/') => self.root.join(FAN_OUT).join(fan).join(id),
+            _ => self.root.join(name.to_path()),
+        }
+    }
+
+    fn error(&self, what: &str, source: io::Error) -> StorageError {
+        StorageError::from_io(what, self.location(), source)
+    }
+
+    fn open(&self, name: &ObjectName) -> Result<(File, u64), StorageError> {
+        // A link in a vault is not an object: following it could read anything on the machine.
+        let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
+        let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(self.path_of(name));
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StorageError::NotFound { name: name.clone() });
+            }
+            Err(error) => return Err(self.error(name.as_str(), error)),
+        };
+        let meta = file.metadata().map_err(|error| self.error(name.as_str(), error))?;
+        if meta.is_dir() {
+            return Err(self.error(name.as_str(), io::Error::from(io::ErrorKind::IsADirectory)));
+        }
+        Ok((file, meta.len()))
+    }
+
+    /// The object name of a file found at `relative`, undoing the fan-out.
+    fn name_at(relative: &str) -> Option<ObjectName> {
+        let text = match relative.strip_prefix(FAN_OUT).and_then(|rest| rest.split_once('/')) {
+            Some((fan, id)) if id.starts_with(fan) && fan.len() == 2 => format!("{FAN_OUT}{id}"),
+            Some(_) => return None,
+            None => relative.to_owned(),
+        };
+        ObjectName::new(text).ok()
+    }
+
+    fn scan(&self, relative: &str, depth: usize, found: &mut Found) -> Result<(), StorageError> {
+        let dir = self.root.join(relative);
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(self.error(relative, error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|error| self.error(relative, error))?;
+            let base = entry.file_name();
+            let Some(base) = base.to_str() else {
+                found.strays.push(printable(&format!("{relative}{}", base.to_string_lossy())));
+                continue;
+            };
+            let path = format!("{relative}{base}");
+            let meta = match entry.metadata() {
+                Ok(meta) => meta,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(self.error(&path, error)),
+            };
+            if meta.is_dir() && depth < MAX_DEPTH {
+                self.scan(&format!("{path}/"), depth + 1, found)?;
+            } else {
+                match Self::name_at(&path).filter(|_| meta.is_file()) {
+                    Some(name) => found.objects.push(Listed { name, size_bytes: meta.len() }),
+                    None => found.strays.push(printable(&path)),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Storage for FileStorage {
+    fn put_new(&self, name: &ObjectName, pieces: &[&[u8]]) -> Result<(), StorageError> {
+        let path = self.path_of(name);
+        let parent = path.parent().unwrap_or(&self.root);
+        crashsafe::create_dir_all(parent).map_err(|error| self.error(name.as_str(), error))?;
+        match crashsafe::write_new_pieces(&path, pieces) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(StorageError::AlreadyExists { name: name.clone() })
+            }
+            Err(error) => Err(self.error(name.as_str(), error)),
+        }
+    }
+
+    fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StorageError> {
+        let (file, size_bytes) = self.open(name)?;
+        if size_bytes > MAX_OBJECT_BYTES {
+            return Err(StorageError::TooLarge { name: name.clone(), size_bytes });
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size_bytes).unwrap_or_default());
+        file.take(MAX_OBJECT_BYTES)
+            .read_to_end(&mut bytes)
+            .map_err(|error| self.error(name.as_str(), error))?;
+        Ok(bytes)
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, length: usize) -> Result<Vec<u8>, StorageError> {
+        let (file, size_bytes) = self.open(name)?;
+        // Checked before the buffer is made: a length read from a damaged object must not fill the memory.
+        if offset.checked_add(length as u64).is_none_or(|end| end > size_bytes) {
+            return Err(StorageError::TooShort { name: name.clone() });
+        }
+        let mut bytes = vec![0; length];
+        match file.read_exact_at(&mut bytes, offset) {
+            Ok(()) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(StorageError::TooShort { name: name.clone() })
+            }
+            Err(error) => Err(self.error(name.as_str(), error)),
+        }
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StorageError> {
+        let mut found = Found::default();
+        self.scan(prefix, 0, &mut found)?;
+        found.objects.sort();
+        Ok(found.objects)
+    }
+
+    fn stat(&self, name: &ObjectName) -> Result<Option<u64>, StorageError> {
+        match fs::symlink_metadata(self.path_of(name)) {
+            Ok(meta) if meta.is_file() => Ok(Some(meta.len())),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.error(name.as_str(), error)),
+        }
+    }
+
+    fn remove(&self, name: &ObjectName) -> Result<(), StorageError> {
+        match crashsafe::remove(&self.path_of(name)) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(StorageError::NotFound { name: name.clone() })
+            }
+            Err(error) => Err(self.error(name.as_str(), error)),
+        }
+    }
+
+    fn location(&self) -> String {
+        printable(&self.root.display().to_string())
+    }
+
+    fn strays(&self) -> Result<Vec<String>, StorageError> {
+        let mut found = Found::default();
+        self.scan("", 0, &mut found)?;
+        found.strays.sort();
+        Ok(found.strays)
+    }
+
+    fn lock(&self) -> Result<Box<dyn WriteLock>, StorageError> {
+        crashsafe::create_dir_all(&self.root).map_err(|error| self.error("lock", error))?;
+        // The lock is on the directory itself: it leaves no file behind and the kernel gives it up on a kill.
+        let dir = File::open(&self.root).map_err(|error| self.error("lock", error))?;
+        match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Box::new(DirLock(dir))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StorageError::Busy { location: self.location() }),
+            Err(error) => Err(self.error("lock", error.into())),
+        }
+    }
+
+    fn make_folders(&self, names: &[&str]) -> Result<(), StorageError> {
+        for name in names {
+            crashsafe::create_dir_all(&self.root.join(name)).map_err(|error| self.error(name, error))?;
+        }
+        Ok(())
+    }
+}
