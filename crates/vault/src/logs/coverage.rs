@@ -226,7 +226,8 @@ fn lost_between(pieces: &[Piece], from: Position, to: Position) -> Vec<LogName> 
 /// timeline holds beyond the point it was left at is a range of its own.
 pub fn ranges_of(pieces: &[Piece]) -> Vec<Range> {
     let switches = switches(pieces);
-    let mut done: Vec<Range> = Vec::new();
+    // Each with the offset at which it entered the timeline it ends on.
+    let mut done: Vec<(Range, u64)> = Vec::new();
     let mut continued: Vec<Position> = Vec::new();
     for (timeline, intervals) in covered(pieces) {
         for interval in intervals {
@@ -238,24 +239,20 @@ pub fn ranges_of(pieces: &[Piece]) -> Vec<Range> {
             };
             if let Some(&(entered, follows)) = switches.get(&timeline)
                 && entered == interval.from
-                && let Some(older) = done.iter().find(|older| holds(older, follows))
+                && let Some((older, _)) = done.iter().find(|(older, since)| {
+                    older.to.timeline == follows.timeline && (*since..=older.to.offset).contains(&follows.offset)
+                })
             {
                 range.from = older.from;
                 range.started = older.started;
                 continued.push(follows);
             }
-            done.push(range);
+            done.push((range, interval.from));
         }
     }
     // A range that was left exactly at its end is part of the longer one that goes on from there.
-    done.retain(|range| !continued.contains(&range.to));
-    done.sort_by_key(|range| (range.to, range.from));
-    done
-}
-
-/// Whether `range` covers everything up to `position` on the timeline it ends on.
-fn holds(range: &Range, position: Position) -> bool {
-    range.to.timeline == position.timeline
-        && position.offset <= range.to.offset
-        && (range.from.timeline < position.timeline || range.from.offset <= position.offset)
+    let mut ranges: Vec<Range> =
+        done.into_iter().map(|(range, _)| range).filter(|range| !continued.contains(&range.to)).collect();
+    ranges.sort_by_key(|range| (range.to, range.from));
+    ranges
 }

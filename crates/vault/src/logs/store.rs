@@ -1,0 +1,208 @@
+//! Storing and reading log objects: write-once, sealed, named after the span they hold.
+
+use std::fmt;
+use std::io::Read;
+use std::sync::Arc;
+
+use lifeboat_base::digest::{Digest, Hasher};
+use lifeboat_base::entropy::Entropy;
+use lifeboat_base::ids::{StreamName, VaultId};
+use lifeboat_base::time::Timestamp;
+use lifeboat_keys::SigningKey;
+
+use super::error::LogsError;
+use super::object::{self, Draft, LogHeader, LogLink, MAX_CONTENT_BYTES, PackError};
+use super::position::{LogName, Position};
+use super::rollup::RollupName;
+use crate::crypto::MasterKey;
+use crate::storage::{ObjectName, Storage, StorageError};
+
+/// Where all log objects of a vault live.
+pub(super) const LOGS: &str = "lifeboat/logs/";
+
+/// A piece of log to be stored.
+pub struct LogObject<'a> {
+    /// The first position it holds.
+    pub first: Position,
+    /// The position after the last; on the same timeline and greater.
+    pub last: Position,
+    /// Where a timeline is entered: the position on an older timeline that `first` continues.
+    pub follows: Option<Position>,
+    /// The object written before this one, if the writer knows it.
+    pub previous: Option<LogLink>,
+    /// When the first entry in it was made.
+    pub started: Timestamp,
+    /// When the last entry in it was made; decides the hour of its roll-up.
+    pub ended: Timestamp,
+    /// The content, read to its end; at most [`MAX_CONTENT_BYTES`].
+    pub content: &'a mut dyn Read,
+}
+
+impl fmt::Debug for LogObject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LogObject({} to {})", self.first, self.last)
+    }
+}
+
+/// An object that is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRef {
+    /// The stream it belongs to.
+    pub stream: StreamName,
+    /// Its name there.
+    pub name: LogName,
+    /// The size of the stored object in bytes.
+    pub stored_bytes: u64,
+    /// The SHA-256 of the stored object.
+    pub sha256: Digest,
+    /// It was there already, with the same content.
+    pub existed: bool,
+}
+
+impl LogRef {
+    /// As the link its successor carries.
+    pub fn link(&self) -> LogLink {
+        LogLink { name: self.name, sha256: self.sha256 }
+    }
+}
+
+/// The log streams of one vault. Cheap to clone; holds the vault's keys, never shown.
+#[derive(Clone)]
+pub struct Logs {
+    storage: Arc<dyn Storage>,
+    key: MasterKey,
+    signing: SigningKey,
+    vault: VaultId,
+}
+
+impl fmt::Debug for Logs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Logs(vault {})", self.vault)
+    }
+}
+
+impl Logs {
+    /// The logs of the vault `vault` in `storage`.
+    pub fn new(storage: Arc<dyn Storage>, key: MasterKey, signing: SigningKey, vault: VaultId) -> Self {
+        Self { storage, key, signing, vault }
+    }
+
+    pub(super) fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
+    pub(super) fn signing(&self) -> &SigningKey {
+        &self.signing
+    }
+
+    pub(super) fn vault(&self) -> &VaultId {
+        &self.vault
+    }
+
+    /// The object that holds `name`.
+    #[expect(clippy::unused_self, reason = "every name of the layout is made by this type")]
+    pub fn object_name(&self, stream: &StreamName, name: LogName) -> ObjectName {
+        ObjectName::trusted(format!("{LOGS}{stream}/{name}"))
+    }
+
+    #[expect(clippy::unused_self, reason = "every name of the layout is made by this type")]
+    pub(super) fn rollup_object(&self, stream: &StreamName, name: &RollupName) -> ObjectName {
+        ObjectName::trusted(format!("{LOGS}{stream}/rollup/{}", name.file_name()))
+    }
+
+    /// Stores a piece of log: visible whole or not at all, durable when this returns.
+    ///
+    /// The same span with the same content again is success; with other content it is a `Conflict` and the stored one
+    /// stays. After a storage failure the object may or may not be there: append it again. Memory: about twice the
+    /// compressed content.
+    pub fn append(
+        &self,
+        stream: &StreamName,
+        log: LogObject<'_>,
+        entropy: &dyn Entropy,
+    ) -> Result<LogRef, LogsError> {
+        let (first, last) = (log.first, log.last);
+        let name = LogName::of(first, last).ok_or(LogsError::InvalidSpan { first, last })?;
+        if let Some(follows) = log.follows.filter(|follows| follows.timeline >= first.timeline) {
+            return Err(LogsError::InvalidSwitch { first, follows });
+        }
+        let object = self.object_name(stream, name);
+        let packed = object::pack(log.content).map_err(|error| match error {
+            PackError::TooLarge => LogsError::TooLarge { limit_bytes: MAX_CONTENT_BYTES },
+            PackError::Reader(source) => LogsError::Content { object: object.clone(), source },
+            PackError::Encoder(source) => LogsError::Encode { object: object.clone(), source },
+        })?;
+        let draft = Draft {
+            vault: &self.vault,
+            stream,
+            name,
+            follows: log.follows,
+            previous: log.previous,
+            started: log.started,
+            ended: log.ended,
+        };
+        let (header, sealed) = object::seal(draft, packed, &self.key, entropy)
+            .map_err(|source| LogsError::Encode { object: object.clone(), source })?;
+        let prefix = object::prefix();
+        match self.storage.put_new(&object, &[&prefix, &sealed]) {
+            Ok(()) => {
+                let mut hasher = Hasher::new();
+                hasher.update(&prefix);
+                hasher.update(&sealed);
+                let stored_bytes = (prefix.len() + sealed.len()) as u64;
+                let stream = stream.clone();
+                Ok(LogRef { stream, name, stored_bytes, sha256: hasher.finish(), existed: false })
+            }
+            Err(StorageError::AlreadyExists { .. }) => {
+                drop(sealed);
+                self.existing(stream, &header)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What is stored under the name of `wanted`, if it holds the same.
+    fn existing(&self, stream: &StreamName, wanted: &LogHeader) -> Result<LogRef, LogsError> {
+        let name = wanted.name;
+        let object = self.object_name(stream, name);
+        let stored = self.get(&object)?;
+        let found = self
+            .open(stream, name, &stored)
+            .and_then(object::Opened::check)
+            .map_err(|why| LogsError::Damaged { object: object.clone(), why })?;
+        if found.plain_sha256 != wanted.plain_sha256 || found.follows != wanted.follows {
+            return Err(LogsError::Conflict { object });
+        }
+        let (stream, sha256) = (stream.clone(), Digest::of(&stored));
+        Ok(LogRef { stream, name, stored_bytes: stored.len() as u64, sha256, existed: true })
+    }
+
+    /// The header and the content of an object, every byte checked. Memory: about three times the content at most.
+    pub fn read(&self, stream: &StreamName, name: LogName) -> Result<(LogHeader, Vec<u8>), LogsError> {
+        let object = self.object_name(stream, name);
+        let opened = self.open(stream, name, &self.get(&object)?);
+        opened.and_then(object::Opened::content).map_err(|why| LogsError::Damaged { object, why })
+    }
+
+    pub(super) fn open(
+        &self,
+        stream: &StreamName,
+        name: LogName,
+        stored: &[u8],
+    ) -> Result<object::Opened, String> {
+        object::open(stored, &self.vault, stream, name, &self.key)
+    }
+
+    /// An object's bytes; whatever makes an existing object unreadable is damage.
+    pub(super) fn get(&self, object: &ObjectName) -> Result<Vec<u8>, LogsError> {
+        self.storage.get(object).map_err(|error| match error {
+            StorageError::NotFound { .. } => {
+                LogsError::Damaged { object: object.clone(), why: "it is missing".to_owned() }
+            }
+            StorageError::TooShort { .. } | StorageError::TooLarge { .. } | StorageError::Device { .. } => {
+                LogsError::Damaged { object: object.clone(), why: error.to_string() }
+            }
+            other => LogsError::Storage(other),
+        })
+    }
+}
