@@ -106,12 +106,13 @@ fn sounds_secret(name: &str) -> bool {
     })
 }
 
-/// Whether the type masks what it holds, or is too small to hold a secret.
+/// Whether the type masks what it holds, or cannot hold a secret: a yes or no, positions in a text.
 fn is_masked(ty: &Type) -> bool {
     struct Seek(bool);
     impl<'ast> Visit<'ast> for Seek {
         fn visit_path_segment(&mut self, segment: &'ast syn::PathSegment) {
-            self.0 |= segment.ident == "bool" || segment.ident.to_string().starts_with("Secret");
+            let name = segment.ident.to_string();
+            self.0 |= matches!(name.as_str(), "bool" | "Range") || name.starts_with("Secret");
             visit::visit_path_segment(self, segment);
         }
     }
@@ -156,6 +157,7 @@ mod tests {
             "#[derive(Clone)] struct A { password: String }",
             "#[derive(Serialize, Deserialize)] struct SealedSecrets<'a> { seed: &'a str }",
             "#[derive(Debug)] struct A { password_hint: String, tokenizer: u8, secrets_path: String }",
+            "#[derive(Debug)] struct A { secrets: Vec<Range<usize>> }",
             "#[cfg(test)] mod tests { #[derive(Debug)] struct A { password: String } }",
         ] {
             assert_eq!(found(code), 0, "{code}");
