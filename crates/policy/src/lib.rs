@@ -1,1 +1,42 @@
 //! The policy file: text and a moment in, promises and due times out.
+//!
+//! In: the text of a policy file and its name; moments and a time zone. Out: a [`Policy`] whose every value knows
+//! where it came from, or every problem of the text at once, each with its place and what to write instead.
+//!
+//! Invariant: no I/O and no clock; a secret written in the clear is refused and appears in no message.
+
+pub mod explain;
+pub mod kind;
+pub mod model;
+pub mod problem;
+pub mod retention;
+pub mod schedule;
+pub mod schema;
+pub mod span;
+pub mod value;
+
+mod check;
+mod keys;
+mod mask;
+mod parse;
+mod promises;
+mod reader;
+mod resolve;
+mod rows;
+mod sections;
+mod store;
+mod suggest;
+
+pub use explain::{ExplainLine, explain};
+pub use kind::Kind;
+pub use model::{
+    Checks, CopyPlace, CopyUrl, Encryption, Endpoint, Keys, Lock, LockMode, Origin, Policy, Promises,
+    Recipient, Source, Sourced, Store, Tier, Verify, Written,
+};
+pub use parse::{digest, parse};
+pub use problem::{PolicyErrors, Position, Problem, Severity};
+pub use retention::{Gfs, Retention};
+pub use schedule::Schedule;
+pub use schema::json_schema;
+pub use span::Span;
+pub use value::InvalidValue;

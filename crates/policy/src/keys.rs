@@ -1,0 +1,151 @@
+//! Every key of the file with its shape, default and meaning: one table for the reader, the schema and the tests.
+
+use crate::kind::Kind;
+
+/// What a value looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Version,
+    Text,
+    Texts,
+    Switch,
+    Recipients,
+    CopyUrl,
+    Lock,
+    LockMode,
+    Span,
+    SpanOrNone,
+    ScheduleOrNone,
+    Retention,
+    CopyNames,
+    TierName,
+    Encryption,
+    Verify,
+    Cadence,
+    Kind,
+    StoreUrl,
+    Checks,
+    Sections(&'static str),
+}
+
+/// One key.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) shape: Shape,
+    pub(crate) about: &'static str,
+}
+
+const fn key(name: &'static str, shape: Shape, about: &'static str) -> Key {
+    Key { name, shape, about }
+}
+
+/// The top of the file.
+pub(crate) const TOP: &[Key] = &[
+    key("version", Shape::Version, "The version of the file format: 1."),
+    key("timezone", Shape::Text, "The IANA time zone of schedules, days, weeks and months. Default: UTC."),
+    key("state", Shape::Text, "The folder of the catalog, the evidence and the spool. Default: ./state."),
+    key("keys", Shape::Sections("keys"), "Who can open the vaults."),
+    key("defaults", Shape::Sections("promises"), "Promises of every row that does not say otherwise."),
+    key("tier", Shape::Sections("tiers"), "Promises shared by the rows that name the tier."),
+    key("copy", Shape::Sections("copies"), "Places where vaults live."),
+    key("store", Shape::Sections("stores"), "The rows of the matrix."),
+];
+
+/// `[keys]`.
+pub(crate) const KEYS: &[Key] = &[key(
+    "recipients",
+    Shape::Recipients,
+    "Who can open the vaults. Required as soon as one store is retained.",
+)];
+
+/// `[copy.NAME]`.
+pub(crate) const COPY: &[Key] = &[
+    key("url", Shape::CopyUrl, "Where: file:PATH or s3://BUCKET/PREFIX. Required."),
+    key("region", Shape::Text, "The region, for the matrix."),
+    key("account", Shape::Text, "The account, for the matrix."),
+    key("lock", Shape::Lock, "The object lock of every object. Not for file: copies."),
+];
+
+/// `lock = { … }`.
+pub(crate) const LOCK: &[Key] = &[
+    key("mode", Shape::LockMode, "Who may lift the lock early: compliance (nobody) or governance. Required."),
+    key("min", Shape::Span, "How long every object is locked at least. Required."),
+];
+
+/// The promises of a row, a tier and `[defaults]`.
+pub(crate) const PROMISES: &[Key] = &[
+    key("rpo", Shape::SpanOrNone, "The most data, as time, that may be lost. Default: none."),
+    key("rto", Shape::SpanOrNone, "The longest time a restore may take. Default: none."),
+    key("schedule", Shape::ScheduleOrNone, "When captures are due. Default: none."),
+    key("retention", Shape::Retention, "What is kept. Required for every row, here or further out."),
+    key("logs", Shape::SpanOrNone, "How far back continuous logs are kept. Default: none."),
+    key("copies", Shape::CopyNames, "The copies that hold the store. Required for a retained row."),
+    key("encryption", Shape::Encryption, "Always required: every vault is encrypted. Default: required."),
+    key("immutability", Shape::SpanOrNone, "How long recovery points cannot be deleted. Default: none."),
+    key("verify", Shape::Verify, "How often each proof is renewed. Default: never."),
+];
+
+/// `[store.NAME]`, every kind.
+pub(crate) const STORE: &[Key] = &[
+    key("kind", Shape::Kind, "What the store is. Required."),
+    key("tier", Shape::TierName, "The tier whose promises it takes."),
+];
+
+/// `[store.NAME]` of the kinds `files` and `sqlite`.
+pub(crate) const PATH: Key = key("path", Shape::Text, "Where the files or the database are. Required.");
+/// `[store.NAME]` of every other kind.
+pub(crate) const URL: Key =
+    key("url", Shape::StoreUrl, "Where the server is: a reference, or a URL without a password. Required.");
+/// `[store.NAME]` of the kinds with tables.
+pub(crate) const CHECK: Key = key("checks", Shape::Checks, "What a restored copy must satisfy.");
+
+/// `[store.NAME]` of the kind `files`.
+pub(crate) const FILES: &[Key] = &[
+    key("exclude", Shape::Texts, "Globs of what is left out. Default: nothing."),
+    key("one_file_system", Shape::Switch, "Leave out what is mounted below the path. Default: false."),
+];
+
+/// `verify = { … }`.
+pub(crate) const VERIFY: &[Key] = &[
+    key("checksum", Shape::Cadence, "Hash every stored object."),
+    key("readable", Shape::Cadence, "Decrypt and read every stored object."),
+    key("restore", Shape::Cadence, "Restore and run the checks."),
+    key("pitr", Shape::Cadence, "Restore to a moment between two captures."),
+    key("drill", Shape::Cadence, "Restore with other stores, in order."),
+];
+
+/// `checks = { … }`.
+pub(crate) const CHECKS: &[Key] = &[
+    key("unique", Shape::Texts, "Columns that must be unique, as table(column, column)."),
+    key("sql", Shape::Texts, "Queries whose first row must be a true value."),
+];
+
+/// The words a cadence can be, besides a duration.
+pub(crate) const CADENCES: &[(&str, &str)] = &[
+    ("hourly", "1h"),
+    ("daily", "1d"),
+    ("weekly", "7d"),
+    ("monthly", "1mo"),
+    ("quarterly", "3mo"),
+    ("yearly", "1y"),
+];
+
+/// The keys of a row of one kind; of any kind when it is not known.
+pub(crate) fn of_store(kind: Option<Kind>) -> Vec<&'static Key> {
+    let mut keys: Vec<&'static Key> = STORE.iter().chain(PROMISES).collect();
+    let fits = |rule: fn(Kind) -> bool| kind.is_none_or(rule);
+    if fits(Kind::is_path) {
+        keys.push(&PATH);
+    }
+    if fits(|kind| !kind.is_path()) {
+        keys.push(&URL);
+    }
+    if fits(Kind::has_tables) {
+        keys.push(&CHECK);
+    }
+    if fits(|kind| kind == Kind::Files) {
+        keys.extend(FILES);
+    }
+    keys
+}

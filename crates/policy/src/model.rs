@@ -1,0 +1,357 @@
+//! What a valid policy says, after every row has been resolved against its tier and the defaults.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::tz::TimeZone;
+use lifeboat_base::ids::{CopyName, StoreName, TierName};
+use lifeboat_base::secret::SecretRef;
+
+use crate::kind::Kind;
+use crate::problem::Problem;
+use crate::retention::Retention;
+use crate::schedule::Schedule;
+use crate::span::Span;
+
+/// A policy without errors. Paths are as written: relative ones start at the folder of the policy file.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The version of the file format; 1.
+    pub version: u32,
+    /// The zone of every schedule, day, week and month.
+    pub timezone: TimeZone,
+    /// Its IANA name.
+    pub timezone_name: String,
+    /// The folder of the catalog, the evidence chain and the spool.
+    pub state: String,
+    /// Who can open the vaults.
+    pub keys: Keys,
+    /// The places where vaults live.
+    pub copies: BTreeMap<CopyName, CopyPlace>,
+    /// The tiers as written; rows have already been resolved against them.
+    pub tiers: BTreeMap<TierName, Tier>,
+    /// The rows of the matrix.
+    pub stores: BTreeMap<StoreName, Store>,
+    /// What is allowed but probably not meant, in the order of the file.
+    pub warnings: Vec<Problem>,
+}
+
+/// The `[keys]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// At least one when any store is retained.
+    pub recipients: Vec<Recipient>,
+}
+
+/// Who can open a vault. Printing one is safe: it names a place, never a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recipient {
+    /// A passphrase kept elsewhere.
+    Passphrase(SecretRef),
+    /// The path of a key file.
+    KeyFile(String),
+    /// A public key of age.
+    Age(String),
+    /// The ARN of a key in AWS KMS.
+    AwsKms(String),
+    /// A key of Vault's transit engine.
+    VaultTransit(String),
+}
+
+impl fmt::Display for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passphrase(reference) => write!(f, "passphrase:{reference}"),
+            Self::KeyFile(path) => write!(f, "keyfile:{path}"),
+            Self::Age(key) => write!(f, "age:{key}"),
+            Self::AwsKms(arn) => write!(f, "aws-kms:{arn}"),
+            Self::VaultTransit(key) => write!(f, "vault-transit:{key}"),
+        }
+    }
+}
+
+/// A `[copy.NAME]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyPlace {
+    /// Where.
+    pub url: CopyUrl,
+    /// The region it is in, for the regions column of the matrix.
+    pub region: Option<String>,
+    /// The account it belongs to.
+    pub account: Option<String>,
+    /// The object lock its objects get.
+    pub lock: Option<Lock>,
+}
+
+/// The place of a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CopyUrl {
+    /// A directory, as written.
+    File(String),
+    /// A prefix of a bucket; the prefix may be empty and has no slash at either end.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// The prefix inside it.
+        prefix: String,
+    },
+}
+
+impl fmt::Display for CopyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file:{path}"),
+            Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+        }
+    }
+}
+
+/// An object lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lock {
+    /// Who may lift it.
+    pub mode: LockMode,
+    /// How long every object is locked at least.
+    pub min: Span,
+}
+
+/// Who may lift an object lock before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Nobody, the owner of the account included.
+    Compliance,
+    /// Whoever holds a special permission.
+    Governance,
+}
+
+impl LockMode {
+    /// The word of the policy file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Compliance => "compliance",
+            Self::Governance => "governance",
+        }
+    }
+}
+
+/// A value and the line it was written on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written<T> {
+    /// The value.
+    pub value: T,
+    /// Its line, from 1.
+    pub line: usize,
+    pub(crate) at: std::ops::Range<usize>,
+}
+
+/// The promises a row, a tier or `[defaults]` writes down; an inner `None` is the word `none`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Promises {
+    /// The most data, as time, that may be lost.
+    pub rpo: Option<Written<Option<Span>>>,
+    /// The longest time a restore may take.
+    pub rto: Option<Written<Option<Span>>>,
+    /// When captures are due.
+    pub schedule: Option<Written<Option<Schedule>>>,
+    /// What is kept.
+    pub retention: Option<Written<Retention>>,
+    /// How far back continuous logs are kept.
+    pub logs: Option<Written<Option<Span>>>,
+    /// Where.
+    pub copies: Option<Written<Vec<CopyName>>>,
+    /// Whether vaults are encrypted; they always are.
+    pub encryption: Option<Written<Encryption>>,
+    /// How long recovery points cannot be deleted.
+    pub immutability: Option<Written<Option<Span>>>,
+    /// How often each proof is renewed.
+    pub verify: Option<Written<Verify>>,
+    /// Keys that are present but wrong: they are reported once and never replaced by a value from further away.
+    pub(crate) broken: Vec<&'static str>,
+}
+
+/// A `[tier.X]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tier {
+    /// Its name.
+    pub name: TierName,
+    /// The line of its name, from 1.
+    pub line: usize,
+    /// What it promises for the rows that name it.
+    pub promises: Promises,
+}
+
+/// Where a value was written. Lines are counted from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// In the row itself.
+    Row {
+        /// The line of the value.
+        line: usize,
+    },
+    /// In the row's tier.
+    Tier {
+        /// The tier.
+        name: TierName,
+        /// The line of the value.
+        line: usize,
+    },
+    /// In `[defaults]`.
+    Defaults {
+        /// The line of the value.
+        line: usize,
+    },
+    /// Nowhere: it is what Lifeboat does by itself.
+    BuiltIn,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Row { line } => write!(f, "this row, line {line}"),
+            Self::Tier { name, line } => write!(f, "tier {name}, line {line}"),
+            Self::Defaults { line } => write!(f, "defaults, line {line}"),
+            Self::BuiltIn => f.write_str("built in"),
+        }
+    }
+}
+
+/// A value and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sourced<T> {
+    /// The value in force.
+    pub value: T,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+/// A row of the matrix with every promise resolved.
+///
+/// When `retention` is `none` nothing is captured: `rpo`, `schedule`, `logs`, `immutability` and `verify` are then empty
+/// and `copies` has no entry, whatever the tier or the defaults say, with the origin of the retention as their origin.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Its name.
+    pub name: StoreName,
+    /// What it is.
+    pub kind: Kind,
+    /// Where it is.
+    pub source: Source,
+    /// The tier it names.
+    pub tier: Option<TierName>,
+    /// The most data, as time, that may be lost.
+    pub rpo: Sourced<Option<Span>>,
+    /// The longest time a restore may take.
+    pub rto: Sourced<Option<Span>>,
+    /// When captures are due; `None` leaves it to whoever runs `lifeboat backup`.
+    pub schedule: Sourced<Option<Schedule>>,
+    /// What is kept.
+    pub retention: Sourced<Retention>,
+    /// How far back continuous logs are kept; always `None` for a kind without them.
+    pub logs: Sourced<Option<Span>>,
+    /// Where; never empty for a retained store, never the same copy twice.
+    pub copies: Sourced<Vec<CopyName>>,
+    /// Whether vaults are encrypted.
+    pub encryption: Sourced<Encryption>,
+    /// How long recovery points cannot be deleted.
+    pub immutability: Sourced<Option<Span>>,
+    /// How often each proof is renewed.
+    pub verify: Sourced<Verify>,
+    /// What a restored copy must satisfy.
+    pub checks: Checks,
+    /// The line of the row's name, from 1.
+    pub line: usize,
+}
+
+/// Where a store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A tree of files.
+    Files {
+        /// Its root, as written.
+        path: String,
+        /// Globs of what is left out.
+        exclude: Vec<String>,
+        /// Whether other file systems mounted below the root are left out.
+        one_file_system: bool,
+    },
+    /// A SQLite database.
+    Sqlite {
+        /// Its file, as written.
+        path: String,
+    },
+    /// A server.
+    Url(Endpoint),
+}
+
+/// The address of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Kept elsewhere, since it holds a password.
+    Secret(SecretRef),
+    /// Written in the policy; proven to hold no password.
+    Plain(String),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Secret(reference) => reference.fmt(f),
+            Self::Plain(url) => f.write_str(url),
+        }
+    }
+}
+
+/// How a vault is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Encryption {
+    /// Every object is encrypted and authenticated by Lifeboat, whatever the provider does.
+    #[default]
+    Required,
+}
+
+impl Encryption {
+    /// The word of the policy file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+        }
+    }
+}
+
+/// How old each proof of a recovery point may get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Verify {
+    /// Every stored object hashed.
+    pub checksum: Option<Span>,
+    /// Every stored object decrypted and read.
+    pub readable: Option<Span>,
+    /// A restore with the adapter's checks.
+    pub restore: Option<Span>,
+    /// A restore to a moment between two captures.
+    pub pitr: Option<Span>,
+    /// A drill with other stores, in order.
+    pub drill: Option<Span>,
+}
+
+impl Verify {
+    /// Every level with its word.
+    pub fn levels(&self) -> [(&'static str, Option<Span>); 5] {
+        [
+            ("checksum", self.checksum),
+            ("readable", self.readable),
+            ("restore", self.restore),
+            ("pitr", self.pitr),
+            ("drill", self.drill),
+        ]
+    }
+}
+
+/// What a restored copy of a store must satisfy.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Checks {
+    /// Columns that must be unique, as `table(column, column)`.
+    pub unique: Vec<String>,
+    /// Queries whose first row must be a true value.
+    pub sql: Vec<String>,
+}
