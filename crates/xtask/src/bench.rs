@@ -160,6 +160,16 @@ mod tests {
     }
 
     #[test]
+    fn stock_restic_runs_a_lap() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        data::generate(&data, 1 << 20).unwrap();
+        let restic = Restic::find(dir.path()).unwrap();
+        let lap = lap(&restic, &SystemClock::new(), &data, &dir.path().join("lap")).unwrap();
+        assert!(lap.stored_bytes > 0);
+    }
+
+    #[test]
     fn a_wrong_restore_has_no_time() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");

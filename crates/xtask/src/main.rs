@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use lifeboat_base::failure::{Failure, FailureKind};
 
+use crate::command::Task;
 use crate::say::say;
 
 const USAGE: &str = "usage: cargo xtask COMMAND
@@ -21,10 +22,11 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   ci                 everything CI does, in its order: fmt, clippy, deny, tidy, doc, test, demo
   bench [MIB [RUNS]] back up and restore generated data with lifeboat and with restic; default 512 MiB, 3 runs";
 
-/// The root of the repository this binary was built from.
-fn repository() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here).to_owned()
+/// The root of the repository we stand in. Not the one this program was built from: a target folder may be shared
+/// between clones, and then the path in the program is another clone's.
+fn repository() -> Result<PathBuf, Failure> {
+    let root = Task::new("git rev-parse --show-toplevel").output(Path::new("."))?;
+    Ok(PathBuf::from(String::from_utf8_lossy(&root).trim_end()))
 }
 
 fn number(text: &str) -> Result<u64, Failure> {
@@ -34,7 +36,7 @@ fn number(text: &str) -> Result<u64, Failure> {
 }
 
 fn dispatch(words: &[&str]) -> Result<(), Failure> {
-    let root = repository();
+    let root = repository()?;
     match words {
         ["tidy"] => tidy::report(&root),
         ["ci"] => ci::run(&root),

@@ -43,7 +43,8 @@ impl Lifeboat {
         let messages = Task::new(build).output(root)?;
         let binary = messages.split(|byte| *byte == b'\n').find_map(|line| {
             let message: serde_json::Value = serde_json::from_slice(line).ok()?;
-            message.get("executable")?.as_str().map(PathBuf::from)
+            let is_ours = message.get("target")?.get("name")? == "lifeboat";
+            message.get("executable")?.as_str().filter(|_| is_ours).map(PathBuf::from)
         });
         binary
             .map(|binary| Self { binary })

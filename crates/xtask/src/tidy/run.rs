@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn this_repository_follows_its_own_rules() {
-        let findings = check(&Tree::read(&crate::repository()).unwrap());
+        let findings = check(&Tree::read(&crate::repository().unwrap()).unwrap());
         let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
         assert!(lines.is_empty(), "\n{}", lines.join("\n"));
     }
