@@ -83,7 +83,8 @@ fn switches(pieces: &[Piece]) -> Switches {
     let mut found = Switches::new();
     for piece in pieces {
         // Only an older timeline can be continued, which also makes every walk along the switches end.
-        if let Some(follows) = piece.follows.filter(|follows| follows.timeline < piece.name.first().timeline) {
+        if let Some(follows) = piece.follows.filter(|follows| follows.timeline < piece.name.first().timeline)
+        {
             let first = piece.name.first();
             let entry = found.entry(first.timeline).or_insert((first.offset, follows));
             if first.offset < entry.0 {
@@ -240,7 +241,8 @@ pub fn ranges_of(pieces: &[Piece]) -> Vec<Range> {
             if let Some(&(entered, follows)) = switches.get(&timeline)
                 && entered == interval.from
                 && let Some((older, _)) = done.iter().find(|(older, since)| {
-                    older.to.timeline == follows.timeline && (*since..=older.to.offset).contains(&follows.offset)
+                    older.to.timeline == follows.timeline
+                        && (*since..=older.to.offset).contains(&follows.offset)
                 })
             {
                 range.from = older.from;

@@ -11,7 +11,7 @@ use super::error::LogsError;
 use super::object::{LogHeader, LogLink, Opened};
 use super::position::{LogName, Position};
 use super::rollup::{self, RollupEntry, RollupName};
-use super::store::{LOGS, Logs};
+use super::store::{LOGS, Logs, rollup_object};
 use crate::storage::{Listed, ObjectName};
 
 /// How far objects are checked. Objects that no roll-up lists yet are always read whole.
@@ -142,7 +142,7 @@ impl Survey<'_> {
     fn rollups(&mut self, names: &[RollupName]) -> Result<BTreeMap<LogName, RollupEntry>, LogsError> {
         let mut entries: BTreeMap<LogName, RollupEntry> = BTreeMap::new();
         for name in names {
-            let object = self.logs.rollup_object(self.stream, name);
+            let object = rollup_object(self.stream, name);
             let Some(bytes) = self.get(&object)? else { continue };
             let public = self.logs.signing().public();
             match rollup::open(&bytes, self.logs.vault(), self.stream, name, &public) {
@@ -367,7 +367,9 @@ impl Logs {
         let (streams, strays) = self.streams_and_strays()?;
         let mut report = LogsReport::default();
         report.damaged.extend(
-            strays.into_iter().map(|object| LogDamage { object, why: "it is not part of the format".to_owned() }),
+            strays
+                .into_iter()
+                .map(|object| LogDamage { object, why: "it is not part of the format".to_owned() }),
         );
         for stream in &streams {
             let inventory = self.inventory(stream, level, monitor)?;

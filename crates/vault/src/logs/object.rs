@@ -175,9 +175,7 @@ pub(super) fn open(
     name: LogName,
     key: &MasterKey,
 ) -> Result<Opened, String> {
-    let sealed = stored
-        .strip_prefix(MAGIC.as_slice())
-        .ok_or("it does not start as a log object does")?;
+    let sealed = stored.strip_prefix(MAGIC.as_slice()).ok_or("it does not start as a log object does")?;
     let (version, sealed) = sealed.split_first_chunk::<2>().ok_or("it is cut short")?;
     if u16::from_le_bytes(*version) != VERSION {
         return Err("its version is unknown: damaged, or written by a newer version".to_owned());
@@ -197,7 +195,8 @@ pub(super) fn open(
 
 fn read_header(plain: &[u8]) -> Option<(LogHeader, usize)> {
     let (length, rest) = plain.split_first_chunk::<LENGTH_BYTES>()?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|length| *length <= MAX_HEADER_BYTES)?;
+    let length =
+        usize::try_from(u32::from_le_bytes(*length)).ok().filter(|length| *length <= MAX_HEADER_BYTES)?;
     let header = serde_json::from_slice(rest.get(..length)?).ok()?;
     Some((header, LENGTH_BYTES + length))
 }

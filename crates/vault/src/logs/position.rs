@@ -159,7 +159,9 @@ mod tests {
 
     #[test]
     fn every_position_has_one_spelling() {
-        for text in ["", "1-2", "00000001-000000000000000A", "+0000001-0000000000000001", "00000001_0000000000000001"] {
+        for text in
+            ["", "1-2", "00000001-000000000000000A", "+0000001-0000000000000001", "00000001_0000000000000001"]
+        {
             assert!(text.parse::<Position>().is_err(), "{text}");
         }
         let position = |offset| Position::new(1, offset);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::LogsError;
 use super::position::{LogName, Position};
-use super::store::Logs;
+use super::store::{Logs, rollup_object};
 use crate::storage::{ObjectName, StorageError};
 
 /// The DSSE payload type of a roll-up.
@@ -96,7 +96,10 @@ impl RollupName {
 
 fn valid_hour(hour: &str) -> bool {
     hour.len() == 11
-        && hour.bytes().enumerate().all(|(at, byte)| if at == 8 { byte == b'T' } else { byte.is_ascii_digit() })
+        && hour
+            .bytes()
+            .enumerate()
+            .all(|(at, byte)| if at == 8 { byte == b'T' } else { byte.is_ascii_digit() })
 }
 
 /// The hour an object belongs to.
@@ -120,8 +123,7 @@ pub(super) fn open(
     public: &PublicKey,
 ) -> Result<Vec<RollupEntry>, String> {
     let envelope = DsseEnvelope::from_exact_bytes(stored).map_err(|error| error.to_string())?;
-    let payload =
-        envelope.verify(&[*public], ROLLUP_PAYLOAD_TYPE).map_err(|error| error.to_string())?;
+    let payload = envelope.verify(&[*public], ROLLUP_PAYLOAD_TYPE).map_err(|error| error.to_string())?;
     // The key id is only a hint, but every stored byte is checked.
     if !matches!(envelope.signatures(), [only] if only.keyid == public.key_id()) {
         return Err("its key id was altered".to_owned());
@@ -172,11 +174,10 @@ impl Logs {
         for (hour, mut entries) in hours {
             entries.sort_by_key(|entry| entry.name);
             let taken = unlisted.rollups.iter().filter(|name| name.hour == hour).map(|name| name.part).max();
-            let mut part = taken.unwrap_or(0);
-            for entries in entries.chunks(MAX_ROLLUP_ENTRIES) {
-                part += 1;
+            let free = taken.unwrap_or(0) + 1;
+            for (part, entries) in (free..).zip(entries.chunks(MAX_ROLLUP_ENTRIES)) {
                 let name = RollupName { hour: hour.clone(), part };
-                let object = self.rollup_object(stream, &name);
+                let object = rollup_object(stream, &name);
                 let bytes = seal(self.vault(), stream, &name, entries.to_vec(), self.signing())
                     .map_err(|source| LogsError::Encode { object: object.clone(), source: source.into() })?;
                 match self.storage().put_new(&object, &[&bytes]) {
@@ -200,7 +201,8 @@ mod tests {
         for text in ["20261121T13.json", "20261121T13-2.json", "20261121T13-10.json"] {
             assert_eq!(RollupName::parse(text).unwrap().file_name(), text);
         }
-        for text in ["20261121T13", "20261121T13-1.json", "20261121T13-02.json", "20261121t13.json", "x.json"] {
+        for text in ["20261121T13", "20261121T13-1.json", "20261121T13-02.json", "20261121t13.json", "x.json"]
+        {
             assert_eq!(RollupName::parse(text), None, "{text}");
         }
     }

@@ -66,6 +66,11 @@ impl LogRef {
     }
 }
 
+/// The object that holds the roll-up `name`.
+pub(super) fn rollup_object(stream: &StreamName, name: &RollupName) -> ObjectName {
+    ObjectName::trusted(format!("{LOGS}{stream}/rollup/{}", name.file_name()))
+}
+
 /// The log streams of one vault. Cheap to clone; holds the vault's keys, never shown.
 #[derive(Clone)]
 pub struct Logs {
@@ -100,14 +105,8 @@ impl Logs {
     }
 
     /// The object that holds `name`.
-    #[expect(clippy::unused_self, reason = "every name of the layout is made by this type")]
     pub fn object_name(&self, stream: &StreamName, name: LogName) -> ObjectName {
         ObjectName::trusted(format!("{LOGS}{stream}/{name}"))
-    }
-
-    #[expect(clippy::unused_self, reason = "every name of the layout is made by this type")]
-    pub(super) fn rollup_object(&self, stream: &StreamName, name: &RollupName) -> ObjectName {
-        ObjectName::trusted(format!("{LOGS}{stream}/rollup/{}", name.file_name()))
     }
 
     /// Stores a piece of log: visible whole or not at all, durable when this returns.

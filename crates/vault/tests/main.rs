@@ -1,0 +1,5 @@
+//! Tests of the public interface of lifeboat-vault.
+
+mod main {
+    mod logs;
+}
