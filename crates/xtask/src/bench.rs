@@ -99,6 +99,7 @@ pub(crate) fn run(root: &Path, data_mib: u64, runs_count: u64) -> Result<(), Fai
         let limits = format!("bench takes 1 to {MAX_DATA_MIB} MiB and 1 to {MAX_RUNS_COUNT} runs");
         return Err(Failure::new(FailureKind::Usage, limits));
     }
+    say("building lifeboat for release");
     let lifeboat = Lifeboat::build(root)?;
     let restic = Restic::find(root)?;
     let dir = tempfile::tempdir().map_err(|error| Failure::io("failed to make a temporary folder", error))?;

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::pages::quoted;
 use super::purity::SYNCHRONOUS;
 use super::tree::{Finding, Package, Tree};
 
@@ -30,11 +31,6 @@ fn manifest(package: &Package) -> String {
     format!("crates/{}/Cargo.toml", package.name)
 }
 
-/// The names in back quotes.
-fn quoted(text: &str) -> BTreeSet<String> {
-    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
-}
-
 /// The rows of the table: the crate, its line, the crates it may be built from.
 fn table(page: &str) -> BTreeMap<String, (usize, BTreeSet<String>)> {
     let lines = page.lines().zip(1usize..).skip_while(|(line, _)| line.trim() != MARK).skip(1);
@@ -42,8 +38,8 @@ fn table(page: &str) -> BTreeMap<String, (usize, BTreeSet<String>)> {
         lines.skip_while(|(line, _)| line.trim().is_empty()).take_while(|(line, _)| line.starts_with('|'));
     rows.filter_map(|(line, number)| {
         let mut cells = line.trim_matches('|').split('|');
-        let name = quoted(cells.next()?).pop_first()?;
-        Some((name, (number, quoted(cells.next()?))))
+        let name = quoted(cells.next()?).next()?.to_owned();
+        Some((name, (number, quoted(cells.next()?).map(str::to_owned).collect())))
     })
     .collect()
 }

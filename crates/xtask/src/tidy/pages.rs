@@ -47,7 +47,7 @@ fn prose(text: &str) -> impl Iterator<Item = (&str, usize)> {
 }
 
 /// The words of a line that stand in back quotes.
-fn quoted(line: &str) -> impl Iterator<Item = &str> {
+pub(super) fn quoted(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
 
