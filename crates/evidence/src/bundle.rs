@@ -149,7 +149,7 @@ pub fn export(
     });
     if made.is_err() {
         // What remains is named as temporary and is nobody's evidence.
-        drop(fs::remove_dir_all(&staging));
+        drop(crashsafe::remove_tree(&staging));
     }
     made
 }

@@ -227,12 +227,21 @@ impl Chain {
     }
 
     /// All records in order, or from the newest with `.rev()`. Each is read when it is asked for and its signature
-    /// is checked (about 0.1 ms); a missing or damaged one is an `Err` item and does not end the iteration. Holds one
-    /// record in memory. Links between records are [`crate::verify`]'s business.
-    pub fn iter(&self) -> Result<Records, EvidenceError> {
-        let Some((public, head)) = self.begun()? else { return Ok(Records::empty()) };
-        let tip = self.adopt(&public, head)?;
-        Ok(Records { dir: self.dir.clone(), public: Some(public), next: 1, last: tip.seq })
+    /// is checked (about 0.1 ms); a missing or damaged one is an `Err` item and does not end the iteration, a damaged
+    /// head is the only item. Holds one record in memory. Links between records are [`crate::verify`]'s business.
+    pub fn iter(&self) -> Records {
+        match self.span() {
+            Ok(Some((public, last))) => {
+                Records { dir: self.dir.clone(), public: Some(public), next: 1, last, failure: None }
+            }
+            Ok(None) => Records::of(None),
+            Err(error) => Records::of(Some(error)),
+        }
+    }
+
+    fn span(&self) -> Result<Option<(PublicKey, u64)>, EvidenceError> {
+        let Some((public, head)) = self.begun()? else { return Ok(None) };
+        Ok(Some((public, self.adopt(&public, head)?.seq)))
     }
 
     /// The records of one kind about one subject, newest first, so that the latest costs little to find. Signatures of
@@ -241,11 +250,10 @@ impl Chain {
         &self,
         kind: &str,
         subject: &str,
-    ) -> Result<impl Iterator<Item = Result<StoredRecord, EvidenceError>> + use<>, EvidenceError> {
-        let records = self.iter()?;
+    ) -> impl Iterator<Item = Result<StoredRecord, EvidenceError>> + use<> {
         let (kind, subject) = (kind.to_owned(), subject.to_owned());
-        let Records { dir, public, next, last } = records;
-        Ok((next..=last).rev().filter_map(move |seq| {
+        let Records { dir, public, next, last, failure } = self.iter();
+        let found = (next..=last).rev().filter_map(move |seq| {
             let path = files::record_path(&dir, seq);
             let public = public?;
             let bytes = match read_record(&path) {
@@ -256,7 +264,17 @@ impl Chain {
                 Some((found_kind, found_subject)) if found_kind != kind || found_subject != subject => None,
                 _ => Some(authentic(path, &bytes, &public, seq)),
             }
-        }))
+        });
+        failure.map(Err).into_iter().chain(found)
+    }
+}
+
+impl IntoIterator for &Chain {
+    type Item = Result<StoredRecord, EvidenceError>;
+    type IntoIter = Records;
+
+    fn into_iter(self) -> Records {
+        self.iter()
     }
 }
 
@@ -297,21 +315,19 @@ pub struct Records {
     public: Option<PublicKey>,
     next: u64,
     last: u64,
+    failure: Option<EvidenceError>,
 }
 
 impl Records {
-    fn empty() -> Self {
-        Self { dir: PathBuf::new(), public: None, next: 1, last: 0 }
+    /// No records, and why there are none.
+    fn of(failure: Option<EvidenceError>) -> Self {
+        Self { dir: PathBuf::new(), public: None, next: 1, last: 0, failure }
     }
 
     fn read(&self, seq: u64) -> Option<Result<StoredRecord, EvidenceError>> {
         let path = files::record_path(&self.dir, seq);
         let public = self.public?;
         Some(read_record(&path).and_then(|bytes| authentic(path, &bytes, &public, seq)))
-    }
-
-    fn left_count(&self) -> u64 {
-        (self.last + 1).saturating_sub(self.next)
     }
 }
 
@@ -325,22 +341,23 @@ impl Iterator for Records {
     type Item = Result<StoredRecord, EvidenceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.left_count() == 0 {
+        if let Some(error) = self.failure.take() {
+            return Some(Err(error));
+        }
+        if self.next > self.last {
             return None;
         }
         self.next += 1;
         self.read(self.next - 1)
     }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = usize::try_from(self.left_count()).unwrap_or(usize::MAX);
-        (left, Some(left))
-    }
 }
 
 impl DoubleEndedIterator for Records {
     fn next_back(&mut self) -> Option<Self::Item> {
-        if self.left_count() == 0 {
+        if let Some(error) = self.failure.take() {
+            return Some(Err(error));
+        }
+        if self.next > self.last {
             return None;
         }
         self.last -= 1;

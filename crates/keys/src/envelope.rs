@@ -68,7 +68,7 @@ pub const MAX_ENVELOPE_BYTES: usize = 1024 * 1024;
 /// The most recipients an envelope may name.
 pub const MAX_RECIPIENTS: usize = 64;
 /// The most memory all key derivations of one [`Envelope::open`] may touch together, in bytes: the bound on its time.
-pub const MAX_WORK_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+pub const MAX_WORK_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
 const SECRETS_FORMAT: &str = "lifeboat.vault-secrets/v1";
 const WHAT: &str = "envelope";
@@ -235,37 +235,49 @@ impl Envelope {
 
     /// The secrets, and the label (as the envelope has it) of the recipient that opened it.
     ///
-    /// Recipients are tried in the given order, entries of the same label first. A recipient that is unreachable or
-    /// damaged does not stop the others. Compare [`Envelope::expect`] first: an envelope proves which vault it belongs
+    /// Entries that bear a recipient's own label are tried first. A recipient that is unreachable, damaged or too costly
+    /// does not stop the others. Ask [`Envelope::expect`] first: an envelope proves which vault it belongs
     /// to, not that it lies in the right place.
     pub fn open(&self, recipients: &[&dyn RecipientKey]) -> Result<(VaultSecrets, String), KeysError> {
         if recipients.is_empty() {
             return Err(KeysError::NoRecipients);
         }
         let mut work_bytes = 0u64;
-        let mut worst = None;
-        for recipient in recipients {
-            let label = recipient.label();
-            let same_kind = || self.recipients.iter().filter(|entry| entry.kind == recipient.kind());
-            let (first, then): (Vec<_>, Vec<_>) = same_kind().partition(|entry| entry.label == label);
-            for entry in first.into_iter().chain(then) {
-                let attempt = recipient.work_bytes(entry).and_then(|bytes| {
-                    work_bytes = work_bytes.saturating_add(bytes);
-                    if work_bytes > MAX_WORK_BYTES {
-                        return Err(KeysError::TooCostly);
-                    }
-                    self.open_entry(*recipient, entry)
-                });
-                match attempt {
-                    Ok(secrets) => return Ok((secrets, entry.label.clone())),
-                    Err(error @ KeysError::TooCostly) => return Err(error),
-                    Err(KeysError::NotOpened { .. }) => {}
-                    // More telling than "wrong key", and it may be the only reason.
-                    Err(error) => worst = worst.or(Some(error)),
+        let mut telling = None;
+        for (recipient, entry) in self.attempts(recipients) {
+            let attempt = recipient.work_bytes(entry).and_then(|bytes| {
+                let total_bytes = work_bytes.saturating_add(bytes);
+                if total_bytes > MAX_WORK_BYTES {
+                    return Err(KeysError::TooCostly);
                 }
+                work_bytes = total_bytes;
+                self.open_entry(recipient, entry)
+            });
+            match attempt {
+                Ok(secrets) => return Ok((secrets, entry.label.clone())),
+                Err(KeysError::NotOpened { .. }) => {}
+                // More telling than "wrong key", and it may be the only reason.
+                Err(error) => telling = telling.or(Some(error)),
             }
         }
-        Err(worst.unwrap_or_else(|| self.wrong_key(recipients)))
+        Err(telling.unwrap_or_else(|| self.wrong_key(recipients)))
+    }
+
+    /// Every recipient with every entry of its kind; entries that bear its label come first.
+    fn attempts<'a>(
+        &'a self,
+        recipients: &'a [&'a dyn RecipientKey],
+    ) -> Vec<(&'a dyn RecipientKey, &'a WrappedKey)> {
+        let (mut named, mut others) = (Vec::new(), Vec::new());
+        for recipient in recipients {
+            let label = recipient.label();
+            for entry in self.recipients.iter().filter(|entry| entry.kind == recipient.kind()) {
+                let list = if entry.label == label { &mut named } else { &mut others };
+                list.push((*recipient, entry));
+            }
+        }
+        named.append(&mut others);
+        named
     }
 
     fn open_entry(
@@ -402,3 +414,6 @@ fn sealed_context(context: &[u8]) -> Vec<u8> {
     aad.extend_from_slice(b"sealed\n");
     aad
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,8 +52,8 @@ pub trait RecipientKey: Send + Sync {
     /// Unwraps; [`KeysError::NotOpened`] if the key, the context or any byte of `wrapped` is not the right one.
     fn unwrap(&self, wrapped: &WrappedKey, context: &[u8]) -> Result<Secret<[u8; 32]>, KeysError>;
 
-    /// Memory touched by one [`RecipientKey::unwrap`], in bytes: the measure of its time. An envelope's total is
-    /// bounded before any work is done.
+    /// Memory touched by one [`RecipientKey::unwrap`], in bytes: the measure of its time. An opening
+    /// stops before its total would go beyond [`crate::envelope::MAX_WORK_BYTES`].
     fn work_bytes(&self, wrapped: &WrappedKey) -> Result<u64, KeysError> {
         let _ = wrapped;
         Ok(0)

@@ -1,0 +1,8 @@
+//! Tests of lifeboat-evidence: the chain, its verification against every kind of tampering, bundles.
+
+mod main {
+    mod bundles;
+    mod chains;
+    mod tampering;
+    mod tools;
+}

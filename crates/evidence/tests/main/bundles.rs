@@ -1,0 +1,214 @@
+//! Bundles: what is in them, that an outsider can check them, and that every change shows.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use lifeboat_base::failure::FailureKind;
+use lifeboat_evidence::ProblemKind::{Dropped, Edited, Extra, ForeignKey, Reordered};
+use lifeboat_evidence::{EvidenceError, Filter, export, verify_bundle};
+use serde_json::Value;
+
+use super::tools::{Sample, at, overwrite, place, public, record, signer, stranger, summary};
+
+fn bundle(sample: &Sample, filter: &Filter) -> PathBuf {
+    let out = sample.dir.parent().unwrap().join("bundle");
+    export(&sample.dir, &out, &signer(), at(100), filter).unwrap();
+    out
+}
+
+fn drills() -> Filter {
+    Filter { kinds: vec!["drill".to_owned()], ..Filter::default() }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_bundle_of_the_whole_chain_verifies_and_holds_every_page() {
+    let sample = Sample::of(5);
+    let out = bundle(&sample, &Filter::default());
+    assert_eq!(
+        names(&out),
+        [
+            "VERIFY.md",
+            "bundle.json",
+            "head.json",
+            "index.json",
+            "index.md",
+            "public.key",
+            "records",
+            "records.csv",
+            "verify.py"
+        ]
+    );
+    assert_eq!(names(sample.dir.parent().unwrap()), ["bundle", "evidence"]);
+    let report = verify_bundle(&out, &public()).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!((report.included, report.omitted), (5, 0));
+    assert_eq!(report.head, sample.chain().head().unwrap());
+    for name in ["head.json", "public.key", &record(3)] {
+        assert_eq!(fs::read(out.join(name)).unwrap(), fs::read(sample.path(name)).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn a_filter_leaves_records_out_and_the_chain_still_links() {
+    let sample = Sample::of(6);
+    let out = bundle(&sample, &drills());
+    assert_eq!(names(&out.join("records")), ["00000002.json", "00000004.json", "00000006.json"]);
+    let report = verify_bundle(&out, &public()).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!((report.included, report.omitted), (3, 3));
+
+    let time = Filter { from: Some(at(2)), until: Some(at(4)), ..Filter::default() };
+    let subject = Filter { subjects: vec!["orders".to_owned()], ..Filter::default() };
+    let taken = |filter: &Filter| -> Vec<u64> {
+        let records = sample.chain().iter().map(|stored| stored.unwrap().record);
+        records.filter(|record| filter.takes(record)).map(|record| record.seq).collect()
+    };
+    assert_eq!(taken(&time), [2, 3]);
+    assert_eq!(taken(&subject), [1, 3, 5]);
+}
+
+#[test]
+fn the_pages_say_what_the_records_say() {
+    let sample = Sample::of(3);
+    let out = bundle(&sample, &drills());
+    let csv = fs::read_to_string(out.join("records.csv")).unwrap();
+    assert!(csv.starts_with("seq,at,kind,subject,tool,digest,file,body\r\n2,"), "{csv}");
+    assert!(csv.contains("\"{\"\"note\"\":\"\"=1+1\"\",\"\"number\"\":2}\""), "{csv}");
+    let index: Value = serde_json::from_slice(&fs::read(out.join("index.json")).unwrap()).unwrap();
+    assert_eq!(index["schema"], "lifeboat.evidence-index/v1");
+    assert_eq!(index["records"][0]["seq"], 2);
+    let page = fs::read_to_string(out.join("index.md")).unwrap();
+    assert!(page.contains("1 of 3 records (kind drill)"), "{page}");
+    assert!(page.contains("| [2](records/00000002.json) |"), "{page}");
+    let how = fs::read_to_string(out.join("VERIFY.md")).unwrap();
+    assert!(
+        how.contains(&public().to_string()) && how.contains("1 records are authentic, 2 are left out"),
+        "{how}"
+    );
+}
+
+#[test]
+fn one_flipped_bit_in_any_file_of_a_bundle_is_found_and_the_file_named() {
+    let sample = Sample::of(3);
+    let out = bundle(&sample, &drills());
+    let mut files: Vec<String> = names(&out).into_iter().filter(|name| name != "records").collect();
+    files.push(record(2));
+    for name in files {
+        let path = out.join(&name);
+        let bytes = fs::read(&path).unwrap();
+        for position in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[position] ^= 1 << (position % 8);
+            std::io::Write::write_all(&mut fs::File::create(&path).unwrap(), &damaged).unwrap();
+            let report = verify_bundle(&out, &public()).unwrap();
+            assert!(report.problems.iter().any(|problem| problem.file == name), "byte {position} of {name}");
+        }
+        overwrite(&path, &bytes);
+    }
+    assert!(verify_bundle(&out, &public()).unwrap().is_sound());
+}
+
+#[test]
+fn dropped_added_moved_and_foreign_files_of_a_bundle_are_found() {
+    let problems = |change: &dyn Fn(&Path, &Sample)| {
+        let sample = Sample::of(6);
+        let out = bundle(&sample, &drills());
+        change(&out, &sample);
+        summary(&verify_bundle(&out, &public()).unwrap().problems)
+    };
+    assert_eq!(problems(&|out, _| fs::remove_file(out.join(record(4))).unwrap()), [(record(4), Dropped)]);
+    assert_eq!(
+        problems(&|out, _| fs::remove_file(out.join("index.md")).unwrap()),
+        [("index.md".to_owned(), Dropped)]
+    );
+    assert_eq!(problems(&|out, sample| place(&sample.record(3), &out.join(record(3)))), [(record(3), Extra)]);
+    assert_eq!(problems(&|out, _| overwrite(&out.join("more"), b"")), [("more".to_owned(), Extra)]);
+    assert_eq!(
+        problems(&|out, _| place(&out.join(record(2)), &out.join(record(4)))),
+        [(record(4), Reordered)]
+    );
+    let foreign = Sample::signed_by(&stranger(), 4);
+    assert_eq!(
+        problems(&|out, _| place(&foreign.record(4), &out.join(record(4)))),
+        [(record(4), ForeignKey)]
+    );
+    // A valid record 4 of another history of the same key.
+    let other = Sample::of(3);
+    other.append(14);
+    assert_eq!(problems(&|out, _| place(&other.record(4), &out.join(record(4)))), [(record(4), Reordered)]);
+    assert_eq!(
+        problems(&|out, _| place(&out.join("head.json"), &out.join("bundle.json"))),
+        [("bundle.json".to_owned(), Edited)]
+    );
+}
+
+#[test]
+fn a_bundle_is_not_made_of_a_damaged_chain_or_with_another_key_or_over_something() {
+    let sample = Sample::of(3);
+    let out = sample.dir.parent().unwrap().join("bundle");
+    overwrite(&sample.record(2), b"{}");
+    let error = export(&sample.dir, &out, &signer(), at(9), &Filter::default()).unwrap_err();
+    assert!(
+        matches!(&error, EvidenceError::NotSound { first, .. } if first.contains("00000002.json")),
+        "{error}"
+    );
+    assert_eq!(error.kind(), FailureKind::Damaged);
+    let sample = Sample::of(3);
+    assert!(export(&sample.dir, &out, &stranger(), at(9), &Filter::default()).is_err());
+    assert!(!out.exists());
+    let out = bundle(&sample, &Filter::default());
+    let error = export(&sample.dir, &out, &signer(), at(9), &Filter::default()).unwrap_err();
+    assert_eq!(error.kind(), FailureKind::Refused);
+    assert!(verify_bundle(&sample.dir, &public()).is_err(), "a chain is no bundle");
+}
+
+fn python(out: &Path, key: &str) -> (Option<i32>, String) {
+    let output = Command::new("python3").arg(out.join("verify.py")).arg(out).arg(key).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn the_script_in_the_bundle_agrees_with_this_crate() {
+    let imports = Command::new("python3").args(["-c", "import cryptography"]).stderr(Stdio::null()).status();
+    if !imports.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: python3 with the package `cryptography` is not installed");
+        return;
+    }
+    let sample = Sample::of(6);
+    let out = bundle(&sample, &drills());
+    let (code, text) = python(&out, &public().to_string());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.starts_with("authentic: 3 records, 3 left out\nthe chain ends with record 6, SHA-256 "),
+        "{text}"
+    );
+    assert_eq!(python(&out, &stranger().public().to_string()).0, Some(6));
+    assert_eq!(python(&out, "ed25519:AAAA").0, Some(2));
+
+    for name in [record(4), "bundle.json".to_owned(), "index.md".to_owned(), "head.json".to_owned()] {
+        let bytes = fs::read(out.join(&name)).unwrap();
+        let mut damaged = bytes.clone();
+        damaged[150] ^= 1;
+        overwrite(&out.join(&name), &damaged);
+        let (code, text) = python(&out, &public().to_string());
+        assert_eq!(code, Some(6), "{name}: {text}");
+        assert!(text.contains(&name), "{name}: {text}");
+        overwrite(&out.join(&name), &bytes);
+    }
+    overwrite(&out.join("records/00000003.json"), b"");
+    fs::remove_file(out.join(record(2))).unwrap();
+    let (code, text) = python(&out, &public().to_string());
+    assert_eq!(code, Some(6));
+    assert!(
+        text.contains("00000003.json: does not belong") && text.contains("00000002.json: is missing"),
+        "{text}"
+    );
+}
