@@ -20,15 +20,7 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
         );
         findings.push(Finding::new(&source.path, MAX_SHIPPED_LINES_COUNT + 1, "file-size", what));
     }
-    if !source.is_test && matches!(source.file_name(), "lib.rs" | "mod.rs") {
-        findings.extend(source.shipped.iter().filter(|item| !is_sign(item)).map(|item| {
-            let what = format!(
-                "{} holds docs, `mod` and `use` only: move this to a file named after it",
-                source.file_name()
-            );
-            Finding::new(&source.path, item.span().start().line, "root-file", what)
-        }));
-    }
+    findings.extend(root_file(source));
     findings
 }
 
@@ -48,6 +40,22 @@ fn module_doc(source: &Source) -> Option<Finding> {
         _ => "the module doc is longer than 10 lines: keep purpose, in and out, move the rest to docs/",
     };
     Some(Finding::new(&source.path, 1, "module-doc", what))
+}
+
+fn root_file(source: &Source) -> Option<Finding> {
+    let advice = match source.file_name() {
+        "lib.rs" => "move it to files named after it",
+        "mod.rs" => "move it to files named after it, or this file to FOLDER.rs beside its folder",
+        _ => return None,
+    };
+    let mut code = source.shipped.iter().filter(|item| !is_sign(item));
+    let first = code.next()?;
+    let what = format!(
+        "{} holds docs, `mod` and `use` only, and this one {} more items: {advice}",
+        source.file_name(),
+        code.count() + 1
+    );
+    Some(Finding::new(&source.path, first.span().start().line, "root-file", what))
 }
 
 /// Whether an item only points elsewhere.
