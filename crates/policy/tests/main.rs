@@ -1,0 +1,16 @@
+//! The policy file from the outside: every example, every valid and every invalid policy, and the documentation.
+
+#[path = "main/documents.rs"]
+mod documents;
+#[path = "main/examples.rs"]
+mod examples;
+#[path = "main/invalid.rs"]
+mod invalid;
+#[path = "main/promises.rs"]
+mod promises;
+#[path = "main/schedules.rs"]
+mod schedules;
+#[path = "main/secrets.rs"]
+mod secrets;
+#[path = "main/values.rs"]
+mod values;
