@@ -258,3 +258,87 @@ pub fn ranges_of(pieces: &[Piece]) -> Vec<Range> {
     ranges.sort_by_key(|range| (range.to, range.from));
     ranges
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const END: u64 = 60;
+
+    fn piece(timeline: u32, from: u64, to: u64, follows: Option<Position>, present: bool) -> Piece {
+        let name = LogName::of(Position::new(timeline, from), Position::new(timeline, to)).unwrap();
+        let state = if present { PieceState::Present } else { PieceState::Lost("dropped".to_owned()) };
+        Piece { name, follows, started: None, ended: None, state }
+    }
+
+    proptest! {
+        /// The model is a set of covered positions; objects overlap and come in any order.
+        #[test]
+        fn gaps_and_ranges_agree_with_counting_positions(
+            spans in prop::collection::vec((0..END, 1u64..20, any::<bool>()), 0..12),
+            switch in prop::option::of(0..END),
+            from in 0..END,
+            to in 0..END,
+        ) {
+            // A switch at `at` splits the same history into two timelines.
+            let place = |offset| Position::new(if switch.is_some_and(|at| offset >= at) { 2 } else { 1 }, offset);
+            let mut pieces = Vec::new();
+            let mut model = BTreeSet::new();
+            for (start, length, present) in spans {
+                let cut = switch.filter(|at| start < *at && *at < start + length).unwrap_or(start + length);
+                for (a, b) in [(start, cut), (cut, start + length)].into_iter().filter(|(a, b)| a < b) {
+                    let timeline = place(a).timeline;
+                    let follows = switch.filter(|at| *at == a && timeline == 2).map(|at| Position::new(1, at));
+                    pieces.push(piece(timeline, a, b, follows, present));
+                    if present {
+                        model.extend(a..b);
+                    }
+                }
+            }
+            if let Some(at) = switch {
+                // What is known about the switch does not depend on the object that declared it being whole.
+                pieces.push(piece(2, at, at + 1, Some(Position::new(1, at)), false));
+            }
+            let (from, to) = (from.min(to), from.max(to));
+            let missing: BTreeSet<u64> = (from..to).filter(|offset| !model.contains(offset)).collect();
+            let mut named = BTreeSet::new();
+            if let GapVerdict::Gaps(gaps) = verdict_of(&pieces, place(from), place(to)) {
+                prop_assert!(!gaps.is_empty());
+                for gap in gaps {
+                    prop_assert!(gap.from < gap.to);
+                    named.extend(gap.from.offset..gap.to.offset);
+                }
+            }
+            prop_assert_eq!(named, missing);
+            let ranged: BTreeSet<u64> =
+                ranges_of(&pieces).iter().flat_map(|range| range.from.offset..range.to.offset).collect();
+            prop_assert_eq!(ranged, model);
+        }
+    }
+
+    #[test]
+    fn a_switch_that_names_a_position_before_its_timeline_began_joins_nothing() {
+        let pieces = [
+            piece(1, 0, 100, None, true),
+            piece(2, 100, 200, Some(Position::new(1, 100)), true),
+            piece(3, 200, 300, Some(Position::new(2, 50)), true),
+        ];
+        let to = Position::new(3, 300);
+        assert_ne!(verdict_of(&pieces, Position::new(1, 0), to), GapVerdict::Contiguous);
+        let ranges = ranges_of(&pieces);
+        assert!(ranges.iter().any(|range| range.from == Position::new(3, 200)), "{ranges:?}");
+    }
+
+    #[test]
+    fn a_timeline_cannot_continue_itself_or_a_later_one() {
+        let pieces = [
+            piece(1, 0, 10, Some(Position::new(2, 5)), true),
+            piece(2, 5, 20, Some(Position::new(2, 5)), true),
+        ];
+        assert_ne!(verdict_of(&pieces, Position::new(1, 0), Position::new(2, 20)), GapVerdict::Contiguous);
+    }
+}

@@ -1,5 +1,7 @@
 //! Log streams end to end on memory storage: write-once, exact gaps, and damage of every byte found and named.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test that fails, fails the test")]
+
 use std::sync::Arc;
 
 use lifeboat_base::entropy::OsEntropy;
