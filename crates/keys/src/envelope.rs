@@ -2,46 +2,7 @@
 //!
 //! In: vault secrets and recipients. Out: bytes that may be public, and the secrets back for whoever is named.
 //!
-//! # Format `lifeboat.envelope/v1`
-//!
-//! One JSON object; every byte string is standard base64 with padding; unknown fields are refused.
-//!
-//! ```json
-//! {"format":"lifeboat.envelope/v1",
-//!  "vault_id":"0f…", "store":"orders", "created":"2026-11-21T02:00:00Z", "public_key":"ed25519:…",
-//!  "recipients":[
-//!    {"kind":"passphrase","label":"env:LIFEBOAT_PASSPHRASE",
-//!     "params":{"n":65536,"p":1,"r":8,"salt":"<32 bytes>"},"nonce":"<12 bytes>","wrapped":"<48 bytes>"},
-//!    {"kind":"keyfile","label":"file:./ops.key","params":{},"nonce":"<12 bytes>","wrapped":"<48 bytes>"}],
-//!  "sealed":{"nonce":"<12 bytes>","ciphertext":"<plaintext + 16 bytes>"},
-//!  "signature":"<64 bytes>"}
-//! ```
-//!
-//! **Context.** The UTF-8 text `format LF vault_id LF store LF created LF public_key LF`, each value exactly as it
-//! stands in the file (LF is one byte, 0x0a).
-//!
-//! **Opening.** A random 32-byte data key (DEK) seals the secrets. For each recipient
-//! `DEK = ChaCha20-Poly1305-decrypt(key, nonce, wrapped, aad)` with
-//! `aad = context || "recipient" LF kind LF label LF`, a 12-byte nonce and the 16-byte tag at the end of `wrapped`
-//! (RFC 8439). The key is, for `passphrase`, `scrypt(passphrase UTF-8, salt, n, r, p, 32)`; for `keyfile`, the 32
-//! bytes of the key file. Other kinds are skipped. Then
-//! `plaintext = ChaCha20-Poly1305-decrypt(DEK, sealed.nonce, sealed.ciphertext, aad = context || "sealed" LF)`.
-//!
-//! **Plaintext.** A JSON object with exactly these fields:
-//!
-//! ```json
-//! {"format":"lifeboat.vault-secrets/v1",
-//!  "repository_password":"<64 hex digits>", "signing_seed":"<base64 of 32 bytes>", "chunker_seed":"<16 hex digits>"}
-//! ```
-//!
-//! `repository_password` is the password of the restic repository, as text. `signing_seed` is the ed25519 seed whose
-//! public key is `public_key`. `chunker_seed` is a 64-bit number, most significant digit first.
-//!
-//! **Signature.** ed25519 by `signing_seed` over the DSSE v1 pre-authentication encoding with the type
-//! `application/vnd.lifeboat.envelope+json` and, as payload, the whole object with `signature` set to the empty
-//! string, as compact JSON in the field order above (`params` sorted by name), without a final newline. The file is the same text
-//! with the signature filled in and one final newline. The signature makes damage to the entry of somebody
-//! else's recipient visible ([`Envelope::check_bytes`]); opening does not need it, so that such damage locks nobody out.
+//! The format is described at [`Envelope`].
 
 use std::fmt;
 
@@ -165,7 +126,48 @@ struct Sealed {
     ciphertext: Vec<u8>,
 }
 
-/// A vault's secrets as they are stored; safe to publish. See the module's page for every byte.
+/// A vault's secrets as they are stored; safe to publish.
+///
+/// # Format `lifeboat.envelope/v1`
+///
+/// One JSON object; every byte string is standard base64 with padding; unknown fields are refused.
+///
+/// ```json
+/// {"format":"lifeboat.envelope/v1",
+///  "vault_id":"0f…", "store":"orders", "created":"2026-11-21T02:00:00Z", "public_key":"ed25519:…",
+///  "recipients":[
+///    {"kind":"passphrase","label":"env:LIFEBOAT_PASSPHRASE",
+///     "params":{"n":65536,"p":1,"r":8,"salt":"<32 bytes>"},"nonce":"<12 bytes>","wrapped":"<48 bytes>"},
+///    {"kind":"keyfile","label":"file:./ops.key","params":{},"nonce":"<12 bytes>","wrapped":"<48 bytes>"}],
+///  "sealed":{"nonce":"<12 bytes>","ciphertext":"<plaintext + 16 bytes>"},
+///  "signature":"<64 bytes>"}
+/// ```
+///
+/// **Context.** The UTF-8 text `format LF vault_id LF store LF created LF public_key LF`, each value exactly as it
+/// stands in the file (LF is one byte, 0x0a).
+///
+/// **Opening.** A random 32-byte data key (DEK) seals the secrets. For each recipient
+/// `DEK = ChaCha20-Poly1305-decrypt(key, nonce, wrapped, aad)` with
+/// `aad = context || "recipient" LF kind LF label LF`, a 12-byte nonce and the 16-byte tag at the end of `wrapped`
+/// (RFC 8439). The key is, for `passphrase`, `scrypt(passphrase UTF-8, salt, n, r, p, 32)`; for `keyfile`, the 32
+/// bytes of the key file. Other kinds are skipped. Then
+/// `plaintext = ChaCha20-Poly1305-decrypt(DEK, sealed.nonce, sealed.ciphertext, aad = context || "sealed" LF)`.
+///
+/// **Plaintext.** A JSON object with exactly these fields:
+///
+/// ```json
+/// {"format":"lifeboat.vault-secrets/v1",
+///  "repository_password":"<64 hex digits>", "signing_seed":"<base64 of 32 bytes>", "chunker_seed":"<16 hex digits>"}
+/// ```
+///
+/// `repository_password` is the password of the restic repository, as text. `signing_seed` is the ed25519 seed whose
+/// public key is `public_key`. `chunker_seed` is a 64-bit number, most significant digit first.
+///
+/// **Signature.** ed25519 by `signing_seed` over the DSSE v1 pre-authentication encoding with the type
+/// `application/vnd.lifeboat.envelope+json` and, as payload, the whole object with `signature` set to the empty
+/// string, as compact JSON in the field order above (`params` sorted by name), without a final newline. The file is the same text
+/// with the signature filled in and one final newline. The signature makes damage to the entry of somebody
+/// else's recipient visible ([`Envelope::check_bytes`]); opening does not need it, so that such damage locks nobody out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Envelope {

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use lifeboat_base::crashsafe::{TEMP_PREFIX, create_dir_all};
 use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::FailureKind;
 use lifeboat_evidence::{Chain, EvidenceError, MAX_RECORD_BYTES, verify};
@@ -58,59 +59,44 @@ fn a_chain_that_was_never_written_is_empty_but_does_not_verify() {
     assert_eq!(Chain::open(&temp.path().join("file")).unwrap_err().kind(), FailureKind::Unreachable);
 }
 
+/// Which files are there, which head, how many records the next append builds on, whether the last is ahead of the head.
+type State<'a> = (&'a [&'a str], Option<&'a [u8]>, u64, bool);
+
 /// Every state a kill can leave while the first two records are written, in order.
 #[test]
 fn a_kill_between_any_two_writes_is_repaired_by_the_next_append() {
-    let finished = Sample::of(2);
-    let earlier = Sample::of(1);
-    let started = |files: &[&str]| {
-        let sample = Sample::of(0);
-        for name in files {
-            let from = match *name {
-                "head-0" => return_to_start(),
-                "head-1" => fs::read(earlier.path("head.json")).unwrap(),
-                name => fs::read(finished.path(name)).unwrap(),
-            };
-            let name = if name.starts_with("head-") { "head.json" } else { name };
-            lifeboat_base::crashsafe::create_dir_all(&sample.path("records")).unwrap();
-            overwrite(&sample.path(name), &from);
-        }
-        sample
-    };
-    let states: [(&[&str], u64); 6] = [
-        (&[], 0),
-        (&["public.key"], 0),
-        (&["public.key", "head-0"], 0),
-        (&["public.key", "head-0", "records/00000001.json"], 1),
-        (&["public.key", "records/00000001.json", "head-1"], 1),
-        (&["public.key", "records/00000001.json", "head-1", "records/00000002.json"], 2),
+    let (none, one, two) = (head_before_the_first_record(), Sample::of(1), Sample::of(2));
+    let one_head = fs::read(one.path("head.json")).unwrap();
+    let states: [State<'_>; 6] = [
+        (&[], None, 0, false),
+        (&["public.key"], None, 0, false),
+        (&["public.key"], Some(&none), 0, false),
+        (&["public.key", "records/00000001.json"], Some(&none), 1, true),
+        (&["public.key", "records/00000001.json"], Some(&one_head), 1, false),
+        (&["public.key", "records/00000001.json", "records/00000002.json"], Some(&one_head), 2, true),
     ];
-    for (files, expected) in states {
-        let sample = started(files);
-        let leftover = sample.path(&format!("records/{}99-1", lifeboat_base::crashsafe::TEMP_PREFIX));
-        lifeboat_base::crashsafe::create_dir_all(&sample.path("records")).unwrap();
-        overwrite(&leftover, b"half a reco");
-        if files.len() > 1 {
-            let report = sample.verify();
-            assert!(report.is_sound(), "{files:?} {report:?}");
-            assert_eq!(
-                (report.records, report.unfinished),
-                (
-                    expected,
-                    files.len() == 4 || files.len() == 3 && expected == 1 && !files.contains(&"head-1")
-                )
-            );
+    for (number, (files, head, record_count, unfinished)) in states.into_iter().enumerate() {
+        let sample = Sample::of(0);
+        create_dir_all(&sample.path("records")).unwrap();
+        overwrite(&sample.path(&format!("records/{TEMP_PREFIX}99-1")), b"half a reco");
+        for name in files {
+            place(&two.path(name), &sample.path(name));
         }
-        assert_eq!(sample.chain().head().unwrap().map_or(0, |head| head.seq), expected, "{files:?}");
+        if let Some(head) = head {
+            overwrite(&sample.path("head.json"), head);
+            let report = sample.verify();
+            assert!(report.is_sound(), "state {number}: {report:?}");
+            assert_eq!((report.records, report.unfinished), (record_count, unfinished), "state {number}");
+        }
+        assert_eq!(sample.chain().head().unwrap().map_or(0, |head| head.seq), record_count, "state {number}");
         sample.append(99);
         let report = sample.verify();
-        assert!(report.is_sound() && !report.unfinished, "{files:?} {report:?}");
-        assert_eq!(report.records, expected + 1);
+        assert!(report.is_sound() && !report.unfinished, "state {number}: {report:?}");
+        assert_eq!(report.records, record_count + 1);
     }
 }
 
-/// The head of a chain before its first record.
-fn return_to_start() -> Vec<u8> {
+fn head_before_the_first_record() -> Vec<u8> {
     let payload =
         json!({ "format": "lifeboat.evidence-head/v1", "seq": 0, "digest": "0".repeat(64), "at": at(1) });
     signer().sign("application/vnd.lifeboat.evidence-head+json", payload.to_string().as_bytes()).to_bytes()

@@ -11,7 +11,7 @@ use lifeboat_evidence::{Head, verify};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::tools::{Sample, at, overwrite, place, public, record, signer, stranger, summary};
+use super::tools::{Sample, at, overwrite, place, poke, public, record, signer, stranger, summary};
 
 #[test]
 fn one_flipped_bit_in_any_byte_of_any_file_is_found_and_the_file_named() {
@@ -20,20 +20,17 @@ fn one_flipped_bit_in_any_byte_of_any_file_is_found_and_the_file_named() {
     for name in names {
         let path = sample.path(&name);
         let bytes = fs::read(&path).unwrap();
-        for position in 0..bytes.len() {
+        for (position, byte) in bytes.iter().copied().enumerate() {
             for bit in [position % 8, (position + 5) % 8] {
-                let mut damaged = bytes.clone();
-                damaged[position] ^= 1 << bit;
-                // Not through the crash-safe writer: thousands of synced files would only make this slow.
-                std::io::Write::write_all(&mut fs::File::create(&path).unwrap(), &damaged).unwrap();
+                poke(&path, position, byte ^ (1 << bit));
                 let report = sample.verify();
                 assert!(
                     report.problems.iter().any(|problem| problem.file == name),
                     "byte {position} bit {bit} of {name}: {report:?}"
                 );
             }
+            poke(&path, position, byte);
         }
-        overwrite(&path, &bytes);
     }
     assert!(sample.verify().is_sound());
 }
@@ -42,12 +39,10 @@ fn one_flipped_bit_in_any_byte_of_any_file_is_found_and_the_file_named() {
 fn a_truncated_or_lengthened_file_is_found() {
     let sample = Sample::of(2);
     let bytes = fs::read(sample.record(2)).unwrap();
-    for length in 0..bytes.len() {
-        overwrite(&sample.record(2), &bytes[..length]);
+    let file = fs::OpenOptions::new().write(true).open(sample.record(2)).unwrap();
+    for length in (0..bytes.len()).rev() {
+        file.set_len(length as u64).unwrap();
         assert_eq!(summary(&sample.verify().problems), [(record(2), Edited)], "{length}");
-        if length > 40 && length < bytes.len() - 40 {
-            continue;
-        }
     }
     overwrite(&sample.record(2), &[bytes.as_slice(), b"\n"].concat());
     assert_eq!(summary(&sample.verify().problems), [(record(2), Edited)]);
@@ -244,7 +239,10 @@ fn a_report_reads_well() {
     overwrite(&sample.record(2), &bytes);
     fs::remove_file(sample.record(4)).unwrap();
     let text: Vec<String> = sample.verify().problems.iter().map(ToString::to_string).collect();
-    insta::assert_snapshot!(text.join("\n"), @r"");
+    insta::assert_snapshot!(text.join("\n"), @"
+    records/00000002.json was changed after it was signed (edited)
+    records/00000004.json is missing (truncated)
+    ");
 }
 
 #[test]
@@ -263,7 +261,7 @@ fn a_chain_that_was_emptied_is_an_error_or_truncated_but_never_sound() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn garbage_in_any_file_never_panics_and_never_passes(
         which in 0usize..4,

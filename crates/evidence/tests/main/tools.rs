@@ -1,6 +1,7 @@
 //! A small chain to damage, and words for the damage.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use lifeboat_base::crashsafe;
@@ -82,6 +83,12 @@ pub(crate) fn record(seq: u64) -> String {
 /// Overwrites a file, as somebody who tampers would.
 pub(crate) fn overwrite(path: &Path, bytes: &[u8]) {
     crashsafe::replace(path, bytes).unwrap();
+}
+
+/// Writes one byte in place; thousands of synced replacements would only make a test slow.
+pub(crate) fn poke(path: &Path, position: usize, byte: u8) {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[byte], position as u64).unwrap();
 }
 
 pub(crate) fn place(from: &Path, to: &Path) {

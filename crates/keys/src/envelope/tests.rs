@@ -272,7 +272,7 @@ fn unknown_fields_and_newer_formats_are_refused_by_name() {
         |json: &mut Value| json["recipients"][0]["extra"] = json!(1),
         |json: &mut Value| json["created"] = json!("2026-11-21T03:00:00.5+01:00"),
         |json: &mut Value| {
-            json["recipients"] = json!(vec![json["recipients"][0].clone(); MAX_RECIPIENTS + 1])
+            json["recipients"] = json!(vec![json["recipients"][0].clone(); MAX_RECIPIENTS + 1]);
         },
     ] {
         assert!(matches!(altered(&envelope, change), Err(KeysError::Malformed { .. })));
