@@ -118,7 +118,7 @@ fn read(root: &Section<'_>, context: &mut Context) -> Option<Policy> {
         let help = "add `recipients = [\"passphrase:env:LIFEBOAT_PASSPHRASE\"]` under `[keys]`";
         context.absent("no-recipients", &keys_section.at, message, help);
     }
-    if store_section.entries().next().is_none() {
+    if store_section.readable && store_section.entries().next().is_none() {
         let help = "add a `[store.NAME]` for every datastore, also for those that are not retained";
         context.absent("no-stores", &store_section.at, "the policy has no stores", help);
     }

@@ -137,12 +137,14 @@ impl Context {
 pub(crate) struct Section<'a> {
     pub(crate) name: String,
     pub(crate) at: Range<usize>,
+    /// False when something stands there that is not a table, which has been reported.
+    pub(crate) readable: bool,
     entries: Option<&'a DeTable<'a>>,
 }
 
 impl<'a> Section<'a> {
     pub(crate) fn root(entries: &'a DeTable<'a>) -> Self {
-        Self { name: String::new(), at: 0..0, entries: Some(entries) }
+        Self { name: String::new(), at: 0..0, readable: true, entries: Some(entries) }
     }
 
     /// What to call this section in a message.
@@ -169,9 +171,14 @@ impl<'a> Section<'a> {
 
     /// Reports every entry whose name is not in `known`.
     pub(crate) fn refuse_unknown(&self, known: &[&Key], context: &mut Context) {
-        let names: Vec<&str> = known.iter().map(|key| key.name).collect();
+        self.refuse_unless(known, known, context);
+    }
+
+    /// Reports every entry whose name is not in `known`, and suggests one of `better`.
+    pub(crate) fn refuse_unless(&self, known: &[&Key], better: &[&Key], context: &mut Context) {
+        let names: Vec<&str> = better.iter().map(|key| key.name).collect();
         for (name, at, _) in self.entries() {
-            if !names.contains(&name) {
+            if !known.iter().any(|key| key.name == name) {
                 let help = suggest::help(name, &names, &format!("{} can have", self.title()));
                 context.error("unknown-key", &at, format!("unknown key `{name}` in {}", self.title()), help);
             }
@@ -181,17 +188,15 @@ impl<'a> Section<'a> {
     /// A table below this one; absent and broken ones are empty.
     pub(crate) fn table(&self, key: &str, context: &mut Context) -> Section<'a> {
         let name = if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) };
-        let entries = match self.get(key) {
-            None => None,
-            Some(value) => match value.get_ref() {
-                DeValue::Table(table) => Some(table),
-                other => {
-                    wrong_type(&name, "a table", other, &value.span(), context);
-                    None
-                }
-            },
+        let (readable, entries) = match self.get(key).map(|value| (value.get_ref(), value.span())) {
+            None => (true, None),
+            Some((DeValue::Table(table), _)) => (true, Some(table)),
+            Some((other, at)) => {
+                wrong_type(&name, "a table, such as `{ key = \"value\" }`", other, &at, context);
+                (false, None)
+            }
         };
-        Section { name, at: self.key_at(key), entries }
+        Section { name, at: self.key_at(key), readable, entries }
     }
 
     pub(crate) fn text(&self, key: &str, context: &mut Context) -> Field<&'a str> {

@@ -54,6 +54,9 @@ impl World<'_> {
         let mut retained = None;
         for (name, _, _) in section.entries() {
             let table = section.table(name, context);
+            if !table.readable {
+                continue;
+            }
             if let Some(store) = self.store(name, &table, &mut retained, context) {
                 stores.insert(store.name.clone(), store);
             }
@@ -74,6 +77,7 @@ impl World<'_> {
         }
         let kind = store::kind(table, context);
         store::refuse_foreign_keys(table, kind, context);
+        store::refuse_secret_in_stray_url(table, kind, context);
         let source = kind.and_then(|kind| store::source(table, kind, context));
         let checks = store::checks(table, kind, context);
         let (tier_name, tier) = self.tier(table, context);

@@ -209,7 +209,8 @@ fn cron(text: &str) -> Result<Schedule, InvalidValue> {
     let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
     let cron = parser.parse(text).map_err(|error| {
         let reason = error.to_string();
-        let reason = reason.trim_end_matches('.');
+        // Its own texts start with the class of the error.
+        let reason = reason.rsplit(": ").next().unwrap_or_default().trim_end_matches('.').to_lowercase();
         InvalidValue::new(format!("`{text}` is not a schedule: {reason}"), HELP)
     })?;
     if next_of_cron(&cron, TRIAL_START, &TimeZone::UTC).is_none() {

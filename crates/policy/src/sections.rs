@@ -96,6 +96,9 @@ pub(crate) fn copies(section: &Section<'_>, context: &mut Context) -> Copies {
     let mut copies = Copies::new();
     for (name, at, _) in section.entries() {
         let table = section.table(name, context);
+        if !table.readable {
+            continue;
+        }
         table.refuse_unknown(&keys::COPY.iter().collect::<Vec<_>>(), context);
         let url = copy_url(&table, context);
         let region = table.filled("region", context).value().map(str::to_owned);

@@ -147,7 +147,7 @@ impl FromStr for Span {
             })?;
             let Some((word, per_month, per_day, per_second)) = UNITS.iter().find(|entry| entry.0 == unit)
             else {
-                return Err(unknown_unit(text, unit));
+                return Err(unknown_unit(text, unit, tail));
             };
             if seen.contains(word) {
                 return Err(InvalidValue::new(format!("`{text}` names `{word}` twice"), HELP));
@@ -162,7 +162,13 @@ impl FromStr for Span {
     }
 }
 
-fn unknown_unit(text: &str, unit: &str) -> InvalidValue {
+fn unknown_unit(text: &str, unit: &str, tail: &str) -> InvalidValue {
+    if unit.is_empty() && tail.trim_start().starts_with(char::is_alphabetic) {
+        return InvalidValue::new(
+            format!("`{text}` is not a duration: the unit follows the number at once"),
+            HELP,
+        );
+    }
     if unit.is_empty() {
         return InvalidValue::new(format!("`{text}` has a number without a unit"), HELP);
     }

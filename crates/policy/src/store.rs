@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use lifeboat_base::secret::SecretRef;
+use toml::Spanned;
+use toml::de::DeValue;
 
 use crate::keys::{self, Key};
 use crate::kind::Kind;
@@ -30,7 +32,7 @@ pub(crate) fn kind(section: &Section<'_>, context: &mut Context) -> Option<Kind>
 pub(crate) fn refuse_foreign_keys(section: &Section<'_>, kind: Option<Kind>, context: &mut Context) {
     let here = keys::of_store(kind);
     let anywhere = keys::of_store(None);
-    section.refuse_unknown(&anywhere, context);
+    section.refuse_unless(&anywhere, &here, context);
     let Some(kind) = kind else { return };
     for (name, at, _) in section.entries() {
         let known = |list: &[&Key]| list.iter().any(|key| key.name == name);
@@ -55,17 +57,17 @@ pub(crate) fn source(section: &Section<'_>, kind: Kind, context: &mut Context) -
     if !kind.is_path() {
         return url(section, kind, context).map(Source::Url);
     }
-    let path = required(section, "path", kind, context)?.0.to_owned();
+    let path = required(section, "path", kind, context).map(|(path, _)| path.to_owned());
     if kind == Kind::Sqlite {
-        return Some(Source::Sqlite { path });
+        return Some(Source::Sqlite { path: path? });
     }
-    let exclude = exclude(section, context)?;
+    let exclude = exclude(section, context);
     let one_file_system = match section.switch("one_file_system", context) {
-        Field::Absent => false,
-        Field::Broken => return None,
-        Field::Set(on, _) => on,
+        Field::Absent => Some(false),
+        Field::Broken => None,
+        Field::Set(on, _) => Some(on),
     };
-    Some(Source::Files { path, exclude, one_file_system })
+    Some(Source::Files { path: path?, exclude: exclude?, one_file_system: one_file_system? })
 }
 
 fn required<'a>(
@@ -134,6 +136,20 @@ fn unclosed(glob: &str) -> Option<char> {
 
 fn url(section: &Section<'_>, kind: Kind, context: &mut Context) -> Option<Endpoint> {
     let (text, at) = required(section, "url", kind, context)?;
+    endpoint(section, text, &at, context)
+}
+
+/// A `url` where none belongs, or of a kind that is not known, may still hold a password.
+pub(crate) fn refuse_secret_in_stray_url(section: &Section<'_>, kind: Option<Kind>, context: &mut Context) {
+    if kind.is_none_or(Kind::is_path)
+        && let Some(DeValue::String(text)) = section.get("url").map(Spanned::get_ref)
+    {
+        let at = section.get("url").map_or(section.at.clone(), Spanned::span);
+        endpoint(section, text, &at, context);
+    }
+}
+
+fn endpoint(section: &Section<'_>, text: &str, at: &Range<usize>, context: &mut Context) -> Option<Endpoint> {
     if let Some(reference) = secret_ref(text) {
         return Some(Endpoint::Secret(reference));
     }
@@ -142,7 +158,7 @@ fn url(section: &Section<'_>, kind: Kind, context: &mut Context) -> Option<Endpo
     if !mask::is_url(text) {
         context.secret(
             "not-a-reference",
-            &at,
+            at,
             format!("the url of {} is neither a reference nor a URL", section.title()),
             help,
         );
@@ -150,7 +166,7 @@ fn url(section: &Section<'_>, kind: Kind, context: &mut Context) -> Option<Endpo
     }
     if mask::url_holds_secret(text) {
         let message = format!("the url of {} holds a secret in the clear", section.title());
-        context.secret("secret-in-clear", &at, message, help);
+        context.secret("secret-in-clear", at, message, help);
         return None;
     }
     Some(Endpoint::Plain(text.to_owned()))

@@ -55,10 +55,8 @@ fn every_example_and_every_valid_policy_fits_the_schema() {
     let validator = jsonschema::validator_for(&json_schema()).unwrap();
     for path in good_policies() {
         let json = as_json(&fs::read_to_string(&path).unwrap());
-        let errors: Vec<String> = validator
-            .iter_errors(&json)
-            .map(|error| format!("{}: {error}", error.instance_path()))
-            .collect();
+        let errors: Vec<String> =
+            validator.iter_errors(&json).map(|error| format!("{}: {error}", error.instance_path())).collect();
         assert!(errors.is_empty(), "{}: {}", path.display(), errors.join("\n"));
     }
 }
