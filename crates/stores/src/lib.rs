@@ -1,1 +1,25 @@
 //! Adapters: one datastore in, a capture out; a recovery point in, a restored and checked datastore out.
+//!
+//! In: the place of a store, and a [`RestoreSource`](lifeboat_base::capture::RestoreSource) when something is
+//! restored or checked. Out: an [`Adapter`] per kind of store, all of which pass the suite in `conformance`
+//! (feature `conformance`). `docs/stores.md` says per kind what is captured and what is not.
+//!
+//! Invariant: sees neither keys nor chunks nor storage, never writes to a source, and does not decide when to run.
+
+pub mod adapter;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod files;
+pub mod recording;
+pub mod sqlite;
+
+mod canary;
+mod spool;
+mod tally;
+
+pub use adapter::{
+    Adapter, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport,
+};
+pub use files::{FilesAdapter, FilesOptions};
+pub use recording::Recording;
+pub use sqlite::{SqliteAdapter, SqliteOptions};

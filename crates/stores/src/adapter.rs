@@ -1,0 +1,132 @@
+//! The contract between the engine and every kind of store.
+//!
+//! In: options of one store. Out: a capture to store, a restored store to open, and check results to believe.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use lifeboat_base::capture::{Capture, CaptureFacts, MaterializeStats, RestoreSource};
+use lifeboat_base::failure::Failure;
+use lifeboat_base::monitor::{Finding, Monitor};
+use lifeboat_base::time::Clock;
+use serde::{Deserialize, Serialize};
+
+/// What an adapter can say about a store without reading its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inspection {
+    /// The engine and its version.
+    pub version: String,
+    /// The size of the content in bytes, where it is cheap to know.
+    pub logical_bytes: Option<u64>,
+    /// What is inside, such as `files` or `tables`, with its number.
+    pub items: Vec<(String, u64)>,
+    /// What would make a capture incomplete, found without making one.
+    pub findings: Vec<Finding>,
+}
+
+/// What a capture needs from its caller.
+pub struct CaptureContext<'a> {
+    /// Where time comes from.
+    pub clock: &'a dyn Clock,
+    /// An existing directory for scratch data. Scratch files have no name: a killed process leaves nothing there.
+    pub spool: &'a Path,
+}
+
+impl fmt::Debug for CaptureContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CaptureContext").field("spool", &self.spool).finish_non_exhaustive()
+    }
+}
+
+/// What a restore did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreReport {
+    /// What was written.
+    pub stats: MaterializeStats,
+    /// What a user opens: the tree, or the database file.
+    pub artefact: PathBuf,
+}
+
+/// The outcome of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckState {
+    /// What was measured is what was expected.
+    Passed,
+    /// It is not.
+    Failed,
+    /// It could not be measured here, or there is nothing to measure; it proves nothing.
+    NotApplicable,
+}
+
+/// One check of a restored store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckResult {
+    /// A stable id; what follows the first `/` names the table or statement.
+    pub id: String,
+    /// The outcome.
+    pub state: CheckState,
+    /// What was found.
+    pub measured: String,
+    /// What should have been found.
+    pub expected: String,
+    /// The first differences, or the reason for `NotApplicable`.
+    pub detail: Vec<String>,
+    /// All differences, also those not in `detail`.
+    pub differences: u64,
+}
+
+impl CheckResult {
+    /// The part of the id that names the kind of check, before the first `/`.
+    pub fn family(&self) -> &str {
+        self.id.split('/').next().unwrap_or_default()
+    }
+}
+
+/// Whether a check told a good sample from a damaged one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryResult {
+    /// The family of check ids under test, such as `files.content`.
+    pub check: String,
+    /// What was done to the sample.
+    pub damage: String,
+    /// True only if the check passed on the good sample and failed on the damaged one.
+    pub caught: bool,
+}
+
+/// One store of one kind.
+pub trait Adapter: Send + Sync {
+    /// The policy's word for this kind of store.
+    fn kind(&self) -> &'static str;
+
+    /// Reads what is cheap to know. `Unreachable` if the store is missing or is not what its kind says.
+    fn inspect(&self) -> Result<Inspection, Failure>;
+
+    /// Starts a capture. Nothing is written to the store; dropping the capture releases whatever it holds.
+    fn capture(&self, at: &CaptureContext<'_>) -> Result<Box<dyn Capture>, Failure>;
+
+    /// Restores a recovery point into the existing empty directory `into`.
+    ///
+    /// On failure what was written stays where it is and the caller removes it: `into` is a staging directory.
+    fn restore(
+        &self,
+        from: &dyn RestoreSource,
+        facts: &CaptureFacts,
+        into: &Path,
+        monitor: &dyn Monitor,
+    ) -> Result<RestoreReport, Failure>;
+
+    /// Compares what [`Adapter::restore`] left in the directory `restored` with what was captured, in both
+    /// directions: missing, extra and changed. A check that cannot run is `NotApplicable`, never `Passed`.
+    fn checks(
+        &self,
+        from: &dyn RestoreSource,
+        facts: &CaptureFacts,
+        restored: &Path,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<CheckResult>, Failure>;
+
+    /// Runs the same check code on a small generated sample, good and damaged, inside the directory `scratch`.
+    /// Every family of check ids has at least one canary. Takes well under a second.
+    fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure>;
+}

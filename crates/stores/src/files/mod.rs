@@ -1,0 +1,18 @@
+//! Kind `files`: a directory tree, captured entry by entry and compared with its inventory after a restore.
+
+mod adapter;
+mod apply;
+mod canaries;
+mod capture;
+mod checks;
+mod descent;
+mod exclude;
+mod inventory;
+mod node;
+mod reader;
+mod recheck;
+mod restore;
+mod walk;
+
+pub use adapter::{FilesAdapter, FilesOptions};
+pub(crate) use apply::apply_meta;
