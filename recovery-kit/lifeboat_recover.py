@@ -12,6 +12,7 @@ import argparse
 import base64
 import binascii
 import calendar
+import contextlib
 import getpass
 import hashlib
 import io
@@ -284,6 +285,7 @@ class Repository:
             raise Damaged("config", "is of a repository version this kit does not know")
         self.packs = []
         self.numbers = {}
+        self.unindexed = set()
         self.blobs = {}
         self.more = {}
         self._tree_cache = {}
@@ -332,8 +334,7 @@ class Repository:
         return parse_json(name, plain)
 
     def load_index(self):
-        """Reads every index file; if one is damaged, the packs it may have described are asked themselves."""
-        damaged = False
+        """Reads every index file; packs that none of them lists are asked themselves."""
         for name in self.files.walk("index"):
             try:
                 index = self.document(name)
@@ -343,15 +344,19 @@ class Repository:
                         self._add_pack(name, pack_id, self._index_blobs(name, pack))
             except Damaged as damage:
                 self.problems.append(damage)
-                damaged = True
-        if damaged:
-            for name in self.files.walk("data"):
+        indexed = len(self.packs)
+        for name in self.files.walk("data"):
+            digits = name.rsplit("/", 1)[-1]
+            if re.fullmatch("[0-9a-f]{64}", digits) and bytes.fromhex(digits) not in self.numbers:
                 try:
-                    pack_id = unhex(name, name.rsplit("/", 1)[-1], 32)
-                    if pack_id not in self.numbers:
-                        self._add_pack(name, pack_id, self.pack_header(name))
-                except Damaged as damage:
-                    self.problems.append(damage)
+                    self._add_pack(name, bytes.fromhex(digits), self.pack_header(name))
+                except Damaged:
+                    continue  # nothing says that anything needs this pack; `verify` names it
+        self.unindexed = set(range(indexed, len(self.packs)))
+
+    def close(self):
+        if self._pack_handle[1]:
+            self._pack_handle[1].close()
 
     @staticmethod
     def _index_blobs(name, pack):
@@ -1258,8 +1263,8 @@ class Verifier:
         except Damaged:
             self._suspect(pack_id)
             raise
-        number = self.repository.numbers.get(pack_id)
-        if number is None:
+        number = self.repository.numbers[pack_id]
+        if number in self.repository.unindexed:
             self.notes.append(f"{name}: no index knows this pack (an interrupted backup?)")
             return
         if len(header) != self._counts()[number]:
@@ -1314,7 +1319,13 @@ class Verifier:
         return f"{len(bad)} files or directories cannot be restored: {shown}{', ...' if len(bad) > 5 else ''}"
 
     def _readable(self, blob_id):
-        if blob_id not in self.suspects and blob_id in self.repository.blobs:
+        place = self.repository.blobs.get(blob_id)
+        if place and place[0] in self.repository.unindexed and not self.repository.problems:
+            name = self.repository.pack_name(place[0])
+            if not any(known.item == name for known in self.damage):
+                self.damage.append(Damaged(name, "no index lists it, and a recovery point needs it"))
+            return True
+        if blob_id not in self.suspects and place:
             return True
         try:
             self.repository.blob(blob_id)
@@ -1335,6 +1346,7 @@ class Verifier:
                 continue
             try:
                 nodes = self.repository.tree(tree)
+                self._readable(tree)
                 stack.append((tree, path, len(bad)))
                 for node in nodes:
                     inner = path + b"/" + node["name"] if path else node["name"]
@@ -1460,11 +1472,17 @@ def arguments():
 
 def main(argv=None):
     options = arguments().parse_args(argv)
+    with contextlib.ExitStack() as stack:
+        return run(options, stack)
+
+
+def run(options, stack):
     try:
         files = Files(options.vault)
         if options.command == "info":
             return info(files, options)
         vault = Vault(options.vault, Keys(options))
+        stack.callback(vault.repository.close)
         commands = {"points": points, "verify": verify, "restore": restore, "logs": show_logs, "password": password}
         return commands[options.command](vault, options)
     except Problem as problem:
