@@ -161,6 +161,17 @@ impl Index {
         Ok(index)
     }
 
+    /// Adds a pack that exists whole; its blobs replace locations in packs that do not.
+    pub(crate) fn add_sound(&mut self, pack: &IndexPack) {
+        let number = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
+        self.packs.push(PackEntry { id: pack.id, sound: true });
+        for blob in &pack.blobs {
+            if !self.holds(blob.kind, &blob.id) {
+                self.map_mut(blob.kind).insert(blob.id, Location { pack: number, blob: *blob });
+            }
+        }
+    }
+
     /// Adds a pack. Blobs that are known from a sound pack stay where they are.
     pub(crate) fn add(&mut self, pack: &IndexPack, sound: bool) {
         let number = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);

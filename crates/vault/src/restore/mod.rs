@@ -1,0 +1,12 @@
+//! Reading a recovery point: walking it, reading files in sequence or at random, and writing all of it to disk.
+//!
+//! Invariant: no byte is given out that was not authenticated and compared with its id.
+
+mod dirs;
+mod materialize;
+mod metadata;
+mod plan;
+mod reader;
+mod writer;
+
+pub use self::reader::{FileReader, PointReader, RandomFile};
