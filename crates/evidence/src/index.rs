@@ -181,8 +181,8 @@ pub(crate) fn instructions(cover: &Cover<'_>) -> String {
          2. Run either of these in this directory, with the key you got:\n\n\
          \u{20}\u{20}\u{20}```\n\
          \u{20}\u{20}\u{20}python3 verify.py . '{public}'      # Python 3.9 or later with the package `cryptography`\n\
-         \u{20}\u{20}\u{20}lifeboat evidence verify . --key '{public}'\n\
-         \u{20}\u{20}\u{20}```\n\n   `verify.py` is 100 lines: read it first, or take it from the project instead of from \
+         \u{20}\u{20}\u{20}lifeboat evidence verify --dir . --public-key '{public}'\n\
+         \u{20}\u{20}\u{20}```\n\n   `verify.py` is short: read it first, or take it from the project instead of from \
          here.\n\
          3. It must say that {included} records are authentic, {omitted} are left out, and that the chain ends with \
          record {seq}, SHA-256 `{digest}`. If you were given an earlier bundle of the same chain, its list must be the \
