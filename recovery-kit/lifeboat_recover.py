@@ -280,9 +280,7 @@ class Repository:
         self.files = files
         self.problems = []
         self.key = self._open_key(password.encode("utf-8"))
-        self.config = parse_json("config", self.key.open("config", files.read("config", MAX_SMALL_FILE_BYTES)))
-        if self.config.get("version") not in (1, 2):
-            raise Damaged("config", "is of a repository version this kit does not know")
+        self._check_config()
         self.packs = []
         self.numbers = {}
         self.unindexed = set()
@@ -290,6 +288,16 @@ class Repository:
         self.more = {}
         self._tree_cache = {}
         self._pack_handle = (None, None)
+
+    def _check_config(self):
+        """Nothing in `config` is needed to read, so that damage to it is only remembered."""
+        try:
+            config = parse_json("config", self.key.open("config", self.files.read("config", MAX_SMALL_FILE_BYTES)))
+        except Damaged as damage:
+            self.problems.append(damage)
+            return
+        if config.get("version") not in (1, 2):
+            raise Damaged("config", "is of a repository version this kit does not know")
 
     def _open_key(self, password):
         names = list(self.files.walk("keys"))

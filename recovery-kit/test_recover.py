@@ -383,6 +383,12 @@ class VaultTest(Base):
         self.check(0, "restore", self.vault, POINT, self.target + "2", *self.opened)
         self.assertIn("no index lists it", self.check(6, "verify", self.vault, *self.opened))
 
+    def test_a_damaged_config_does_not_stop_a_restore(self):
+        self.flip("config", 20)
+        text = self.check(0, "restore", self.vault, POINT, self.target, *self.opened)
+        self.assertIn("work around: config", text)
+        self.assertEqual(state(self.target), state(self.data))
+
     def test_a_file_that_is_not_what_the_capture_read_is_damage(self):
         put(self.work, "source/data/a", b"not what was captured")
         line = compact({"path": {"text": "a"}, "type": "file", "sha256": hashlib.sha256(b"captured").hexdigest()})
