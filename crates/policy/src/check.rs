@@ -8,7 +8,7 @@ use lifeboat_base::ids::CopyName;
 use crate::kind::Kind;
 use crate::model::{CopyUrl, Promises};
 use crate::reader::Context;
-use crate::resolve::{Resolved, ResolvedPromises};
+use crate::resolve::{Nearest, ResolvedPromises};
 use crate::retention::Gfs;
 use crate::sections::Copies;
 use crate::span::Span;
@@ -26,14 +26,14 @@ pub(crate) struct Row<'a> {
 pub(crate) fn row(row: &Row<'_>, copies: &Copies, context: &mut Context) -> bool {
     log_window_of_the_kind(row, context);
     match &row.promises.retention {
-        None => false,
-        Some(None) => {
+        Nearest::Broken => false,
+        Nearest::Absent => {
             let message = format!("store `{}` has no retention", row.name);
             let help = "write what is kept, such as `retention = \"7d 4w 12mo\"`, or `retention = \"none\"`";
             context.absent("no-retention", row.at, message, help);
             false
         }
-        Some(Some(retention)) => match retention.value().gfs() {
+        Nearest::Written(retention) => match retention.value().gfs() {
             None => {
                 promises_without_effect(row, context);
                 false
@@ -208,8 +208,10 @@ fn locks(row: &Row<'_>, gfs: Gfs, copies: &Copies, context: &mut Context) {
 }
 
 fn retention_at<'a>(row: &'a Row<'_>) -> &'a Range<usize> {
-    let resolved: Option<&Resolved<_>> = row.promises.retention.as_ref().and_then(Option::as_ref);
-    resolved.map_or(row.at, |retention| &retention.at)
+    match &row.promises.retention {
+        Nearest::Written(retention) => &retention.at,
+        Nearest::Absent | Nearest::Broken => row.at,
+    }
 }
 
 /// Two names for one place are one copy, whatever the matrix says.

@@ -1,6 +1,6 @@
 //! Why a row is as it is: every promise in force, where it was written, and what it means in a sentence.
 
-use lifeboat_base::ids::StoreName;
+use lifeboat_base::ids::{CopyName, StoreName};
 
 use crate::model::{Origin, Policy, Store};
 use crate::span::Span;
@@ -76,7 +76,7 @@ fn keeping(store: &Store) -> Vec<ExplainLine> {
             format!("keeps one recovery point of {}", words.join(", and of "))
         }
     };
-    let names: Vec<&str> = store.copies.value.iter().map(|copy| copy.as_str()).collect();
+    let names: Vec<&str> = store.copies.value.iter().map(CopyName::as_str).collect();
     let copies = match names.len() {
         0 => "kept nowhere".to_owned(),
         1 => format!("kept in {}", suggest::list(&names)),

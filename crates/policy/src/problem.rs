@@ -133,13 +133,20 @@ impl Problem {
         let bar = paint.with(BLUE, "|");
         let marks = paint.with(shade, &"^".repeat(mark_len));
         let place = format!("{}:{line}:{column}", printable(&self.source.file_name));
-        let mut out = format!("{head}: {}\n", paint.with(BOLD, &self.message));
-        out.push_str(&format!("{gutter}{} {place}\n", paint.with(BLUE, "-->")));
-        out.push_str(&format!("{gutter} {bar}\n"));
-        out.push_str(format!("{} {bar} {shown}", paint.with(BLUE, &line.to_string())).trim_end());
-        out.push_str(&format!("\n{gutter} {bar} {}{marks}\n", " ".repeat(mark_at)));
-        out.push_str(&format!("{gutter} {} {}\n", paint.with(BLUE, "= help:"), self.help));
-        out
+        let line_number = paint.with(BLUE, &line.to_string());
+        let arrow = paint.with(BLUE, "-->");
+        let message = paint.with(BOLD, &self.message);
+        let source = format!("{line_number} {bar} {shown}");
+        let indent = " ".repeat(mark_at);
+        let help = format!("{} {}", paint.with(BLUE, "= help:"), self.help);
+        [
+            format!("{head}: {message}\n"),
+            format!("{gutter}{arrow} {place}\n{gutter} {bar}\n"),
+            format!("{}\n", source.trim_end()),
+            format!("{gutter} {bar} {indent}{marks}\n"),
+            format!("{gutter} {help}\n"),
+        ]
+        .concat()
     }
 
     /// The line to show, the column its mark starts at (from 0) and the mark's length.
@@ -240,8 +247,7 @@ impl PolicyErrors {
             out.push('\n');
         }
         let noun = if self.problems.len() == 1 { "problem" } else { "problems" };
-        out.push_str(&format!("{} {noun} in the policy; nothing was done\n", self.problems.len()));
-        out
+        out + &format!("{} {noun} in the policy; nothing was done\n", self.problems.len())
     }
 }
 

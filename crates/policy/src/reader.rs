@@ -212,7 +212,7 @@ impl<'a> Section<'a> {
                 Field::Broken
             }
             DeValue::String(text) => Field::Set(text.as_ref(), value.span()),
-            other => self.wrong(key, "text in quotes", other, &value.span(), context),
+            other => wrong(key, "text in quotes", other, &value.span(), context),
         }
     }
 
@@ -236,7 +236,7 @@ impl<'a> Section<'a> {
         let Some(value) = self.get(key) else { return Field::Absent };
         match value.get_ref() {
             DeValue::Boolean(on) => Field::Set(*on, value.span()),
-            other => self.wrong(key, "`true` or `false`", other, &value.span(), context),
+            other => wrong(key, "`true` or `false`", other, &value.span(), context),
         }
     }
 
@@ -255,7 +255,7 @@ impl<'a> Section<'a> {
                     Field::Broken
                 }
             },
-            other => self.wrong(key, "a whole number", other, &value.span(), context),
+            other => wrong(key, "a whole number", other, &value.span(), context),
         }
     }
 
@@ -263,7 +263,7 @@ impl<'a> Section<'a> {
     pub(crate) fn texts(&self, key: &str, context: &mut Context) -> Field<Vec<(&'a str, Range<usize>)>> {
         let Some(value) = self.get(key) else { return Field::Absent };
         let DeValue::Array(items) = value.get_ref() else {
-            return self.wrong(key, "a list of texts in brackets", value.get_ref(), &value.span(), context);
+            return wrong(key, "a list of texts in brackets", value.get_ref(), &value.span(), context);
         };
         let mut texts = Vec::new();
         let mut whole = true;
@@ -310,18 +310,17 @@ impl<'a> Section<'a> {
             },
         }
     }
+}
 
-    fn wrong<T>(
-        &self,
-        key: &str,
-        expected: &str,
-        value: &DeValue<'_>,
-        at: &Range<usize>,
-        context: &mut Context,
-    ) -> Field<T> {
-        wrong_type(key, expected, value, at, context);
-        Field::Broken
-    }
+fn wrong<T>(
+    key: &str,
+    expected: &str,
+    value: &DeValue<'_>,
+    at: &Range<usize>,
+    context: &mut Context,
+) -> Field<T> {
+    wrong_type(key, expected, value, at, context);
+    Field::Broken
 }
 
 fn wrong_type(key: &str, expected: &str, value: &DeValue<'_>, at: &Range<usize>, context: &mut Context) {

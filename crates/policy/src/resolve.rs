@@ -27,14 +27,24 @@ impl<T> Resolved<T> {
     }
 }
 
-/// Every promise of a row; `None` where it is broken or missing and has been, or will be, reported.
+/// What the layers of a row say about one key.
+#[derive(Debug, Clone)]
+pub(crate) enum Nearest<T> {
+    /// Nothing.
+    Absent,
+    /// Something wrong, or perhaps something in a tier that does not exist; reported already.
+    Broken,
+    /// A value.
+    Written(Resolved<T>),
+}
+
+/// Every promise of a row; `None` where it is broken, which has been reported.
 #[derive(Debug, Clone)]
 pub(crate) struct ResolvedPromises {
     pub(crate) rpo: Option<Resolved<Option<Span>>>,
     pub(crate) rto: Option<Resolved<Option<Span>>>,
     pub(crate) schedule: Option<Resolved<Option<Schedule>>>,
-    /// The inner `None` is a retention nobody wrote.
-    pub(crate) retention: Option<Option<Resolved<Retention>>>,
+    pub(crate) retention: Nearest<Retention>,
     pub(crate) logs: Option<Resolved<Option<Span>>>,
     pub(crate) copies: Option<Resolved<Vec<CopyName>>>,
     pub(crate) encryption: Option<Resolved<Encryption>>,
@@ -92,7 +102,7 @@ impl Layers<'_> {
             rpo: self.pick("rpo", |promises| promises.rpo.as_ref(), None),
             rto: self.pick("rto", |promises| promises.rto.as_ref(), None),
             schedule: self.pick("schedule", |promises| promises.schedule.as_ref(), None),
-            retention: self.retention(),
+            retention: self.find("retention", |promises| promises.retention.as_ref()),
             logs: self.pick("logs", |promises| promises.logs.as_ref(), None),
             copies: self.pick("copies", |promises| promises.copies.as_ref(), Vec::new()),
             encryption: self.pick(
@@ -112,24 +122,16 @@ impl Layers<'_> {
         promises
     }
 
-    fn retention(&self) -> Option<Option<Resolved<Retention>>> {
-        let wrapped = self.find("retention", |promises| promises.retention.as_ref())?;
-        if wrapped.is_none() && matches!(self.tier, TierOf::Unknown) {
-            return None;
-        }
-        Some(wrapped)
-    }
-
     fn pick<T: Clone>(
         &self,
         key: &'static str,
         get: for<'p> fn(&'p Promises) -> Option<&'p Written<T>>,
         built_in: T,
     ) -> Option<Resolved<T>> {
-        match self.find(key, get)? {
-            Some(resolved) => Some(resolved),
-            None if matches!(self.tier, TierOf::Unknown) => None,
-            None => Some(self.built_in(built_in)),
+        match self.find(key, get) {
+            Nearest::Written(resolved) => Some(resolved),
+            Nearest::Absent => Some(self.built_in(built_in)),
+            Nearest::Broken => None,
         }
     }
 
@@ -137,13 +139,12 @@ impl Layers<'_> {
         Resolved { sourced: Sourced { value, origin: Origin::BuiltIn }, at: self.row_at.clone() }
     }
 
-    /// The nearest layer that has the key; outer `None` when it is there but broken.
-    #[expect(clippy::option_option, reason = "broken and absent are different answers")]
+    /// The nearest layer that has the key.
     fn find<T: Clone>(
         &self,
         key: &'static str,
         get: for<'p> fn(&'p Promises) -> Option<&'p Written<T>>,
-    ) -> Option<Option<Resolved<T>>> {
+    ) -> Nearest<T> {
         let tier = match self.tier {
             TierOf::Known(tier) => Some(Layer::Tier(tier)),
             TierOf::None | TierOf::Unknown => None,
@@ -152,15 +153,18 @@ impl Layers<'_> {
             [Some(Layer::Row(self.row)), tier, Some(Layer::Defaults(self.defaults))].into_iter().flatten()
         {
             if layer.promises().broken.contains(&key) {
-                return None;
+                return Nearest::Broken;
             }
             if let Some(written) = get(layer.promises()) {
                 let at = if matches!(layer, Layer::Row(_)) { &written.at } else { self.row_at };
                 let sourced = Sourced { value: written.value.clone(), origin: layer.origin(written.line) };
-                return Some(Some(Resolved { sourced, at: at.clone() }));
+                return Nearest::Written(Resolved { sourced, at: at.clone() });
             }
         }
-        Some(None)
+        match self.tier {
+            TierOf::Unknown => Nearest::Broken,
+            TierOf::None | TierOf::Known(_) => Nearest::Absent,
+        }
     }
 }
 
@@ -178,10 +182,11 @@ pub(crate) struct InForce {
 }
 
 impl InForce {
-    /// `None` when a promise is broken. A row that is not retained loses every promise about recovery points, so that
+    /// `None` when a promise is broken or no retention is written. A row that is not retained loses every promise about recovery points, so that
     /// nothing a tier says can make anybody capture it.
     pub(crate) fn of(promises: ResolvedPromises) -> Option<Self> {
-        let retention = promises.retention??.sourced;
+        let Nearest::Written(retention) = promises.retention else { return None };
+        let retention = retention.sourced;
         let mut in_force = Self {
             rpo: promises.rpo?.sourced,
             rto: promises.rto?.sourced,

@@ -4,13 +4,14 @@
 //! a daily time that does not exist fires at the first instant after the gap, one that exists twice fires at the
 //! first of the two; `every` counts elapsed time from the Unix epoch, so no interval is ever longer than promised.
 //! A cron with a wildcard or step in its time fields follows the wall clock through both passes of a repeated hour.
+//! The cron crate matches wall clock times only: its own handling of zones gives up on unusual gaps.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use croner::{Cron, JobType};
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, ToSpan};
@@ -24,6 +25,10 @@ pub const MIN_EVERY: Duration = Duration::from_secs(60);
 const DAILY_SEARCH_DAYS: i64 = 3;
 /// Occurrences looked at for the longest interval of a cron.
 const MAX_INTERVALS: usize = 12_000;
+/// Wall clock times a cron is asked for until one is not in the past: all minutes of the longest repeated range, a day.
+const MAX_REPEATED_TIMES: usize = 1_500;
+/// Clock changes looked at for one moment of a cron; more than any zone has in [`CRON_SEARCH_YEARS`].
+const MAX_CLOCK_CHANGES: usize = 64;
 /// How far back the previous moment of a cron is searched: one leap day to another across a century year.
 const CRON_SEARCH_YEARS: i64 = 9;
 /// Sunday, 1 January 2023 in UTC: where a cron is tried out when it is parsed.
@@ -108,9 +113,50 @@ fn instant_of(wall: DateTime, zone: &TimeZone) -> Option<Timestamp> {
     }
 }
 
+/// The fields match wall clock times; turning those into instants is done here, for every zone alike.
 fn next_of_cron(cron: &Cron, second: i64, zone: &TimeZone) -> Option<i64> {
-    let from = Timestamp::from_second(second).ok()?.to_zoned(zone.clone());
-    cron.find_next_occurrence(&from, false).ok().map(|next| next.timestamp().as_second())
+    let at = Timestamp::from_second(second).ok()?;
+    let next = match cron.determine_job_type() {
+        JobType::FixedTime => next_fixed(cron, at, zone),
+        JobType::IntervalWildcard => next_by_the_clock(cron, at, zone),
+    };
+    next.map(Timestamp::as_second)
+}
+
+/// Like a daily time: a later wall clock time never means an earlier instant, so the first instant after `at` wins.
+fn next_fixed(cron: &Cron, at: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    let mut wall = at.to_zoned(zone.clone()).datetime();
+    for _ in 0..MAX_REPEATED_TIMES {
+        wall = cron.find_next_occurrence(&wall, false).ok()?;
+        let instant = instant_of(wall, zone)?;
+        if instant > at {
+            return Some(instant);
+        }
+    }
+    None
+}
+
+/// Walks from one clock change to the next; between two of them wall clock and elapsed time run alike.
+fn next_by_the_clock(cron: &Cron, at: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    let mut offset = zone.to_offset(at);
+    let mut wall = cron.find_next_occurrence(&offset.to_datetime(at), false).ok()?;
+    let mut from = at;
+    for _ in 0..MAX_CLOCK_CHANGES {
+        let candidate = offset.to_timestamp(wall).ok()?;
+        let Some(change) = zone.following(from).next() else { return Some(candidate) };
+        if candidate < change.timestamp() {
+            return Some(candidate);
+        }
+        from = change.timestamp();
+        offset = change.offset();
+        let resumed = offset.to_datetime(from);
+        // The time was due inside the gap, or just as the clock changed.
+        if wall < resumed {
+            return Some(from);
+        }
+        wall = cron.find_next_occurrence(&resumed, true).ok()?;
+    }
+    None
 }
 
 /// Bisects with the forward search, so that next and previous can never disagree.

@@ -1,5 +1,7 @@
 //! The policy file from the outside: every example, every valid and every invalid policy, and the documentation.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 #[path = "main/documents.rs"]
 mod documents;
 #[path = "main/examples.rs"]
