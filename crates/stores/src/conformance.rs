@@ -43,6 +43,11 @@ pub trait Fixture: Sync {
     /// An adapter for something that is there but is no store of this kind.
     fn wrong(&self, place: &Path) -> Result<Box<dyn Adapter>, Failure>;
 
+    /// Whether a file below the place belongs to the content of the store, and so must not change in a capture.
+    fn is_content(&self, path: &Path) -> bool {
+        !path.as_os_str().is_empty()
+    }
+
     /// An adapter for what a restore left behind.
     fn reopen(&self, artefact: &Path) -> Box<dyn Adapter>;
 }
@@ -146,9 +151,9 @@ impl<'a> Bench<'a> {
     }
 
     fn round_trip(&self, adapter: &dyn Adapter) -> Outcome {
-        let before = picture(&self.place)?;
+        let before = picture(self)?;
         let point = self.record(adapter)?;
-        expect(picture(&self.place)? == before, || "the capture changed the source".to_owned())?;
+        expect(picture(self)? == before, || "the capture changed the source".to_owned())?;
         expect(self.monitor.list().is_empty(), || format!("findings at rest: {:?}", self.monitor.list()))?;
         let facts = point.facts();
         expect(facts.consistency.changes == 0 && facts.unreadable.is_empty(), || {
@@ -169,14 +174,17 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Names, types and content of everything below `dir`, without its directories' times.
-fn picture(dir: &Path) -> Result<BTreeMap<PathBuf, String>, Violation> {
+/// Names, types and content of everything in the store's place, without its directories' times.
+fn picture(bench: &Bench<'_>) -> Result<BTreeMap<PathBuf, String>, Violation> {
     let mut picture = BTreeMap::new();
-    let mut open = vec![dir.to_owned()];
+    let mut open = vec![bench.place.clone()];
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let (path, kind) = (entry.path(), entry.file_type()?);
+            if !bench.fixture.is_content(&path) {
+                continue;
+            }
             let text = if kind.is_file() {
                 let (digest, bytes) = digest_of_reader(fs::File::open(&path)?)?;
                 format!("{bytes} {digest} {:?}", entry.metadata()?.modified()?)
@@ -354,7 +362,7 @@ fn dropped_half_way(bench: &Bench<'_>) -> Outcome {
 /// Takes `depth` entries, reads one byte of the last, and lets everything go.
 fn drop_at(bench: &Bench<'_>, depth: usize) -> Outcome {
     let adapter = bench.fixture.full(&bench.place)?;
-    let before = picture(&bench.place)?;
+    let before = picture(bench)?;
     let mut capture = bench.start(adapter.as_ref())?;
     let mut last = None;
     for _ in 0..depth {
@@ -376,7 +384,7 @@ fn drop_at(bench: &Bench<'_>, depth: usize) -> Outcome {
     bench.clean_spool()?;
     drop(capture);
     // The reader outlives its capture here; the store must be free all the same.
-    expect(picture(&bench.place)? == before, || format!("a trace was left after {depth} entries"))?;
+    expect(picture(bench)? == before, || format!("a trace was left after {depth} entries"))?;
     bench.fixture.change(&bench.place, 1)?;
     drop(last);
     bench.record(adapter.as_ref())?;
@@ -461,9 +469,9 @@ fn missing_store(bench: &Bench<'_>) -> Outcome {
 
 fn wrong_store(bench: &Bench<'_>) -> Outcome {
     let adapter = bench.fixture.wrong(&bench.place)?;
-    let before = picture(&bench.place)?;
+    let before = picture(bench)?;
     unreachable_store(bench, adapter.as_ref())?;
-    expect(picture(&bench.place)? == before, || "a trace was left on what is no store".to_owned())
+    expect(picture(bench)? == before, || "a trace was left on what is no store".to_owned())
 }
 
 fn unreachable_store(bench: &Bench<'_>, adapter: &dyn Adapter) -> Outcome {
@@ -536,7 +544,7 @@ impl Drop for SmallDisk {
 fn full_spool(bench: &Bench<'_>) -> Outcome {
     const SPOOL_BYTES: u64 = 16 * 1024;
     let adapter = bench.fixture.full(&bench.place)?;
-    let before = picture(&bench.place)?;
+    let before = picture(bench)?;
     let disk = SmallDisk::mount(&bench.spool, SPOOL_BYTES)?;
     match bench.record(adapter.as_ref()) {
         // It needs no scratch space.
@@ -548,7 +556,7 @@ fn full_spool(bench: &Bench<'_>) -> Outcome {
     }
     bench.clean_spool()?;
     drop(disk);
-    expect(picture(&bench.place)? == before, || "a trace was left on the source".to_owned())
+    expect(picture(bench)? == before, || "a trace was left on the source".to_owned())
 }
 
 fn full_target(bench: &Bench<'_>) -> Outcome {

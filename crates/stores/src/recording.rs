@@ -138,7 +138,7 @@ impl RestoreSource for Recording {
                 continue;
             }
             let target = into.join(relative.to_path());
-            let result = self.make(kept, &target, &mut links, &mut stats);
+            let result = Self::make(kept, &target, &mut links, &mut stats);
             result.map_err(|error| Failure::io(format!("failed to restore {path}"), error))?;
             if kept.entry.kind == StoredKind::Dir {
                 dirs.push((target, &kept.entry));
@@ -156,7 +156,6 @@ impl RestoreSource for Recording {
 
 impl Recording {
     fn make(
-        &self,
         kept: &Kept,
         target: &Path,
         links: &mut BTreeMap<(u64, u64), PathBuf>,

@@ -1,6 +1,8 @@
 //! The tests of both adapters through their public contract: the conformance suite, then what is special to each.
 
+#[cfg(test)]
 #[path = "main/files.rs"]
 mod files;
+#[cfg(test)]
 #[path = "main/sqlite.rs"]
 mod sqlite;

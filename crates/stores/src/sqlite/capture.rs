@@ -176,7 +176,7 @@ impl SqliteCapture {
         }
         match migrations(&connection, &tables) {
             Ok(history) => {
-                drop(self.facts.environment.insert("migrations".to_owned(), Value::Object(history)))
+                drop(self.facts.environment.insert("migrations".to_owned(), Value::Object(history)));
             }
             Err(error) => {
                 let message = format!("the migration history could not be read: {error}");

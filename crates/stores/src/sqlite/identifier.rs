@@ -32,29 +32,30 @@ impl UniqueSpec {
 /// One name and what follows it, without the blanks around it.
 fn name(text: &str) -> Option<(String, &str)> {
     let text = text.trim_start();
-    let (name, rest) = match text.strip_prefix('"') {
-        Some(inside) => {
-            let mut name = String::new();
-            let mut rest = inside;
-            loop {
-                let end = rest.find('"')?;
-                name.push_str(rest.get(..end)?);
-                rest = rest.get(end + 1..)?;
-                match rest.strip_prefix('"') {
-                    Some(more) => {
-                        name.push('"');
-                        rest = more;
-                    }
-                    None => break (name, rest),
-                }
-            }
-        }
-        None => {
-            let end = text.find(['(', ')', ',', '"'])?;
-            (text.get(..end)?.trim_end().to_owned(), text.get(end..)?)
-        }
+    let (name, rest) = if let Some(inside) = text.strip_prefix('"') {
+        quoted_name(inside)?
+    } else {
+        let end = text.find(['(', ')', ',', '"'])?;
+        (text.get(..end)?.trim_end().to_owned(), text.get(end..)?)
     };
     (!name.is_empty() && !name.contains('\0')).then_some((name, rest.trim_start()))
+}
+
+/// A name after its opening quote, and what follows its closing one.
+fn quoted_name(inside: &str) -> Option<(String, &str)> {
+    let mut name = String::new();
+    let mut rest = inside;
+    loop {
+        let (part, after) = rest.split_once('"')?;
+        name.push_str(part);
+        match after.strip_prefix('"') {
+            Some(more) => {
+                name.push('"');
+                rest = more;
+            }
+            None => return Some((name, after)),
+        }
+    }
 }
 
 #[cfg(test)]

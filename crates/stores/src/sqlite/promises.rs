@@ -119,17 +119,17 @@ fn release(connection: &mut Connection) -> Result<(), Failure> {
         })
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the form of SQLite's callback")]
 fn may(context: AuthContext<'_>) -> Authorization {
-    match context.action {
-        AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => Authorization::Allow,
-        AuthAction::Function { function_name } if !function_name.eq_ignore_ascii_case("load_extension") => {
-            Authorization::Allow
-        }
+    let allowed = match context.action {
+        AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => true,
+        AuthAction::Function { function_name } => !function_name.eq_ignore_ascii_case("load_extension"),
         // Full-text tables ask this of themselves.
-        AuthAction::Pragma { pragma_name: "data_version", pragma_value: None } => Authorization::Allow,
-        _ => Authorization::Deny,
-    }
+        AuthAction::Pragma { pragma_name, pragma_value } => {
+            pragma_name == "data_version" && pragma_value.is_none()
+        }
+        _ => false,
+    };
+    if allowed { Authorization::Allow } else { Authorization::Deny }
 }
 
 /// What a statement gave, in words; the value itself is not shown.
@@ -141,10 +141,8 @@ fn truth(connection: &Connection, statement: &str) -> rusqlite::Result<&'static 
     let mut rows = statement.query([])?;
     let Some(row) = rows.next()? else { return Ok("no row") };
     let value = match row.get_ref(0)? {
-        ValueRef::Integer(0) => "a false value",
-        ValueRef::Integer(_) => "one true value",
-        ValueRef::Real(number) if number == 0.0 => "a false value",
-        ValueRef::Real(_) => "one true value",
+        ValueRef::Integer(0) | ValueRef::Real(0.0) => "a false value",
+        ValueRef::Integer(_) | ValueRef::Real(_) => "one true value",
         ValueRef::Null => "no value",
         ValueRef::Text(_) | ValueRef::Blob(_) => "a value that is not a number",
     };

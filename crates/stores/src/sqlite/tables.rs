@@ -35,8 +35,8 @@ impl Sum {
 
     /// With the name of the method in front.
     pub(crate) fn shown(self) -> String {
-        let digits: String = self.0.iter().map(|limb| format!("{limb:016x}")).collect();
-        format!("sum-sha256-v1:{digits}")
+        let [a, b, c, d] = self.0;
+        format!("sum-sha256-v1:{a:016x}{b:016x}{c:016x}{d:016x}")
     }
 }
 
