@@ -11,7 +11,8 @@ use super::error::LogsError;
 use super::object::{LogHeader, LogLink, Opened};
 use super::position::{LogName, Position};
 use super::rollup::{self, RollupEntry, RollupName};
-use super::store::{LOGS, Logs, rollup_object};
+use super::store::{FOREIGN, Logs, Place, place_of, rollup_object};
+use crate::layout::LOGS;
 use crate::storage::{Listed, ObjectName};
 
 /// How far objects are checked. Objects that no roll-up lists yet are always read whole.
@@ -91,17 +92,15 @@ struct Listing {
     foreign: Vec<ObjectName>,
 }
 
-fn sort_out(stream: &StreamName, listed: Vec<Listed>) -> Listing {
-    let prefix = format!("{LOGS}{stream}/");
+fn sort_out(listed: Vec<Listed>) -> Listing {
     let mut listing = Listing::default();
     for Listed { name, size_bytes } in listed {
-        let rest = name.as_str().strip_prefix(&prefix).unwrap_or_default();
-        if let Some(rollup) = rest.strip_prefix("rollup/").and_then(RollupName::parse) {
-            listing.rollups.push(rollup);
-        } else if let Ok(object) = rest.parse() {
-            listing.objects.insert(object, size_bytes);
-        } else {
-            listing.foreign.push(name);
+        match place_of(&name) {
+            Some((_, Place::Rollup(rollup))) => listing.rollups.push(rollup),
+            Some((_, Place::Log(object))) => {
+                listing.objects.insert(object, size_bytes);
+            }
+            None => listing.foreign.push(name),
         }
     }
     listing
@@ -272,7 +271,7 @@ impl Logs {
     }
 
     fn listing(&self, stream: &StreamName) -> Result<Listing, LogsError> {
-        Ok(sort_out(stream, self.storage().list(&format!("{LOGS}{stream}/"))?))
+        Ok(sort_out(self.storage().list(&format!("{LOGS}{stream}/"))?))
     }
 
     /// The streams that have at least one object, in the order of names.
@@ -311,7 +310,7 @@ impl Logs {
         let listing = self.listing(stream)?;
         let mut survey = self.survey(stream, level);
         for object in listing.foreign {
-            survey.damage(object, "it is not part of the format");
+            survey.damage(object, FOREIGN);
         }
         let entries = survey.rollups(&listing.rollups)?;
         let names: BTreeSet<LogName> = entries.keys().chain(listing.objects.keys()).copied().collect();
@@ -366,11 +365,7 @@ impl Logs {
     pub fn verify(&self, level: LogsLevel, monitor: &dyn Monitor) -> Result<LogsReport, LogsError> {
         let (streams, strays) = self.streams_and_strays()?;
         let mut report = LogsReport::default();
-        report.damaged.extend(
-            strays
-                .into_iter()
-                .map(|object| LogDamage { object, why: "it is not part of the format".to_owned() }),
-        );
+        report.damaged.extend(strays.into_iter().map(|object| LogDamage { object, why: FOREIGN.to_owned() }));
         for stream in &streams {
             let inventory = self.inventory(stream, level, monitor)?;
             report.objects_count += inventory.pieces.len() as u64;

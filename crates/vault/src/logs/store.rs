@@ -13,12 +13,11 @@ use lifeboat_keys::SigningKey;
 use super::error::LogsError;
 use super::object::{self, Draft, LogHeader, LogLink, MAX_CONTENT_BYTES, PackError};
 use super::position::{LogName, Position};
-use super::rollup::RollupName;
+use super::rollup::{self, RollupName};
 use crate::crypto::MasterKey;
+use crate::layout::LOGS;
 use crate::storage::{ObjectName, Storage, StorageError};
-
-/// Where all log objects of a vault live.
-pub(super) const LOGS: &str = "lifeboat/logs/";
+use crate::vault::Vault;
 
 /// A piece of log to be stored.
 pub struct LogObject<'a> {
@@ -69,6 +68,39 @@ impl LogRef {
 /// The object that holds the roll-up `name`.
 pub(super) fn rollup_object(stream: &StreamName, name: &RollupName) -> ObjectName {
     ObjectName::trusted(format!("{LOGS}{stream}/rollup/{}", name.file_name()))
+}
+
+/// Why an object below `lifeboat/logs/` that is neither a log object nor a roll-up is damage.
+pub(super) const FOREIGN: &str = "it is not part of the format";
+
+/// What stands at a name.
+pub(super) enum Place {
+    /// A log object.
+    Log(LogName),
+    /// A roll-up.
+    Rollup(RollupName),
+}
+
+/// The stream and the place in it that `object` names; nothing if no object of ours has that name.
+pub(super) fn place_of(object: &ObjectName) -> Option<(StreamName, Place)> {
+    let (stream, rest) = object.below(LOGS)?.split_once('/')?;
+    let place = match rest.strip_prefix("rollup/") {
+        Some(file_name) => Place::Rollup(RollupName::parse(file_name)?),
+        None => Place::Log(rest.parse().ok()?),
+    };
+    Some((StreamName::new(stream).ok()?, place))
+}
+
+impl Vault {
+    /// The vault's log streams.
+    pub fn logs(&self) -> Logs {
+        Logs::new(
+            Arc::clone(self.storage()),
+            self.master_key().clone(),
+            self.secrets().signing.clone(),
+            self.vault_id().clone(),
+        )
+    }
 }
 
 /// The log streams of one vault. Cheap to clone; holds the vault's keys, never shown.
@@ -181,6 +213,21 @@ impl Logs {
         let object = self.object_name(stream, name);
         let opened = self.open(stream, name, &self.get(&object)?);
         opened.and_then(object::Opened::content).map_err(|why| LogsError::Damaged { object, why })
+    }
+
+    /// Checks the bytes of any object below `lifeboat/logs/`, roll-ups included, such as one about to be copied:
+    /// seal or signature, content, and that it belongs under this name.
+    pub fn check_object(&self, object: &ObjectName, stored: &[u8]) -> Result<(), LogsError> {
+        let checked = match place_of(object) {
+            Some((stream, Place::Log(name))) => {
+                self.open(&stream, name, stored).and_then(object::Opened::check).map(drop)
+            }
+            Some((stream, Place::Rollup(name))) => {
+                rollup::open(stored, &self.vault, &stream, &name, &self.signing.public()).map(drop)
+            }
+            None => Err(FOREIGN.to_owned()),
+        };
+        checked.map_err(|why| LogsError::Damaged { object: object.clone(), why })
     }
 
     pub(super) fn open(

@@ -236,6 +236,7 @@ fn every_flipped_byte_and_every_cut_of_every_object_is_found_and_named() {
         let damaged = fixture.verify(LogsLevel::Listed).damaged;
         assert!(damaged.iter().any(|damage| damage.object == object), "{object} cut: {damaged:?}");
         fixture.replace(&object, &bytes);
+        fixture.logs.check_object(&object, &bytes).unwrap();
     }
     assert_eq!(fixture.verify(LogsLevel::Readable).damaged, []);
 }
