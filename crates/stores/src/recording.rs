@@ -1,7 +1,7 @@
 //! A recovery point in memory: what a vault gives back, without a vault.
 //!
 //! In: a capture, read to its end. Out: a [`RestoreSource`] for canaries and for tests, which may also damage it.
-//! Holds all content in memory: for samples, never for real stores.
+//! Holds all content in memory and syncs nothing: for samples, never for real stores.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -179,7 +179,6 @@ impl Recording {
                 }
                 let mut file = new_file(target)?;
                 file.write_all(&kept.content)?;
-                file.sync_all()?;
                 if meta.links > 1 {
                     links.insert(identity, target.to_owned());
                 }

@@ -14,6 +14,7 @@ use super::capture::{Counts, FilesCapture};
 use super::checks::check_tree;
 use super::exclude::Excludes;
 use super::inventory::LineType;
+use super::notes::shown;
 use super::restore::restore_tree;
 use super::walk::{Step, Trouble, WalkOptions, Walker};
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
@@ -81,7 +82,7 @@ impl Adapter for FilesAdapter {
                 Step::Lost { path, trouble: Trouble::Unreadable(error) } => {
                     if findings.len() < MAX_INSPECTION_FINDINGS {
                         let message = format!("it cannot be read: {error}");
-                        findings.push(Finding::new("file-unreadable", path.to_string(), message));
+                        findings.push(Finding::new("file-unreadable", shown(&path), message));
                     }
                 }
             }

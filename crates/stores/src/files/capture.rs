@@ -13,6 +13,7 @@ use lifeboat_base::time::Timestamp;
 
 use super::inventory::{Line, LineType};
 use super::node::{Accounts, Node};
+use super::notes::{Notes, shown};
 use super::reader::{FileReader, SharedOutcome, outcome_of};
 use super::recheck::recheck;
 use super::walk::{Found, Step, Trouble, Walker};
@@ -84,10 +85,7 @@ pub(crate) struct FilesCapture {
     accounts: Accounts,
     moment: Timestamp,
     counts: Counts,
-    changes: u64,
-    unreadable: Vec<String>,
-    /// From [`Capture::lost`], which has no monitor at hand.
-    untold: Vec<Finding>,
+    notes: Notes,
 }
 
 impl FilesCapture {
@@ -104,9 +102,7 @@ impl FilesCapture {
             accounts: Accounts::load(),
             moment,
             counts: Counts::default(),
-            changes: 0,
-            unreadable: Vec::new(),
-            untold: Vec::new(),
+            notes: Notes::default(),
         })
     }
 
@@ -129,16 +125,14 @@ impl FilesCapture {
     }
 
     fn note_lost(&mut self, path: &RelPath, trouble: Trouble, monitor: &dyn Monitor) {
-        self.changes += 1;
         match trouble {
-            Trouble::Vanished => monitor.finding(Finding::new(
-                "file-vanished",
-                path.to_string(),
-                "it vanished between being listed and being opened",
-            )),
+            Trouble::Vanished => {
+                let message = "it vanished between being listed and being opened";
+                self.notes.changed(Finding::new("file-vanished", shown(path), message), monitor);
+            }
             Trouble::Unreadable(error) => {
-                self.unreadable.push(path.to_string());
-                monitor.finding(unreadable(path, &error.to_string()));
+                self.notes.unreadable(path, "", unreadable(path, &error.to_string()));
+                self.notes.tell(monitor);
             }
         }
     }
@@ -150,10 +144,10 @@ impl FilesCapture {
             return Ok(None);
         };
         if let Some(error) = xattr_error {
-            self.unreadable.push(format!("{path} (extended attributes)"));
-            self.changes += 1;
             let message = format!("its extended attributes could not be read: {error}");
-            monitor.finding(Finding::new("xattrs-unreadable", path.to_string(), message));
+            let finding = Finding::new("xattrs-unreadable", shown(&path), message);
+            self.notes.unreadable(&path, " (extended attributes)", finding);
+            self.notes.tell(monitor);
         }
         let body = match (line.kind, file, target) {
             (LineType::File, Some(file), _) => {
@@ -195,9 +189,7 @@ impl FilesCapture {
 
     /// Takes what the reader of the last file has found out.
     fn settle(&mut self, monitor: &dyn Monitor) -> Result<(), Failure> {
-        for finding in self.untold.drain(..) {
-            monitor.finding(finding);
-        }
+        self.notes.tell(monitor);
         let Some(Pending { path, mut line, before, outcome }) = self.pending.take() else { return Ok(()) };
         let Some((digest, bytes, after)) = outcome_of(&outcome).done else {
             return Err(Failure::new(FailureKind::Internal, format!("{path} was not read to its end")));
@@ -206,8 +198,8 @@ impl FilesCapture {
         line.sha256 = Some(digest);
         if after.version() != before.version() || bytes != before.size_bytes {
             line.source.changed = true;
-            self.changes += 1;
-            monitor.finding(Finding::new("file-changed", path.to_string(), "it changed while it was read"));
+            let finding = Finding::new("file-changed", shown(&path), "it changed while it was read");
+            self.notes.changed(finding, monitor);
         }
         self.counts.add(LineType::File, bytes);
         self.write_line(&line)
@@ -218,7 +210,8 @@ impl FilesCapture {
             return Err(Failure::new(FailureKind::Internal, "the inventory is already closed"));
         };
         let inventory = inventory.seal()?;
-        self.changes += recheck(&self.root, &inventory, monitor)?;
+        recheck(&self.root, &inventory, &mut self.notes, monitor)?;
+        self.notes.close(monitor);
         self.stage = Stage::Meta(inventory);
         Ok(Entry { path: below(META)?, meta: self.meta(META_DIR_MODE), body: Body::Dir })
     }
@@ -235,11 +228,7 @@ fn below(folder: &str) -> Result<RelPath, Failure> {
 }
 
 fn unreadable(path: &RelPath, why: &str) -> Finding {
-    Finding::new(
-        "file-unreadable",
-        path.to_string(),
-        format!("it could not be read and is not captured: {why}"),
-    )
+    Finding::new("file-unreadable", shown(path), format!("it could not be read and is not captured: {why}"))
 }
 
 impl Capture for FilesCapture {
@@ -279,9 +268,7 @@ impl Capture for FilesCapture {
             self.pending.take_if(|pending| below(DATA).is_ok_and(|data| data.concat(&pending.path) == *path));
         match pending {
             Some(pending) => {
-                self.changes += 1;
-                self.unreadable.push(pending.path.to_string());
-                self.untold.push(unreadable(&pending.path, why));
+                self.notes.unreadable(&pending.path, "", unreadable(&pending.path, why));
             }
             // The inventory, or a file that was already accounted for: what was promised about it is not true.
             None => self.stage = Stage::Broken,
@@ -292,15 +279,15 @@ impl Capture for FilesCapture {
         let Stage::Done(inventory) = &self.stage else {
             return Err(Failure::new(FailureKind::Internal, "the capture was not read to its end"));
         };
-        let level =
-            if self.changes == 0 { ConsistencyLevel::CrashConsistent } else { ConsistencyLevel::Fuzzy };
+        let changes = self.notes.changes();
+        let level = if changes == 0 { ConsistencyLevel::CrashConsistent } else { ConsistencyLevel::Fuzzy };
         Ok(CaptureFacts {
-            consistency: Consistency { level, moment: self.moment, position: None, changes: self.changes },
+            consistency: Consistency { level, moment: self.moment, position: None, changes },
             logical_bytes: self.counts.bytes,
             counts: self.counts.named().map(|(name, count)| (name.to_owned(), count)).into(),
             checksums: [("inventory".to_owned(), format!("sha256:{}", inventory.digest()))].into(),
             environment: [("root".to_owned(), self.root.to_string_lossy().into_owned().into())].into(),
-            unreadable: self.unreadable,
+            unreadable: self.notes.into_unreadable(),
         })
     }
 }

@@ -16,6 +16,7 @@ use lifeboat_base::path::RelPath;
 
 use super::capture::{Counts, INVENTORY};
 use super::inventory::{InventoryError, InventoryReader, Line, LineType, digest_of_xattrs};
+use super::notes::shown;
 use super::walk::{Found, Step, WalkOptions, Walker};
 use crate::adapter::{CheckResult, CheckState};
 use crate::tally::{Tally, equal, failed, not_applicable};
@@ -121,14 +122,14 @@ impl Comparison {
                     found = self.next_found(tree, monitor)?;
                 }
                 (Some((path, expected)), Some(node)) if path < node.path => {
-                    self.missing.add(|| format!("{path} ({})", word(expected.kind)));
+                    self.missing.add(|| format!("{} ({})", shown(&path), word(expected.kind)));
                     found = Some(node);
                 }
                 (Some((path, expected)), None) => {
-                    self.missing.add(|| format!("{path} ({})", word(expected.kind)));
+                    self.missing.add(|| format!("{} ({})", shown(&path), word(expected.kind)));
                 }
                 (kept, Some(node)) => {
-                    self.extra.add(|| node.path.to_string());
+                    self.extra.add(|| shown(&node.path));
                     line = kept;
                     found = self.next_found(tree, monitor)?;
                 }
@@ -156,7 +157,7 @@ impl Comparison {
                 }
                 // It then counts as missing too.
                 Some(Step::Lost { path, trouble }) => {
-                    self.content.add(|| format!("{path}: cannot be read back: {trouble:?}"));
+                    self.content.add(|| format!("{}: cannot be read back: {trouble:?}", shown(&path)));
                 }
             }
         }
@@ -171,7 +172,7 @@ impl Comparison {
         self.compared += 1;
         self.compare_metadata(path, expected, &found);
         if LineType::of(&found.node) != Some(expected.kind) {
-            self.content.add(|| format!("{path}: is not a {}", word(expected.kind)));
+            self.content.add(|| format!("{}: is not a {}", shown(path), word(expected.kind)));
             return;
         }
         if expected.kind == LineType::File {
@@ -184,7 +185,7 @@ impl Comparison {
                     monitor.advance(bytes, 1);
                     self.compare_content(path, expected, digest, bytes);
                 }
-                Err(error) => self.content.add(|| format!("{path}: cannot be read back: {error}")),
+                Err(error) => self.content.add(|| format!("{}: cannot be read back: {error}", shown(path))),
             }
         }
     }
@@ -192,7 +193,7 @@ impl Comparison {
     fn compare_content(&mut self, path: &RelPath, expected: &Line, digest: Digest, bytes: u64) {
         if expected.sha256 != Some(digest) || expected.size_bytes != Some(bytes) {
             let was = expected.size_bytes.unwrap_or_default();
-            self.content.add(|| format!("{path}: content differs ({bytes} bytes, {was} captured)"));
+            self.content.add(|| format!("{}: content differs ({bytes} bytes, {was} captured)", shown(path)));
         }
     }
 
@@ -225,7 +226,7 @@ impl Comparison {
             wrong.push("hard links".to_owned());
         }
         if !wrong.is_empty() {
-            self.metadata.add(|| format!("{path}: {}", wrong.join(", ")));
+            self.metadata.add(|| format!("{}: {}", shown(path), wrong.join(", ")));
         }
     }
 

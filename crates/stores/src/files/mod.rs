@@ -9,6 +9,7 @@ mod descent;
 mod exclude;
 mod inventory;
 mod node;
+mod notes;
 mod reader;
 mod recheck;
 mod restore;

@@ -15,26 +15,30 @@ use rustix::fs::{AtFlags, fstat, statat};
 use super::descent::Descent;
 use super::inventory::{InventoryReader, Line, LineType};
 use super::node::Node;
+use super::notes::{Notes, shown};
 use crate::spool::Sealed;
 
-/// How many entries differ from the inventory; each is a finding.
-pub(crate) fn recheck(root: &Path, inventory: &Sealed, monitor: &dyn Monitor) -> Result<u64, Failure> {
+/// Notes every entry that differs from the inventory.
+pub(crate) fn recheck(
+    root: &Path,
+    inventory: &Sealed,
+    notes: &mut Notes,
+    monitor: &dyn Monitor,
+) -> Result<(), Failure> {
     let mut descent = Descent::start(root)
         .map_err(|error| Failure::io(format!("failed to look at {} again", root.display()), error))?;
     let mut lines = InventoryReader::new(BufReader::new(inventory.reader()));
-    let mut changes = 0;
     loop {
         let next = lines.next_line();
         let next = next.map_err(|error| {
             Failure::with_source(FailureKind::Internal, "failed to read the inventory back", error)
         })?;
-        let Some((path, line)) = next else { return Ok(changes) };
+        let Some((path, line)) = next else { return Ok(()) };
         if line.source.changed {
             continue;
         }
         if let Some(finding) = differs(&mut descent, &path, &line) {
-            changes += 1;
-            monitor.finding(finding);
+            notes.changed(finding, monitor);
         }
     }
 }
@@ -50,10 +54,10 @@ fn differs(descent: &mut Descent, path: &RelPath, line: &Line) -> Option<Finding
         Ok(stat) if Node::from_stat(&stat).version() == line.version() => None,
         Ok(_) if line.kind == LineType::Dir => Some(Finding::new(
             "dir-changed",
-            path.to_string(),
+            shown(path),
             "entries appeared, vanished or were renamed in this directory during the capture",
         )),
-        Ok(_) => Some(Finding::new("file-changed", path.to_string(), "it changed after it was captured")),
-        Err(_) => Some(Finding::new("file-vanished", path.to_string(), "it vanished after it was captured")),
+        Ok(_) => Some(Finding::new("file-changed", shown(path), "it changed after it was captured")),
+        Err(_) => Some(Finding::new("file-vanished", shown(path), "it vanished after it was captured")),
     }
 }

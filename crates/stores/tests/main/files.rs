@@ -61,7 +61,8 @@ fn fill(root: &Path) -> std::io::Result<()> {
         fs::create_dir_all(&dir)?;
         put(&dir.join(format!("file-{number}.txt")), format!("content of {number}").as_bytes());
     }
-    let large: Vec<u8> = (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let large: Vec<u8> =
+        (0..3_000_000_u32).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     put(&root.join("large.bin"), &large);
     put(&root.join("zero"), b"");
     let odd = root.join("odd");
@@ -119,7 +120,7 @@ impl Fixture for Trees {
     }
 
     fn seal(&self, place: &Path) -> Result<(), Failure> {
-        let sealed = fs::Permissions::from_mode(0);
+        let sealed = fs::Permissions::from_mode(0o000);
         fs::set_permissions(place.join("many/03"), sealed.clone())
             .and_then(|()| fs::set_permissions(place.join("zero"), sealed))
             .map_err(|error| Failure::io("failed to seal", error))
@@ -211,7 +212,7 @@ fn other_file_systems_become_empty_directories_when_asked() {
 
 #[test]
 fn a_tree_deeper_than_the_path_limit_is_walked_with_few_descriptors() {
-    const DEPTH: usize = 3_000;
+    const DEPTH: usize = 2_200;
     let tree = tempfile::tempdir().unwrap();
     let mut dir = rustix::fs::open(tree.path(), rustix::fs::OFlags::DIRECTORY, Mode::empty()).unwrap();
     for level in 0..DEPTH {
@@ -226,7 +227,7 @@ fn a_tree_deeper_than_the_path_limit_is_walked_with_few_descriptors() {
     }
     let (point, monitor) = record(&adapter(tree.path()));
     assert_eq!(point.facts().counts["dirs"], DEPTH as u64 + 1);
-    assert_eq!(point.facts().counts["files"], 6);
+    assert_eq!(point.facts().counts["files"], 5);
     assert_eq!(monitor.list(), []);
     // The standard library cannot remove what it cannot name.
     assert!(Command::new("rm").arg("-rf").arg(tree.path().join("d")).status().unwrap().success());
@@ -325,7 +326,7 @@ fn what_vanishes_or_appears_behind_the_walk_is_told() {
         put(&before.join("appears"), b"x");
     });
     // The listing of the root was made before: `z` is on it, `appears` is not.
-    assert_eq!(findings, [told("file-vanished", "z"), told("dir-changed", "")]);
+    assert_eq!(findings, [told("file-vanished", "z"), told("dir-changed", ".")]);
     assert!(point.entry(&data("appears")).is_none() && point.entry(&data("z")).is_none());
     assert_eq!(point.facts().consistency.changes, 2);
     assert!(point.facts().unreadable.is_empty());
@@ -343,7 +344,7 @@ fn a_directory_swapped_for_a_link_is_never_followed() {
     });
     assert_eq!(point.entry(&data("dir")).unwrap().kind, StoredKind::Symlink(outside.path().into()));
     assert!(point.entry(&data("dir/c")).is_none());
-    assert_eq!(findings, [told("dir-changed", "")]);
+    assert_eq!(findings, [told("dir-changed", ".")]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Findings;
 use lifeboat_base::path::RelPath;
 use lifeboat_base::time::{ManualClock, Timestamp};
-use lifeboat_stores::conformance::{Fixture, violations};
+use lifeboat_stores::conformance::{Fixture, violations, without_privilege};
 use lifeboat_stores::{
     Adapter, CaptureContext, CheckResult, CheckState, Recording, SqliteAdapter, SqliteOptions,
 };
@@ -126,14 +126,14 @@ impl Fixture for Databases {
     fn change(&self, place: &Path, round: u64) -> Result<(), Failure> {
         let connection = Connection::open(place.join(NAME)).map_err(bench)?;
         connection
-            .execute("UPDATE orders SET total = total + ?1 WHERE id % 7 = 0", [round as i64])
+            .execute("UPDATE orders SET total = total + ?1 WHERE id % 7 = 0", [round.cast_signed()])
             .and_then(|_| connection.execute("INSERT INTO customers(name) VALUES ('new')", []))
             .map_err(bench)?;
         Ok(())
     }
 
     fn seal(&self, place: &Path) -> Result<(), Failure> {
-        fs::set_permissions(place.join(NAME), fs::Permissions::from_mode(0))
+        fs::set_permissions(place.join(NAME), fs::Permissions::from_mode(0o000))
             .map_err(|error| Failure::io("the bench failed", error))
     }
 
@@ -143,7 +143,8 @@ impl Fixture for Databases {
 
     fn wrong(&self, place: &Path) -> Result<Box<dyn Adapter>, Failure> {
         let path = place.join("encrypted.db");
-        let noise: Vec<u8> = (0..8192_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let noise: Vec<u8> =
+            (0..8192_u32).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
         File::create(&path)
             .and_then(|mut file| file.write_all(&noise))
             .map_err(|error| Failure::io("the bench failed", error))?;
@@ -407,6 +408,17 @@ fn the_log_of_a_crashed_application_is_part_of_the_capture() {
     let results = restore(&adapter(&path), &point, into.path());
     assert_eq!(ids_that(CheckState::Failed, &results), [""; 0]);
     assert_eq!(names(into.path()), ["app.db"]);
+}
+
+#[test]
+fn a_log_that_may_not_be_read_is_an_error_not_an_older_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    full_at(&path).unwrap();
+    fs::set_permissions(dir.path().join("app.db-wal"), fs::Permissions::from_mode(0o000)).unwrap();
+    let failure = without_privilege(|| start(&path).map(|_| ()).unwrap_err()).unwrap();
+    assert_eq!(failure.kind(), FailureKind::Unreachable, "{failure:?}");
+    assert!(failure.to_string().contains("-wal"), "{failure}");
 }
 
 #[test]
