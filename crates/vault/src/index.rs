@@ -3,7 +3,7 @@
 //! Damaged index files do not hide what their packs hold: packs that no healthy index file names are found by
 //! listing, and their own headers tell. About 100 bytes of memory per blob.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use lifeboat_base::digest::Digest;
 
@@ -120,7 +120,15 @@ impl Index {
     /// Loads every index file and compares it with the packs that exist. If index files are damaged, the headers of
     /// the packs they would have named take their place.
     pub(crate) fn load(storage: &dyn Storage, key: &MasterKey) -> Result<Self, VaultError> {
-        let raw = read_raw(storage, key)?;
+        Self::from_raw(storage, key, read_raw(storage, key)?)
+    }
+
+    /// As [`Index::load`], from index files that were read before.
+    pub(crate) fn from_raw(
+        storage: &dyn Storage,
+        key: &MasterKey,
+        raw: RawIndex,
+    ) -> Result<Self, VaultError> {
         let mut existing: BTreeMap<Digest, u64> = storage
             .list(layout::DATA)
             .doing(|| "list packs".to_owned())?
@@ -209,10 +217,5 @@ impl Index {
     /// The pack with this number.
     pub(crate) fn pack(&self, number: u32) -> Option<&PackEntry> {
         self.packs.get(number as usize)
-    }
-
-    /// The ids of every pack whose file should exist.
-    pub(crate) fn pack_ids(&self) -> BTreeSet<Digest> {
-        self.packs.iter().map(|pack| pack.id).collect()
     }
 }

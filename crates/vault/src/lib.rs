@@ -1,6 +1,13 @@
 //! One encrypted repository in the restic format for one store in one copy, with its recovery points and logs.
+//!
+//! In: captures, secrets out of an envelope, a [`storage::Storage`] to keep sealed objects in. Out: recovery points,
+//! their content read back and verified, reports that name every damaged object with the points it takes along.
+//! Invariants: no object is ever overwritten; a recovery point is visible only after everything it needs was
+//! confirmed; no byte is given out that was not authenticated; nothing here knows a datastore or a schedule.
 
 mod blobs;
+pub mod check;
+mod copy;
 pub mod crypto;
 mod error;
 mod format;
@@ -8,14 +15,18 @@ mod index;
 pub mod layout;
 pub mod logs;
 mod points;
+pub mod prune;
 pub mod restore;
 mod rustic;
 pub mod storage;
 mod vault;
 pub mod write;
 
+pub use check::{CheckLevel, CheckReport, DamagedObject, PointCheck, check_without_key};
+pub use copy::CopyStats;
 pub use error::VaultError;
 pub use points::{EvidenceHead, POINT_FORMAT, POINT_PAYLOAD_TYPE, PointEntry, PointManifest, SnapshotId};
+pub use prune::{PruneOptions, PrunePlan, PruneReport};
 pub use restore::{FileReader, PointReader, RandomFile};
 pub use vault::{NewVault, VAULT_PAYLOAD_TYPE, Vault, VaultIdentity};
 pub use write::{SnapshotStamp, WriteOptions, Written};

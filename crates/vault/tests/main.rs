@@ -2,4 +2,6 @@
 
 mod main {
     mod logs;
+    mod restic;
+    mod support;
 }

@@ -11,7 +11,7 @@ use crate::crypto::OVERHEAD_BYTES;
 /// What a blob holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum BlobKind {
+pub(crate) enum BlobKind {
     /// A piece of a file.
     Data,
     /// The list of a directory's entries.

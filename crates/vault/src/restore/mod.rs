@@ -9,4 +9,5 @@ mod plan;
 mod reader;
 mod writer;
 
+pub(crate) use self::reader::MAX_DEPTH;
 pub use self::reader::{FileReader, PointReader, RandomFile};

@@ -1,0 +1,137 @@
+//! Copying a vault to another copy: sealed objects as they are, verified on the way, manifests last.
+//!
+//! Memory: one object at a time.
+
+use lifeboat_base::digest::Digest;
+use lifeboat_base::failure::FailureKind;
+use lifeboat_base::ids::PointId;
+use lifeboat_base::monitor::{Finding, Monitor};
+use serde::{Deserialize, Serialize};
+
+use crate::check::Resolver;
+use crate::error::{StorageContext, VaultError};
+use crate::layout;
+use crate::points::PointEntry;
+use crate::storage::{Listed, ObjectName};
+use crate::vault::Vault;
+use crate::write::put_confirmed;
+
+/// What a copy did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyStats {
+    /// Objects copied.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Recovery points that became visible in the other copy.
+    pub points: u64,
+    /// Objects that were not copied because they are damaged here, with what is wrong.
+    pub damaged: Vec<(ObjectName, String)>,
+    /// Recovery points that were not made visible there, because they would not be restorable.
+    pub withheld: Vec<PointId>,
+}
+
+impl Vault {
+    /// Brings everything this vault has to `other`, a copy of the same vault made by [`Vault::adopt`]. Never opens
+    /// what it moves. A damaged object is left out and the points that need it stay invisible there.
+    pub fn copy_to(&self, other: &Self, monitor: &dyn Monitor) -> Result<CopyStats, VaultError> {
+        if self.vault_id() != other.vault_id() || self.key.expose() != other.key.expose() {
+            return Err(VaultError::Refused(format!(
+                "{} is not a copy of the vault at {}",
+                other.storage.location(),
+                self.storage.location()
+            )));
+        }
+        let _lock = other.storage.lock().doing(|| "copy to the vault".to_owned())?;
+        // Points are listed first: what a writer adds meanwhile is copied as objects, and as points next time.
+        let entries = self.points()?;
+        let mut todo = Vec::new();
+        for folder in [layout::DATA, layout::INDEX, layout::SNAPSHOTS, layout::LOGS] {
+            todo.extend(self.storage.list(folder).doing(|| format!("list `{folder}`"))?);
+        }
+        monitor.phase("copying", Some(todo.iter().map(|listed| listed.size_bytes).sum()));
+        let mut stats = CopyStats::default();
+        for listed in &todo {
+            if monitor.cancelled() {
+                return Err(VaultError::Cancelled);
+            }
+            match self.copy_object(other, listed) {
+                Ok(true) => {
+                    stats.objects += 1;
+                    stats.bytes += listed.size_bytes;
+                }
+                Ok(false) => {}
+                Err(VaultError::Damaged { object, why }) => {
+                    let finding = Finding::new("object-damaged", object.to_string(), why.clone());
+                    monitor.finding(finding.with_kind(FailureKind::Damaged));
+                    stats.damaged.push((object, why));
+                }
+                Err(error) => return Err(error),
+            }
+            monitor.advance(listed.size_bytes, 1);
+        }
+        self.copy_points(other, &entries, &mut stats, monitor)?;
+        Ok(stats)
+    }
+
+    /// Copies one object unless the other copy has it in the same size.
+    fn copy_object(&self, other: &Self, listed: &Listed) -> Result<bool, VaultError> {
+        let name = &listed.name;
+        match other.storage.stat(name).doing(|| format!("look for `{name}`"))? {
+            Some(size_bytes) if size_bytes == listed.size_bytes => return Ok(false),
+            Some(_) => return Err(VaultError::damaged(name, "the two copies have it in different sizes")),
+            None => {}
+        }
+        let bytes = self.storage.get(name).promised(name)?;
+        match layout::content_digest(name) {
+            Some(digest) if Digest::of(&bytes) != digest => {
+                return Err(VaultError::damaged(name, "its content differs from its name"));
+            }
+            None if name.below(layout::LOGS).is_none() => return Ok(false),
+            _ => {}
+        }
+        put_confirmed(other.storage.as_ref(), name, &[&bytes])?;
+        Ok(true)
+    }
+
+    fn copy_points(
+        &self,
+        other: &Self,
+        entries: &[PointEntry],
+        stats: &mut CopyStats,
+        monitor: &dyn Monitor,
+    ) -> Result<(), VaultError> {
+        let mut resolver = Resolver::new(other)?;
+        for entry in entries {
+            let manifest = match entry {
+                PointEntry::Good(manifest) => manifest,
+                PointEntry::Damaged { id, object, why } => {
+                    stats.damaged.push((object.clone(), why.clone()));
+                    stats.withheld.extend(id.clone());
+                    continue;
+                }
+            };
+            let name = layout::point(&manifest.id);
+            if other.storage.stat(&name).doing(|| format!("look for `{name}`"))?.is_some() {
+                continue;
+            }
+            // Listed there means restorable there.
+            if let Err(error) = resolver.prove(manifest) {
+                if error.kind() != FailureKind::Damaged {
+                    return Err(error);
+                }
+                let finding = Finding::new("point-withheld", manifest.id.to_string(), error.to_string());
+                monitor.finding(finding.with_kind(FailureKind::Damaged));
+                stats.withheld.push(manifest.id.clone());
+                continue;
+            }
+            let bytes = self.storage.get(&name).promised(&name)?;
+            if self.read_point(&name, &bytes).manifest() != Some(manifest) {
+                return Err(VaultError::damaged(&name, "it changed while it was copied"));
+            }
+            put_confirmed(other.storage.as_ref(), &name, &[&bytes])?;
+            stats.points += 1;
+        }
+        Ok(())
+    }
+}
