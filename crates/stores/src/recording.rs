@@ -12,12 +12,16 @@ use std::path::{Path, PathBuf};
 use lifeboat_base::capture::{
     Body, Capture, CaptureFacts, MaterializeStats, RestoreSource, StoredEntry, StoredKind,
 };
+use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::path::RelPath;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::files::apply_meta;
+
+/// Device, inode and content: a file that changed between two of its names is two files.
+type LinkKey = (u64, u64, Digest);
 
 #[derive(Clone, Debug)]
 struct Kept {
@@ -130,7 +134,7 @@ impl RestoreSource for Recording {
         monitor: &dyn Monitor,
     ) -> Result<MaterializeStats, Failure> {
         let mut stats = MaterializeStats::default();
-        let mut links: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
+        let mut links: BTreeMap<LinkKey, PathBuf> = BTreeMap::new();
         let mut dirs = Vec::new();
         for (path, kept) in self.entries.range(under.clone()..) {
             let Some(relative) = path.below(under) else { break };
@@ -158,7 +162,7 @@ impl Recording {
     fn make(
         kept: &Kept,
         target: &Path,
-        links: &mut BTreeMap<(u64, u64), PathBuf>,
+        links: &mut BTreeMap<LinkKey, PathBuf>,
         stats: &mut MaterializeStats,
     ) -> io::Result<()> {
         let meta = &kept.entry.meta;
@@ -170,7 +174,7 @@ impl Recording {
                 return Ok(());
             }
             StoredKind::File(_) => {
-                let identity = (meta.device, meta.inode);
+                let identity = (meta.device, meta.inode, Digest::of(&kept.content));
                 if meta.links > 1
                     && let Some(first) = links.get(&identity)
                 {

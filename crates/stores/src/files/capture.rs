@@ -131,8 +131,7 @@ impl FilesCapture {
                 self.notes.changed(Finding::new("file-vanished", shown(path), message), monitor);
             }
             Trouble::Unreadable(error) => {
-                self.notes.unreadable(path, "", unreadable(path, &error.to_string()));
-                self.notes.tell(monitor);
+                self.notes.unreadable(path, "", unreadable(path, &error.to_string()), monitor);
             }
         }
     }
@@ -146,8 +145,7 @@ impl FilesCapture {
         if let Some(error) = xattr_error {
             let message = format!("its extended attributes could not be read: {error}");
             let finding = Finding::new("xattrs-unreadable", shown(&path), message);
-            self.notes.unreadable(&path, " (extended attributes)", finding);
-            self.notes.tell(monitor);
+            self.notes.unreadable(&path, " (extended attributes)", finding, monitor);
         }
         let body = match (line.kind, file, target) {
             (LineType::File, Some(file), _) => {
@@ -189,7 +187,6 @@ impl FilesCapture {
 
     /// Takes what the reader of the last file has found out.
     fn settle(&mut self, monitor: &dyn Monitor) -> Result<(), Failure> {
-        self.notes.tell(monitor);
         let Some(Pending { path, mut line, before, outcome }) = self.pending.take() else { return Ok(()) };
         let Some((digest, bytes, after)) = outcome_of(&outcome).done else {
             return Err(Failure::new(FailureKind::Internal, format!("{path} was not read to its end")));
@@ -263,13 +260,11 @@ impl Capture for FilesCapture {
         }
     }
 
-    fn lost(&mut self, path: &RelPath, why: &str) {
-        let pending =
-            self.pending.take_if(|pending| below(DATA).is_ok_and(|data| data.concat(&pending.path) == *path));
-        match pending {
-            Some(pending) => {
-                self.notes.unreadable(&pending.path, "", unreadable(&pending.path, why));
-            }
+    fn lost(&mut self, path: &RelPath, _why: &str) {
+        let data = below(DATA).unwrap_or_default();
+        match self.pending.take_if(|pending| data.concat(&pending.path) == *path) {
+            // Whoever read it has told why.
+            Some(pending) => self.notes.lost(&pending.path, ""),
             // The inventory, or a file that was already accounted for: what was promised about it is not true.
             None => self.stage = Stage::Broken,
         }

@@ -29,6 +29,9 @@ const COUNT: &str = "files.count";
 const INVENTORY_CHECK: &str = "files.inventory";
 
 type Identity = (u64, u64);
+/// Names of one file on the source that were captured with the same content: a file that changed between two of its
+/// names comes back as two.
+type Group = (Identity, Option<Digest>);
 
 #[derive(Default)]
 struct Comparison {
@@ -40,8 +43,8 @@ struct Comparison {
     found: Counts,
     compared: u64,
     /// Group in the inventory to file in the restored tree, and back.
-    restored_of_group: BTreeMap<Identity, Identity>,
-    group_of_restored: BTreeMap<Identity, Identity>,
+    restored_of_group: BTreeMap<Group, Identity>,
+    group_of_restored: BTreeMap<Identity, Group>,
     is_root: bool,
 }
 
@@ -236,6 +239,7 @@ impl Comparison {
         let Some(group) = expected.link_group else {
             return !found.node.is_hard_linked();
         };
+        let group = (group, expected.sha256);
         let forth = *self.restored_of_group.entry(group).or_insert(restored);
         let back = *self.group_of_restored.entry(restored).or_insert(group);
         forth == restored && back == group

@@ -17,8 +17,6 @@ pub(crate) struct Notes {
     changes: u64,
     unreadable: Vec<String>,
     unreadable_count: u64,
-    /// Found where no monitor was at hand.
-    waiting: Vec<Finding>,
 }
 
 /// A path for people; the root is a dot.
@@ -35,28 +33,25 @@ impl Notes {
         }
     }
 
-    /// An entry, or `part` of it, is not captured. Told with the next call of [`Notes::tell`].
-    pub(crate) fn unreadable(&mut self, path: &RelPath, part: &str, finding: Finding) {
+    /// An entry, or `part` of it, is not captured, and that is told.
+    pub(crate) fn unreadable(&mut self, path: &RelPath, part: &str, finding: Finding, monitor: &dyn Monitor) {
+        self.lost(path, part);
+        if self.changes <= MAX_TOLD {
+            monitor.finding(finding);
+        }
+    }
+
+    /// An entry, or `part` of it, is not captured; somebody else tells.
+    pub(crate) fn lost(&mut self, path: &RelPath, part: &str) {
         self.unreadable_count += 1;
         self.changes += 1;
         if self.unreadable.len() < MAX_NAMED {
             self.unreadable.push(format!("{}{part}", shown(path)));
         }
-        if self.changes <= MAX_TOLD {
-            self.waiting.push(finding);
-        }
-    }
-
-    /// Hands over what waited for a monitor.
-    pub(crate) fn tell(&mut self, monitor: &dyn Monitor) {
-        for finding in self.waiting.drain(..) {
-            monitor.finding(finding);
-        }
     }
 
     /// Says how much was left unsaid.
-    pub(crate) fn close(&mut self, monitor: &dyn Monitor) {
-        self.tell(monitor);
+    pub(crate) fn close(&self, monitor: &dyn Monitor) {
         if let Some(more) = self.changes.checked_sub(MAX_TOLD).filter(|more| *more > 0) {
             let message =
                 format!("{more} more entries changed or could not be read; only the first are named");
@@ -89,8 +84,7 @@ mod tests {
     fn a_tree_of_which_nothing_can_be_read_does_not_fill_the_memory() {
         let (mut notes, monitor) = (Notes::default(), Findings::new());
         for _ in 0..20_000 {
-            notes.unreadable(&RelPath::root(), "", Finding::new("file-unreadable", ".", "x"));
-            notes.tell(&monitor);
+            notes.unreadable(&RelPath::root(), "", Finding::new("file-unreadable", ".", "x"), &monitor);
         }
         notes.close(&monitor);
         assert_eq!(notes.changes(), 20_000);
