@@ -902,7 +902,7 @@ class Restorer:
             os.fchown(fd, node.get("uid", -1), node.get("gid", -1))
         self._xattrs(fd, node, path, True)
         if "mode" in node:
-            os.fchmod(fd, permissions(node["mode"]))
+            os.fchmod(fd, self._mode(node))
         times = self._times(node)
         if times:
             os.utime(fd, ns=times)
@@ -914,10 +914,15 @@ class Restorer:
             os.chown(name, node.get("uid", -1), node.get("gid", -1), dir_fd=folder, follow_symlinks=False)
         self._xattrs(b"/proc/self/fd/%d/%s" % (folder, name), node, path, False)
         if node["type"] != "symlink" and "mode" in node:
-            os.chmod(name, permissions(node["mode"]), dir_fd=folder)
+            os.chmod(name, self._mode(node), dir_fd=folder)
         times = self._times(node)
         if times:
             os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+
+    def _mode(self, node):
+        """Without its owner a file must not become setuid of whoever restores it."""
+        mode = permissions(node["mode"])
+        return mode if self.is_root else mode & ~(stat.S_ISUID | stat.S_ISGID)
 
     @staticmethod
     def _times(node):
@@ -1025,6 +1030,8 @@ def restore(vault, options):
     compared = compare_inventory(restorer, inventory)
     os.sync()
     os.close(root_fd)
+    if not restorer.is_root:
+        warn("not run as root: files belong to you now, and setuid bits were left out")
     for path, why in restorer.findings[:20]:
         warn(f"{printable(path)}: {why}")
     if restorer.damaged:
