@@ -1,0 +1,185 @@
+//! One conformance suite for every storage, and a storage that fails on command.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test that fails, fails the test")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use lifeboat_base::failure::FailureKind;
+use lifeboat_vault::storage::{
+    FileStorage, Listed, MemoryStorage, ObjectName, Storage, StorageError, WriteLock,
+};
+
+pub(crate) fn name(text: &str) -> ObjectName {
+    ObjectName::new(text).unwrap()
+}
+
+/// What every storage must do.
+fn conforms(storage: &dyn Storage) {
+    let (one, two) = (name("data/aa01"), name("lifeboat/points/pt-1.json"));
+    assert_eq!(storage.list("").unwrap(), []);
+    assert_eq!(storage.stat(&one).unwrap(), None);
+    assert!(matches!(storage.get(&one), Err(StorageError::NotFound { .. })));
+    assert!(matches!(storage.get_range(&one, 0, 1), Err(StorageError::NotFound { .. })));
+    assert!(matches!(storage.remove(&one), Err(StorageError::NotFound { .. })));
+
+    storage.put_new(&one, &[b"hel", b"", b"lo"]).unwrap();
+    storage.put_new(&two, &[]).unwrap();
+    assert_eq!(storage.get(&one).unwrap(), b"hello");
+    assert_eq!(storage.get(&two).unwrap(), b"");
+    assert_eq!(storage.stat(&one).unwrap(), Some(5));
+    assert_eq!(storage.get_range(&one, 1, 3).unwrap(), b"ell");
+    assert_eq!(storage.get_range(&one, 5, 0).unwrap(), b"");
+    for (offset, length) in [(0, 6), (5, 1), (u64::MAX, 1), (3, usize::MAX)] {
+        let answer = storage.get_range(&one, offset, length);
+        assert!(matches!(answer, Err(StorageError::TooShort { .. })), "{offset} {length}");
+    }
+
+    assert!(matches!(storage.put_new(&one, &[b"other"]), Err(StorageError::AlreadyExists { .. })));
+    assert_eq!(storage.get(&one).unwrap(), b"hello", "an object was overwritten");
+
+    let listed = |prefix| storage.list(prefix).unwrap();
+    let both = [Listed { name: one.clone(), size_bytes: 5 }, Listed { name: two.clone(), size_bytes: 0 }];
+    assert_eq!(listed(""), both);
+    assert_eq!(listed("data/"), both[..1]);
+    assert_eq!(listed("lifeboat/points/"), both[1..]);
+    assert_eq!(listed("index/"), []);
+    assert_eq!(storage.strays().unwrap(), Vec::<String>::new());
+
+    let lock = storage.lock().unwrap();
+    assert!(matches!(storage.lock(), Err(StorageError::Busy { .. })));
+    drop(lock);
+    drop(storage.lock().unwrap());
+
+    storage.make_folders(&["index", "locks"]).unwrap();
+    storage.make_folders(&["index", "locks"]).unwrap();
+    assert_eq!(listed("index/"), []);
+    storage.remove(&one).unwrap();
+    assert_eq!(storage.stat(&one).unwrap(), None);
+    storage.put_new(&one, &[b"again"]).unwrap();
+    assert_eq!(storage.get(&one).unwrap(), b"again");
+    assert!(!storage.location().is_empty());
+}
+
+#[test]
+fn every_storage_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    conforms(&FileStorage::new(dir.path().join("not/there/yet")));
+    conforms(&MemoryStorage::new());
+    conforms(&FaultyStorage::new(Arc::new(MemoryStorage::new())));
+}
+
+#[test]
+fn files_stand_where_other_tools_expect_them_and_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let storage = FileStorage::new(dir.path().join("vault"));
+    storage.put_new(&name("data/abcd"), &[b"x"]).unwrap();
+    let file = dir.path().join("vault/data/ab/abcd");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let parent = std::fs::metadata(file.parent().unwrap()).unwrap();
+    assert_eq!(parent.permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn strays_are_shown_and_links_are_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = FileStorage::new(dir.path());
+    storage.make_folders(&["index"]).unwrap();
+    std::fs::File::create(dir.path().join("index/.lifeboat-tmp-1-1")).unwrap();
+    std::fs::File::create(dir.path().join("with space")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", dir.path().join("config")).unwrap();
+    assert_eq!(storage.strays().unwrap(), ["config", "index/.lifeboat-tmp-1-1", "with space"]);
+    assert_eq!(storage.list("").unwrap(), []);
+    assert_eq!(storage.stat(&name("config")).unwrap(), None);
+    assert!(storage.get(&name("config")).is_err());
+}
+
+#[test]
+fn a_path_that_is_a_file_and_a_full_disk_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::File::create(&file).unwrap();
+    let storage = FileStorage::new(&file);
+    let error = storage.put_new(&name("config"), &[b"x"]).unwrap_err();
+    assert_eq!(error.kind(), FailureKind::Unreachable, "{error}");
+    let full = StorageError::from_io("x", "y", std::io::Error::from_raw_os_error(28));
+    assert!(full.to_string().contains("no space left") && full.kind() == FailureKind::Internal);
+    let read_only = StorageError::from_io("x", "y", std::io::Error::from_raw_os_error(30));
+    assert_eq!(read_only.kind(), FailureKind::Unreachable);
+}
+
+/// Fails one call; may do the work first and lie about it.
+pub(crate) struct FaultyStorage {
+    inner: Arc<dyn Storage>,
+    calls: AtomicU64,
+    fail_at: AtomicU64,
+    lie: AtomicBool,
+}
+
+impl FaultyStorage {
+    pub(crate) fn new(inner: Arc<dyn Storage>) -> Self {
+        let never = AtomicU64::new(u64::MAX);
+        Self { inner, calls: AtomicU64::new(0), fail_at: never, lie: AtomicBool::new(false) }
+    }
+
+    /// The `number`th call from now on fails; with `lie`, after it did its work.
+    pub(crate) fn fail_at(&self, number: u64, lie: bool) {
+        self.calls.store(0, Ordering::SeqCst);
+        self.fail_at.store(number, Ordering::SeqCst);
+        self.lie.store(lie, Ordering::SeqCst);
+    }
+
+    /// Whether the planned call was reached.
+    pub(crate) fn failed(&self) -> bool {
+        self.calls.load(Ordering::SeqCst) > self.fail_at.load(Ordering::SeqCst)
+    }
+
+    fn call<T>(&self, work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
+        if self.calls.fetch_add(1, Ordering::SeqCst) != self.fail_at.load(Ordering::SeqCst) {
+            return work();
+        }
+        if self.lie.load(Ordering::SeqCst) {
+            drop(work());
+        }
+        Err(StorageError::from_io("call", "faulty", std::io::Error::other("planned failure")))
+    }
+}
+
+impl Storage for FaultyStorage {
+    fn put_new(&self, name: &ObjectName, pieces: &[&[u8]]) -> Result<(), StorageError> {
+        self.call(|| self.inner.put_new(name, pieces))
+    }
+
+    fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StorageError> {
+        self.call(|| self.inner.get(name))
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, length: usize) -> Result<Vec<u8>, StorageError> {
+        self.call(|| self.inner.get_range(name, offset, length))
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StorageError> {
+        self.call(|| self.inner.list(prefix))
+    }
+
+    fn stat(&self, name: &ObjectName) -> Result<Option<u64>, StorageError> {
+        self.call(|| self.inner.stat(name))
+    }
+
+    fn remove(&self, name: &ObjectName) -> Result<(), StorageError> {
+        self.call(|| self.inner.remove(name))
+    }
+
+    fn location(&self) -> String {
+        "faulty".to_owned()
+    }
+
+    fn lock(&self) -> Result<Box<dyn WriteLock>, StorageError> {
+        self.call(|| self.inner.lock())
+    }
+
+    fn make_folders(&self, names: &[&str]) -> Result<(), StorageError> {
+        self.call(|| self.inner.make_folders(names))
+    }
+}
