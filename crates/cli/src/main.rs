@@ -1,3 +1,39 @@
-//! The lifeboat command.
+//! The lifeboat command: arguments and environment in; text, JSON and exit codes out.
+//!
+//! Invariant: the only crate that prints, exits or reads the environment, and it holds no business rule.
 
-fn main() {}
+mod args;
+mod commands;
+mod demo;
+mod fault;
+mod init;
+mod output;
+mod progress;
+mod secrets;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+fn main() -> ExitCode {
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // A closed pipe is no reason to change the exit code.
+            drop(error.print());
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(2) };
+        }
+    };
+    let output = output::Output::new(args.json);
+    match commands::run(args, &output) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(kind)) => ExitCode::from(kind.exit_code()),
+        Err(error) => {
+            fault::print(&error, &output);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}

@@ -1,1 +1,14 @@
-//! Restores into an isolated target, checks, timings and a verdict.
+//! Drills: restore into a sandbox, check against what was captured, measure, give a verdict, tear down.
+//!
+//! In: recovery points opened for reading, the adapters of their stores, and the promises of their rows. Out: a
+//! report in the shape `lifeboat.drill/v1`.
+//!
+//! Invariant: a drill writes only inside its sandbox, never touches a store or a vault, and always tears down.
+
+mod report;
+mod run;
+mod sandbox;
+
+pub use report::{CheckOutcome, DrillReport, DrillVerdict, StageReport, StoreDrill};
+pub use run::{DrillSubject, OpenPoint, run};
+pub use sandbox::{Sandbox, SandboxError, sweep};

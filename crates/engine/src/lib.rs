@@ -1,1 +1,40 @@
-//! Policy and requests in, job runs out: backup, verify, restore, drill, status.
+//! The engine: a policy and requests in, job runs out.
+//!
+//! In: the policy file, a clock, entropy, a source of secrets and a monitor. Out: reports of what was captured,
+//! proved, restored and rehearsed, each filed in the evidence chain before it is believed.
+//!
+//! Invariant: never prints, never exits, never reads the environment; everything it learns goes back as a value.
+
+mod adapters;
+mod backup;
+mod check;
+mod context;
+mod copies;
+mod drills;
+mod error;
+mod journal;
+mod passwords;
+mod points;
+mod rebuild;
+mod recipients;
+mod restore;
+mod status;
+mod verify;
+mod when;
+
+pub use backup::{BackupOptions, BackupReport, StoreBackup};
+pub use check::{CheckReport, CheckedCopy, CheckedStore};
+pub use context::{Engine, Environment, Observer};
+pub use drills::DrillOptions;
+pub use error::{AtRisk, EngineError};
+pub use lifeboat_catalog::ProofLevel;
+pub use lifeboat_drill::{CheckOutcome, DrillReport, DrillVerdict, StoreDrill};
+pub use lifeboat_evidence as evidence;
+pub use lifeboat_keys as keys;
+pub use lifeboat_policy as policy;
+pub use lifeboat_stores::CheckState;
+pub use points::{PointView, PointsReport, RangeView};
+pub use rebuild::RebuildReport;
+pub use restore::{RestoreOptions, RestoreOutcome};
+pub use status::{PromiseKind, PromiseState, PromiseView, StatusReport, StoreStatus};
+pub use verify::{CopyVerification, VerifyOptions, VerifyReport};

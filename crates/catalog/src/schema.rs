@@ -1,0 +1,47 @@
+//! The tables of the catalog and their version.
+
+use rusqlite::Connection;
+
+use crate::CatalogError;
+
+/// The version in `PRAGMA user_version`. An older file is discarded and rebuilt: it holds nothing of its own.
+pub(crate) const VERSION: i64 = 1;
+
+/// Times are nanoseconds since 1970 UTC.
+const TABLES: &str = "
+CREATE TABLE point (
+    store TEXT NOT NULL, id TEXT NOT NULL, moment INTEGER NOT NULL, manifest TEXT NOT NULL,
+    PRIMARY KEY (store, id)
+) WITHOUT ROWID;
+CREATE TABLE holding (
+    store TEXT NOT NULL, point TEXT NOT NULL, copy TEXT NOT NULL, seen INTEGER NOT NULL, damaged TEXT,
+    PRIMARY KEY (store, point, copy)
+) WITHOUT ROWID;
+CREATE TABLE proof (
+    store TEXT NOT NULL, point TEXT NOT NULL, copy TEXT NOT NULL, level TEXT NOT NULL,
+    at INTEGER NOT NULL, ok INTEGER NOT NULL, evidence INTEGER NOT NULL,
+    PRIMARY KEY (store, point, copy, level)
+) WITHOUT ROWID;
+CREATE TABLE run (
+    evidence INTEGER NOT NULL, kind TEXT NOT NULL, store TEXT NOT NULL, at INTEGER NOT NULL, ok INTEGER NOT NULL,
+    body TEXT NOT NULL, PRIMARY KEY (store, kind, evidence)
+) WITHOUT ROWID;
+";
+
+/// Makes the tables in an empty database; refuses a newer one; gives false if the file must be rebuilt.
+pub(crate) fn prepare(connection: &Connection) -> Result<bool, CatalogError> {
+    let fail = |source| CatalogError::Database { action: "prepare", source };
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fail)?;
+    match found {
+        VERSION => Ok(true),
+        0 => {
+            let script = format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;");
+            connection.execute_batch(&script).map_err(fail)?;
+            Ok(true)
+        }
+        older if older < VERSION => Ok(false),
+        newer => Err(CatalogError::Newer { found: newer, known: VERSION }),
+    }
+}

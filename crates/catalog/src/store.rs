@@ -1,0 +1,356 @@
+//! The catalog file: what goes in and what comes out.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lifeboat_base::crashsafe;
+use lifeboat_base::ids::{CopyName, PointId, StoreName};
+use lifeboat_base::time::Timestamp;
+use lifeboat_vault::PointManifest;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::{CatalogError, Holding, PointRow, Proof, RunRow, schema};
+
+/// How long a writer waits for another process that is writing.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An open catalog. Every write is one transaction and durable when it returns.
+#[derive(Debug)]
+pub struct Catalog {
+    connection: Mutex<Connection>,
+    path: PathBuf,
+}
+
+type Result<T> = std::result::Result<T, CatalogError>;
+
+fn database(action: &'static str) -> impl FnOnce(rusqlite::Error) -> CatalogError {
+    move |source| CatalogError::Database { action, source }
+}
+
+/// Nanoseconds since 1970; the years 1677 to 2262 fit.
+fn nanoseconds(at: Timestamp) -> i64 {
+    i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+fn timestamp(nanoseconds: i64) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or(Timestamp::MAX)
+}
+
+/// Reads a text column whose value was checked when it was written.
+fn parsed<T: std::str::FromStr>(row: &Row<'_>, index: usize) -> rusqlite::Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: String = row.get(index)?;
+    text.parse().map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(error))
+    })
+}
+
+impl Catalog {
+    /// Opens or makes the catalog at `path` (mode 0600). A file of an older version is emptied; the caller sees no
+    /// points and rebuilds.
+    pub fn open(path: &Path) -> Result<Self> {
+        if let Some(folder) = path.parent() {
+            crashsafe::create_dir_all(folder).map_err(CatalogError::Folder)?;
+        }
+        if !path.exists() {
+            match crashsafe::write_new(path, b"") {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(CatalogError::Folder(error));
+                }
+                _ => {}
+            }
+        }
+        let mut connection = Self::connect(path)?;
+        if !schema::prepare(&connection)? {
+            drop(connection);
+            Self::discard(path)?;
+            connection = Self::connect(path)?;
+            schema::prepare(&connection)?;
+        }
+        Ok(Self { connection: Mutex::new(connection), path: path.to_owned() })
+    }
+
+    fn connect(path: &Path) -> Result<Connection> {
+        let connection = Connection::open(path).map_err(database("open"))?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(database("open"))?;
+        Ok(connection)
+    }
+
+    /// Removes the file and its journals; what it knew is read again from the vaults.
+    pub fn discard(path: &Path) -> Result<()> {
+        for suffix in ["", "-wal", "-shm"] {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            match fs::remove_file(PathBuf::from(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(CatalogError::Folder(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records that these copies list the point of this manifest. A copy in which it was found damaged stays marked
+    /// until [`Catalog::set_holding`] clears it: being listed proves nothing about the content.
+    pub fn put_point(&self, manifest: &PointManifest, copies: &[CopyName], seen: Timestamp) -> Result<()> {
+        let text = serde_json::to_string(manifest)
+            .map_err(|source| CatalogError::Row { point: manifest.id.to_string(), source })?;
+        let mut connection = self.lock();
+        let transaction = connection.transaction().map_err(database("write"))?;
+        transaction
+            .execute(
+                "INSERT INTO point (store, id, moment, manifest) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (store, id) DO UPDATE SET moment = ?3, manifest = ?4",
+                params![
+                    manifest.store.as_str(),
+                    manifest.id.as_str(),
+                    nanoseconds(manifest.facts.consistency.moment),
+                    text
+                ],
+            )
+            .map_err(database("write"))?;
+        for copy in copies {
+            transaction
+                .execute(
+                    "INSERT INTO holding (store, point, copy, seen, damaged) VALUES (?1, ?2, ?3, ?4, NULL)
+                     ON CONFLICT (store, point, copy) DO UPDATE SET seen = ?4",
+                    params![manifest.store.as_str(), manifest.id.as_str(), copy.as_str(), nanoseconds(seen)],
+                )
+                .map_err(database("write"))?;
+        }
+        transaction.commit().map_err(database("write"))
+    }
+
+    /// Records the state of one point in one copy: undamaged, or why not.
+    pub fn set_holding(
+        &self,
+        store: &StoreName,
+        point: &PointId,
+        copy: &CopyName,
+        seen: Timestamp,
+        damaged: Option<&str>,
+    ) -> Result<()> {
+        self.lock()
+            .execute(
+                "INSERT INTO holding (store, point, copy, seen, damaged) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (store, point, copy) DO UPDATE SET seen = ?4, damaged = ?5",
+                params![store.as_str(), point.as_str(), copy.as_str(), nanoseconds(seen), damaged],
+            )
+            .map_err(database("write"))?;
+        Ok(())
+    }
+
+    /// Records an attempt at a proof; an attempt older than the one already known is dropped.
+    pub fn put_proof(&self, proof: &Proof) -> Result<()> {
+        self.lock()
+            .execute(
+                "INSERT INTO proof (store, point, copy, level, at, ok, evidence) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT (store, point, copy, level) DO UPDATE SET at = ?5, ok = ?6, evidence = ?7
+                 WHERE excluded.evidence >= proof.evidence",
+                params![
+                    proof.store.as_str(),
+                    proof.point.as_str(),
+                    proof.copy.as_str(),
+                    proof.level.word(),
+                    nanoseconds(proof.at),
+                    proof.ok,
+                    i64::try_from(proof.evidence).unwrap_or(i64::MAX)
+                ],
+            )
+            .map_err(database("write"))?;
+        Ok(())
+    }
+
+    /// Records a finished run; the same evidence number again changes nothing.
+    pub fn put_run(&self, run: &RunRow) -> Result<()> {
+        self.lock()
+            .execute(
+                "INSERT OR IGNORE INTO run (evidence, kind, store, at, ok, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    i64::try_from(run.evidence).unwrap_or(i64::MAX),
+                    run.kind,
+                    run.store.as_str(),
+                    nanoseconds(run.at),
+                    run.ok,
+                    run.body.to_string()
+                ],
+            )
+            .map_err(database("write"))?;
+        Ok(())
+    }
+
+    /// The points of a store, oldest moment first. Cost grows with the number of points of that store.
+    pub fn points(&self, store: &StoreName) -> Result<Vec<PointRow>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare("SELECT id, manifest FROM point WHERE store = ?1 ORDER BY moment, id")
+            .map_err(database("read"))?;
+        let texts = statement
+            .query_map([store.as_str()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+            .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
+            .map_err(database("read"))?;
+        let mut holdings = Self::holdings(&connection, store)?;
+        let mut proofs = Self::proofs(&connection, store)?;
+        texts
+            .into_iter()
+            .map(|(id, text)| {
+                let manifest = serde_json::from_str(&text)
+                    .map_err(|source| CatalogError::Row { point: id.clone(), source })?;
+                Ok(PointRow {
+                    manifest,
+                    holdings: holdings.remove(&id).unwrap_or_default(),
+                    proofs: proofs.remove(&id).unwrap_or_default(),
+                })
+            })
+            .collect()
+    }
+
+    fn holdings(connection: &Connection, store: &StoreName) -> Result<BTreeMap<String, Vec<Holding>>> {
+        let mut statement = connection
+            .prepare("SELECT point, copy, seen, damaged FROM holding WHERE store = ?1 ORDER BY point, copy")
+            .map_err(database("read"))?;
+        let rows = statement
+            .query_map([store.as_str()], |row| {
+                let holding =
+                    Holding { copy: parsed(row, 1)?, seen: timestamp(row.get(2)?), damaged: row.get(3)? };
+                Ok((row.get::<_, String>(0)?, holding))
+            })
+            .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
+            .map_err(database("read"))?;
+        let mut by_point: BTreeMap<String, Vec<Holding>> = BTreeMap::new();
+        for (point, holding) in rows {
+            by_point.entry(point).or_default().push(holding);
+        }
+        Ok(by_point)
+    }
+
+    fn proofs(connection: &Connection, store: &StoreName) -> Result<BTreeMap<String, Vec<Proof>>> {
+        let mut statement = connection
+            .prepare(
+                "SELECT point, copy, level, at, ok, evidence FROM proof WHERE store = ?1 ORDER BY point, evidence",
+            )
+            .map_err(database("read"))?;
+        let rows = statement
+            .query_map([store.as_str()], |row| {
+                let evidence: i64 = row.get(5)?;
+                Ok(Proof {
+                    store: store.clone(),
+                    point: parsed(row, 0)?,
+                    copy: parsed(row, 1)?,
+                    level: parsed(row, 2)?,
+                    at: timestamp(row.get(3)?),
+                    ok: row.get(4)?,
+                    evidence: u64::try_from(evidence).unwrap_or(0),
+                })
+            })
+            .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
+            .map_err(database("read"))?;
+        let mut by_point: BTreeMap<String, Vec<Proof>> = BTreeMap::new();
+        for proof in rows {
+            by_point.entry(proof.point.to_string()).or_default().push(proof);
+        }
+        Ok(by_point)
+    }
+
+    /// The newest run of `kind` on a store, or the newest that succeeded.
+    pub fn last_run(&self, store: &StoreName, kind: &str, successful: bool) -> Result<Option<RunRow>> {
+        self.lock()
+            .query_row(
+                "SELECT evidence, kind, at, ok, body FROM run
+                 WHERE store = ?1 AND kind = ?2 AND (ok OR NOT ?3) ORDER BY evidence DESC LIMIT 1",
+                params![store.as_str(), kind, successful],
+                |row| {
+                    let evidence: i64 = row.get(0)?;
+                    let body: String = row.get(4)?;
+                    Ok(RunRow {
+                        evidence: u64::try_from(evidence).unwrap_or(0),
+                        kind: row.get(1)?,
+                        store: store.clone(),
+                        at: timestamp(row.get(2)?),
+                        ok: row.get(3)?,
+                        body: serde_json::from_str(&body).unwrap_or_default(),
+                    })
+                },
+            )
+            .optional()
+            .map_err(database("read"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ProofLevel;
+
+    #[test]
+    fn an_older_attempt_never_hides_a_newer_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&dir.path().join("catalog.db")).unwrap();
+        let proof = |evidence, ok| Proof {
+            store: StoreName::new("orders").unwrap(),
+            point: PointId::new("pt-1").unwrap(),
+            copy: CopyName::new("local").unwrap(),
+            level: ProofLevel::Readable,
+            at: Timestamp::from_second(evidence).unwrap(),
+            ok,
+            evidence: evidence.unsigned_abs(),
+        };
+        catalog.put_proof(&proof(2, false)).unwrap();
+        catalog.put_proof(&proof(1, true)).unwrap();
+        let proofs = Catalog::proofs(&catalog.lock(), &StoreName::new("orders").unwrap()).unwrap();
+        assert_eq!(proofs["pt-1"], [proof(2, false)]);
+    }
+
+    #[test]
+    fn runs_are_found_by_kind_and_success() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&dir.path().join("catalog.db")).unwrap();
+        let store = StoreName::new("orders").unwrap();
+        let run = |evidence, ok| RunRow {
+            evidence,
+            kind: "drill".to_owned(),
+            store: store.clone(),
+            at: Timestamp::from_second(evidence.cast_signed()).unwrap(),
+            ok,
+            body: serde_json::json!({ "n": evidence }),
+        };
+        for entry in [run(1, true), run(2, false), run(2, false)] {
+            catalog.put_run(&entry).unwrap();
+        }
+        assert_eq!(catalog.last_run(&store, "drill", false).unwrap(), Some(run(2, false)));
+        assert_eq!(catalog.last_run(&store, "drill", true).unwrap(), Some(run(1, true)));
+        assert_eq!(catalog.last_run(&store, "backup", false).unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_from_a_newer_version_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.db");
+        drop(Catalog::open(&path).unwrap());
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        assert!(matches!(Catalog::open(&path), Err(CatalogError::Newer { found: 99, .. })));
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_an_error_and_not_a_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.db");
+        crashsafe::write_new(&path, &[7u8; 4096]).unwrap();
+        assert!(matches!(Catalog::open(&path), Err(CatalogError::Database { .. })));
+    }
+}

@@ -1,0 +1,207 @@
+//! The command line contract: names and meanings are stable.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use lifeboat_base::ids::{CopyName, StoreName};
+use lifeboat_engine::ProofLevel;
+
+/// Backup, restore proof and disaster-recovery rehearsal for every datastore, driven by one policy file.
+#[derive(Debug, Parser)]
+#[command(name = "lifeboat", version, propagate_version = true, max_term_width = 110)]
+#[command(
+    after_help = "Exit codes: 0 promise kept, 1 internal failure, 2 usage or invalid policy, 3 refused and \
+nothing changed,\n4 a store or copy is unreachable, 5 finished with findings, 6 data damaged or not decryptable."
+)]
+pub(crate) struct Args {
+    /// The policy file; without it $LIFEBOAT_POLICY or ./lifeboat.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// One JSON document on standard output; text for people goes to standard error
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Show no progress
+    #[arg(long, global = true)]
+    pub(crate) no_progress: bool,
+    /// Say more: every check, every copy
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a first policy for what is found in this folder, and the key to open its vaults
+    Init {
+        /// The folder to look through and to write into
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Run the whole loop on generated stores: back up, damage, verify, drill, restore, show
+    Demo {
+        /// Where to leave everything; an earlier demo there is replaced
+        #[arg(long, default_value = "lifeboat-demo")]
+        dir: PathBuf,
+    },
+    /// Validate the policy and reach every store, copy and secret; changes nothing
+    Check,
+    /// Show the effective promises of a store and where each comes from
+    Explain {
+        /// The store
+        store: StoreName,
+    },
+    /// Show the live matrix: which promise holds now, which does not, and why
+    Status {
+        /// Only these stores
+        stores: Vec<StoreName>,
+        /// As a Markdown table
+        #[arg(long, conflicts_with = "json")]
+        markdown: bool,
+    },
+    /// Capture stores now, into every copy
+    Backup {
+        /// Only these stores
+        stores: Vec<StoreName>,
+        /// Stores at the same time
+        #[arg(long, default_value_t = 2, value_name = "N")]
+        jobs: usize,
+        /// Fill copies again that held recovery points before and are empty now
+        #[arg(long)]
+        heal: bool,
+    },
+    /// List recovery points and restorable ranges
+    Points {
+        /// Only these stores
+        stores: Vec<StoreName>,
+    },
+    /// Restore a store into a new folder
+    Restore {
+        /// The store
+        store: StoreName,
+        /// The folder to make; it must not exist or be empty
+        #[arg(long, value_name = "TARGET")]
+        to: PathBuf,
+        /// A moment ("2026-11-21 02:00", "yesterday 21:00", "5 minutes ago") or a recovery point id
+        #[arg(long, value_name = "TIME|POINT")]
+        at: Option<String>,
+        /// Only from this copy
+        #[arg(long)]
+        copy: Option<CopyName>,
+        /// Do not run the store's checks on the restored content before publishing it
+        #[arg(long)]
+        skip_checks: bool,
+    },
+    /// Read what is stored and prove it
+    Verify {
+        /// Only these stores
+        stores: Vec<StoreName>,
+        /// How far to go
+        #[arg(long, value_enum, default_value_t = Level::Readable)]
+        level: Level,
+        /// Only this copy
+        #[arg(long)]
+        copy: Option<CopyName>,
+    },
+    /// Rehearse a loss: restore into a sandbox, check, measure, file evidence, tear down
+    Drill {
+        /// Only these stores
+        stores: Vec<StoreName>,
+        /// Every store of the policy
+        #[arg(long, conflicts_with = "stores")]
+        all: bool,
+        /// The moment of the imagined disaster, or a recovery point id
+        #[arg(long, value_name = "TIME|POINT")]
+        at: Option<String>,
+        /// Only from this copy
+        #[arg(long)]
+        copy: Option<CopyName>,
+    },
+    /// Verify, export or show the evidence
+    Evidence {
+        /// What to do with it
+        #[command(subcommand)]
+        action: EvidenceAction,
+    },
+    /// Keys that open vaults
+    Keys {
+        /// What to do
+        #[command(subcommand)]
+        action: KeysAction,
+    },
+    /// The index of recovery points on this machine
+    Catalog {
+        /// What to do
+        #[command(subcommand)]
+        action: CatalogAction,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvidenceAction {
+    /// Check every record: edited, dropped, reordered or inserted ones are named. Needs no policy with --dir
+    Verify {
+        /// A chain or an exported bundle; without it the chain of the policy
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// The key to trust (`ed25519:…` or a file that holds it); without it the one in the folder
+        #[arg(long, value_name = "KEY|FILE")]
+        public_key: Option<String>,
+    },
+    /// Write a bundle that an outsider can verify offline
+    Export {
+        /// The folder to make
+        #[arg(long)]
+        to: PathBuf,
+    },
+    /// List the records, or show one
+    Show {
+        /// The number of a record
+        record: Option<u64>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysAction {
+    /// Print the repository password of a vault, for `restic --password-command`
+    Password {
+        /// The store
+        store: StoreName,
+        /// The copy
+        #[arg(long)]
+        copy: CopyName,
+    },
+    /// Make a key file that can be named as a recipient
+    NewFile {
+        /// The file to make
+        path: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CatalogAction {
+    /// Make the index again from the vaults and the evidence
+    Rebuild,
+}
+
+/// How far a verification goes.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Level {
+    /// Hash every stored file
+    Checksummed,
+    /// Decrypt and hash every chunk as well
+    Readable,
+    /// Restore the newest point of each store into a sandbox and check it
+    Restored,
+}
+
+impl From<Level> for ProofLevel {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Checksummed => Self::Checksummed,
+            Level::Readable => Self::Readable,
+            Level::Restored => Self::Restored,
+        }
+    }
+}

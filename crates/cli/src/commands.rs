@@ -1,0 +1,211 @@
+//! From a parsed command line to the engine and back to the reader.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lifeboat_base::crashsafe;
+use lifeboat_base::entropy::OsEntropy;
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::ids::StoreName;
+use lifeboat_base::time::{Clock, SystemClock};
+use lifeboat_engine::{
+    BackupOptions, DrillOptions, Engine, EngineError, Environment, ProofLevel, RestoreOptions, VerifyOptions,
+    keys,
+};
+use serde_json::json;
+
+use crate::args::{Args, CatalogAction, Command, EvidenceAction, KeysAction, Level};
+use crate::output::Output;
+use crate::progress::Progress;
+use crate::secrets::Secrets;
+use crate::{demo, init, show};
+
+mod evidence;
+
+/// The worst thing found, if any; it decides the exit code.
+pub(crate) type Outcome = Result<Option<FailureKind>, EngineError>;
+
+/// Carries out one command.
+pub(crate) fn run(args: Args, output: &Output) -> Outcome {
+    match &args.command {
+        Command::Init { dir } => init::run(dir, output),
+        Command::Demo { dir } => demo::run(dir, output),
+        Command::Keys { action: KeysAction::NewFile { path } } => new_key_file(path, output),
+        Command::Evidence { action: EvidenceAction::Verify { dir: Some(dir), public_key } } => {
+            evidence::verify(dir, public_key.as_deref(), output)
+        }
+        _ => with_policy(&args, output),
+    }
+}
+
+/// The environment the engine works in.
+pub(crate) fn environment(base: &Path, clock: Arc<dyn Clock>) -> Environment {
+    Environment {
+        clock,
+        entropy: Arc::new(OsEntropy),
+        secrets: Arc::new(Secrets::new(base.to_owned())),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        user: rustix::process::geteuid().as_raw().to_string(),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+fn policy_path(args: &Args) -> PathBuf {
+    args.policy
+        .clone()
+        .or_else(|| std::env::var_os("LIFEBOAT_POLICY").filter(|path| !path.is_empty()).map(PathBuf::from))
+        .unwrap_or_else(|| PathBuf::from("lifeboat.toml"))
+}
+
+fn with_policy(args: &Args, output: &Output) -> Outcome {
+    let path = policy_path(args);
+    let base = path.parent().filter(|base| !base.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let progress = Arc::new(Progress::new(!args.no_progress));
+    let engine = Engine::load(&path, environment(base, Arc::new(SystemClock::new())), progress)?;
+    match &args.command {
+        Command::Check => {
+            let report = engine.check()?;
+            output.result(&report, || show::check::page(&report))?;
+            Ok(report.worst())
+        }
+        Command::Explain { store } => explain(&engine, store, output),
+        Command::Status { stores, markdown } => {
+            let report = engine.status(stores)?;
+            output.result(&report, || {
+                if *markdown {
+                    show::status::markdown(&report)
+                } else {
+                    show::status::page(&report, output.colour, args.verbose)
+                }
+            })?;
+            Ok(report.worst())
+        }
+        Command::Points { stores } => {
+            let reports = engine.points(stores)?;
+            match (output.json(), reports.as_slice()) {
+                (true, [only]) => output.result(only, String::new)?,
+                _ => output.result(&reports, || show::points::page(&reports, output.colour))?,
+            }
+            Ok(reports.iter().filter_map(lifeboat_engine::PointsReport::worst).next())
+        }
+        Command::Evidence { action } => evidence::run(&engine, action, output),
+        Command::Keys { action } => keys_action(&engine, action, output),
+        Command::Catalog { action: CatalogAction::Rebuild } => {
+            let report = engine.rebuild_catalog()?;
+            output.result(&report, || show::jobs::rebuild(&report))?;
+            Ok(report.worst())
+        }
+        _ => work(args, &engine, output),
+    }
+}
+
+/// The commands that capture, read or restore data.
+fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
+    match &args.command {
+        Command::Backup { stores, jobs, heal } => {
+            let report = engine.backup(stores, &BackupOptions { jobs: *jobs, heal: *heal })?;
+            output.result(&report, || show::jobs::backup(&report))?;
+            Ok(report.worst())
+        }
+        Command::Restore { store, to, at, copy, skip_checks } => {
+            let options = RestoreOptions {
+                store: store.clone(),
+                target: to.clone(),
+                at: at.clone(),
+                copy: copy.clone(),
+                skip_checks: *skip_checks,
+            };
+            let outcome = engine.restore(&options)?;
+            output.result(&outcome, || show::jobs::restore(&outcome))?;
+            Ok(outcome.worst())
+        }
+        Command::Verify { stores, level: Level::Restored, copy } => {
+            let options = DrillOptions { at: None, copy: copy.clone() };
+            drill(engine, stores, &options, args.verbose, output)
+        }
+        Command::Verify { stores, level, copy } => {
+            let options = VerifyOptions { level: ProofLevel::from(*level), copy: copy.clone() };
+            let report = engine.verify(stores, &options)?;
+            output.result(&report, || show::jobs::verify(&report))?;
+            Ok(report.worst())
+        }
+        Command::Drill { stores, all, at, copy } => {
+            if stores.is_empty() && !all {
+                return Err(EngineError::new(FailureKind::Usage, "a drill needs stores")
+                    .next("name them, or say --all for every store of the policy"));
+            }
+            let options = DrillOptions { at: at.clone(), copy: copy.clone() };
+            drill(engine, stores, &options, args.verbose, output)
+        }
+        _ => Err(EngineError::new(FailureKind::Internal, "this command has no way to run")),
+    }
+}
+
+fn drill(
+    engine: &Engine,
+    stores: &[StoreName],
+    options: &DrillOptions,
+    verbose: bool,
+    output: &Output,
+) -> Outcome {
+    let report = engine.drill(stores, options)?;
+    output.result(&report, || show::drill::page(&report, verbose))?;
+    let failed = report.verdict == lifeboat_engine::DrillVerdict::Failed;
+    let damaged = report.findings.iter().any(|finding| finding.kind == FailureKind::Damaged);
+    Ok(match (failed, damaged) {
+        (false, _) => None,
+        (true, true) => Some(FailureKind::Damaged),
+        (true, false) => Some(FailureKind::Findings),
+    })
+}
+
+fn explain(engine: &Engine, store: &StoreName, output: &Output) -> Outcome {
+    let lines = lifeboat_engine::policy::explain(engine.policy(), store).ok_or_else(|| {
+        let known: Vec<&str> = engine.policy().stores.keys().map(StoreName::as_str).collect();
+        EngineError::new(FailureKind::Usage, format!("the policy has no store `{store}`"))
+            .next(format!("name one of: {}", known.join(", ")))
+    })?;
+    let document = json!({
+        "schema": "lifeboat.explain/v1",
+        "store": store,
+        "promises": lines.iter().map(|line| json!({
+            "promise": line.promise, "value": line.value, "origin": line.origin.to_string(),
+        })).collect::<Vec<_>>(),
+    });
+    output.result(&document, || show::check::explain(store, &lines))?;
+    Ok(None)
+}
+
+fn keys_action(engine: &Engine, action: &KeysAction, output: &Output) -> Outcome {
+    match action {
+        KeysAction::Password { store, copy } => {
+            let password = engine.repository_password(store, copy)?;
+            // The one place where a secret is printed: it was asked for by name, for restic's --password-command.
+            output.line(password.expose())?;
+            Ok(None)
+        }
+        KeysAction::NewFile { path } => new_key_file(path, output),
+    }
+}
+
+fn new_key_file(path: &Path, output: &Output) -> Outcome {
+    let key = keys::generate_key_file(&OsEntropy);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let made = crashsafe::create_dir_all(folder)
+        .and_then(|()| crashsafe::write_new(path, key.expose().as_bytes()));
+    made.map_err(|error| {
+        let what = format!("failed to make the key file {}", path.display());
+        match error.kind() {
+            std::io::ErrorKind::AlreadyExists => Failure::with_source(FailureKind::Refused, what, error),
+            _ => Failure::io(what, error),
+        }
+    })?;
+    output.result(&json!({ "schema": "lifeboat.key-file/v1", "path": path }), || {
+        format!(
+            "made {}; name it under [keys] as `keyfile:{}` and keep a copy apart",
+            path.display(),
+            path.display()
+        )
+    })?;
+    Ok(None)
+}

@@ -1,0 +1,150 @@
+//! A first policy from what is found in a folder.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use lifeboat_base::crashsafe;
+use lifeboat_base::entropy::OsEntropy;
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::ids::StoreName;
+use lifeboat_engine::{EngineError, keys, policy};
+use serde_json::json;
+
+use crate::commands::Outcome;
+use crate::output::Output;
+
+const POLICY: &str = "lifeboat.toml";
+const KEY: &str = "secrets/lifeboat.key";
+/// How many entries of the folder are looked at.
+const MAX_ENTRIES: usize = 10_000;
+/// How many rows a first policy gets; a person reads it.
+const MAX_ROWS: usize = 50;
+/// The first bytes of every SQLite database.
+const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// A store found in the folder.
+struct Found {
+    name: StoreName,
+    kind: &'static str,
+    path: String,
+}
+
+/// Writes `lifeboat.toml` and a key file. Refuses to touch what is there already.
+pub(crate) fn run(dir: &Path, output: &Output) -> Outcome {
+    let target = dir.join(POLICY);
+    if target.exists() {
+        return Err(EngineError::new(FailureKind::Refused, format!("{} exists already", target.display()))
+            .next("edit it, then run `lifeboat check`"));
+    }
+    let stores = look(dir)?;
+    let text = render(&stores);
+    // A policy that does not parse must never be written.
+    policy::parse(&text, POLICY).map_err(|errors| {
+        Failure::with_source(FailureKind::Internal, "the generated policy is not valid", errors)
+    })?;
+    let write = |path: &Path, bytes: &[u8]| {
+        crashsafe::create_dir_all(path.parent().unwrap_or(dir))
+            .and_then(|()| crashsafe::write_new(path, bytes))
+            .map_err(|error| Failure::io(format!("failed to write {}", path.display()), error))
+    };
+    let key = dir.join(KEY);
+    if !key.exists() {
+        write(&key, keys::generate_key_file(&OsEntropy).expose().as_bytes())?;
+    }
+    write(&target, text.as_bytes())?;
+    let document = json!({
+        "schema": "lifeboat.init/v1", "policy": target, "key_file": key,
+        "stores": stores.iter().map(|found| json!({ "name": found.name, "kind": found.kind, "path": found.path }))
+            .collect::<Vec<_>>(),
+    });
+    output.result(&document, || {
+        let mut lines = vec![format!("wrote {} with {} stores", target.display(), stores.len())];
+        lines.extend(stores.iter().map(|found| format!("  {} ({}) at {}", found.name, found.kind, found.path)));
+        lines.push(format!("wrote {}: whoever holds it can open the vaults. Keep a copy away from here.", key.display()));
+        lines.push("next: read the policy, add a second copy on another disk, then run `lifeboat check` and `lifeboat backup`".to_owned());
+        lines.join("\n")
+    })?;
+    Ok(None)
+}
+
+/// SQLite databases by their first bytes, and every other folder as a tree of files.
+fn look(dir: &Path) -> Result<Vec<Found>, EngineError> {
+    let fail = |error| Failure::io(format!("failed to look through {}", dir.display()), error);
+    let mut names: Vec<_> = Vec::new();
+    for entry in fs::read_dir(dir).map_err(fail)?.take(MAX_ENTRIES) {
+        names.push(entry.map_err(fail)?.file_name());
+    }
+    names.sort();
+    let mut found: Vec<Found> = Vec::new();
+    for name in names {
+        let Some(text) = name.to_str().filter(|text| !text.starts_with('.')) else { continue };
+        let kind = match fs::metadata(dir.join(&name)) {
+            Ok(meta) if meta.is_dir() && !matches!(text, "state" | "vaults" | "secrets" | "target") => {
+                "files"
+            }
+            Ok(meta) if meta.is_file() && is_sqlite(&dir.join(&name)) => "sqlite",
+            _ => continue,
+        };
+        let Some(store) = store_name(text, &found) else { continue };
+        found.push(Found { name: store, kind, path: format!("./{text}") });
+        if found.len() == MAX_ROWS {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn is_sqlite(path: &Path) -> bool {
+    let mut magic = [0u8; 16];
+    fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == SQLITE_MAGIC
+}
+
+/// A name a store may have, made from a file name, unique among those found.
+fn store_name(text: &str, found: &[Found]) -> Option<StoreName> {
+    let stem = text.rsplit_once('.').map_or(text, |(stem, _extension)| stem);
+    let clean: String = stem
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .take(48)
+        .collect();
+    let clean = clean.trim_matches('-').to_owned();
+    (1..=MAX_ROWS)
+        .map(|number| if number == 1 { clean.clone() } else { format!("{clean}-{number}") })
+        .filter_map(|name| StoreName::new(name).ok())
+        .find(|name| found.iter().all(|other| other.name != *name))
+}
+
+fn render(stores: &[Found]) -> String {
+    let mut text = format!(
+        "# What Lifeboat keeps, proves and shows. Every key: docs/policy.md\n\
+         version = 1\n\
+         timezone = \"UTC\"\n\
+         state = \"./state\"                     # catalog, evidence, locks\n\n\
+         [keys]                                # who can open the vaults\n\
+         recipients = [\"keyfile:./{KEY}\"]\n\n\
+         [copy.local]\n\
+         url = \"file:./vaults/local\"\n\n\
+         # A copy on the same disk dies with it. Mount another one and name it in [defaults] too:\n\
+         # [copy.offsite]\n\
+         # url = \"file:/mnt/offsite\"\n\
+         # region = \"B\"\n\n\
+         [defaults]\n\
+         rpo = \"24h\"\n\
+         rto = \"60m\"\n\
+         schedule = \"02:00\"\n\
+         retention = \"7d 4w 12mo\"\n\
+         copies = [\"local\"]\n\
+         verify = {{ checksum = \"weekly\", restore = \"monthly\" }}\n"
+    );
+    for found in stores {
+        let path = toml_string(&found.path);
+        text.push_str(&format!("\n[store.{}]\nkind = \"{}\"\npath = {path}\n", found.name, found.kind));
+    }
+    text
+}
+
+/// A TOML basic string; file names may hold quotes.
+fn toml_string(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_default()
+}

@@ -1,0 +1,64 @@
+//! The answers of `check` and `explain`.
+
+use lifeboat_base::human;
+use lifeboat_base::ids::StoreName;
+use lifeboat_engine::CheckReport;
+use lifeboat_engine::policy::ExplainLine;
+
+use super::text::Page;
+
+fn mark(ok: Option<bool>) -> &'static str {
+    match ok {
+        Some(true) => "OK    ",
+        Some(false) => "FAILED",
+        None => "-     ",
+    }
+}
+
+/// A check list: recipients, stores, copies.
+pub(crate) fn page(report: &CheckReport) -> String {
+    let mut page = Page::new();
+    for (label, why) in &report.recipients {
+        let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        page.line(format!("{} recipient {label}{why}", mark(Some(why.is_empty()))));
+    }
+    for store in &report.stores {
+        let mut facts: Vec<String> = store.version.iter().cloned().collect();
+        facts.extend(store.logical_bytes.map(human::bytes));
+        facts.extend(store.items.iter().map(|(name, count)| format!("{} {name}", human::count(*count))));
+        facts.extend(store.reason.clone());
+        page.line(format!("{} store {} ({}): {}", mark(store.ok), store.name, store.kind, facts.join(", ")));
+    }
+    for copy in &report.copies {
+        let location = copy.location.as_deref().unwrap_or_default();
+        let tail = match (copy.state, &copy.reason) {
+            ("open", _) => format!("opens ({location})"),
+            ("empty", _) => format!("no vault yet ({location})"),
+            (_, Some(why)) => why.clone(),
+            (other, None) => other.to_owned(),
+        };
+        page.line(format!(
+            "{} copy {} of {}: {tail}",
+            mark(Some(copy.reason.is_none())),
+            copy.copy,
+            copy.store
+        ));
+    }
+    for warning in &report.warnings {
+        page.line(format!("warning: {warning}"));
+    }
+    page.findings(&report.findings);
+    page.finish()
+}
+
+/// The effective promises of a row and where each comes from.
+pub(crate) fn explain(store: &StoreName, lines: &[ExplainLine]) -> String {
+    let mut page = Page::new();
+    page.line(format!("{store}:"));
+    let width = lines.iter().map(|line| line.promise.len()).max().unwrap_or(0);
+    let value = lines.iter().map(|line| line.value.len()).max().unwrap_or(0);
+    for line in lines {
+        page.line(format!("  {:width$}  {:value$}  ({})", line.promise, line.value, line.origin));
+    }
+    page.finish()
+}

@@ -1,0 +1,64 @@
+//! A drill report on one page.
+
+use std::time::Duration;
+
+use lifeboat_base::human;
+use lifeboat_engine::{CheckOutcome, CheckState, DrillReport, DrillVerdict, StoreDrill};
+
+use super::text::{Page, moment, plural};
+
+fn seconds(seconds: f64) -> String {
+    human::duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+}
+
+fn against(target: Option<f64>) -> String {
+    target.map(|target| format!(" of {} promised", seconds(target))).unwrap_or_default()
+}
+
+/// The verdict first, then each store, then what is wrong.
+pub(crate) fn page(report: &DrillReport, verbose: bool) -> String {
+    let mut page = Page::new();
+    let verdict = match report.verdict {
+        DrillVerdict::Passed => "PASSED",
+        DrillVerdict::Failed => "FAILED",
+    };
+    page.line(format!("{} {verdict}: as if everything was lost at {}", report.id, moment(report.moment)));
+    for store in &report.stores {
+        one_store(store, verbose, &mut page);
+    }
+    page.findings(&report.findings);
+    if let Some(evidence) = &report.evidence {
+        page.line(format!("filed as {evidence}"));
+    }
+    page.finish()
+}
+
+fn one_store(store: &StoreDrill, verbose: bool, page: &mut Page) {
+    let verdict = if store.verdict == DrillVerdict::Passed { "passed" } else { "FAILED" };
+    let back = match store.rto_s {
+        Some(measured) => format!("back and checked in {}{}", seconds(measured), against(store.rto_target_s)),
+        None => "not shown to come back".to_owned(),
+    };
+    page.line(format!("{}: {verdict}; {} from {}: {back}", store.name, store.point, store.copy));
+    let passed = store.checks.iter().filter(|check| check.state == CheckState::Passed).count();
+    let powered = store.checks.iter().filter(|check| check.canary_caught == Some(true)).count();
+    page.line(format!(
+        "  {} restored; {} of writes lost{}; {passed} of {} passed, {powered} shown to catch damage",
+        human::bytes(store.bytes),
+        seconds(store.rpo_s),
+        against(store.rpo_target_s),
+        plural(store.checks.len() as u64, "check", "checks")
+    ));
+    for check in store.checks.iter().filter(|check| verbose || check.state == CheckState::Failed) {
+        one_check(check, page);
+    }
+}
+
+fn one_check(check: &CheckOutcome, page: &mut Page) {
+    let state = match check.state {
+        CheckState::Passed => "ok",
+        CheckState::Failed => "FAILED",
+        CheckState::NotApplicable => "n/a",
+    };
+    page.line(format!("  {state:6} {}: {} (expected {})", check.id, check.measured, check.threshold));
+}

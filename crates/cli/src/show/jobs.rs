@@ -1,0 +1,131 @@
+//! Backups, verifications, restores and rebuilds.
+
+use std::time::Duration;
+
+use lifeboat_base::human;
+use lifeboat_engine::{
+    BackupReport, CopyVerification, RebuildReport, RestoreOutcome, StoreBackup, VerifyReport,
+};
+
+use super::text::{Page, moment, plural};
+
+fn seconds(seconds: f64) -> String {
+    human::duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+}
+
+/// One line of truth for each store.
+pub(crate) fn backup(report: &BackupReport) -> String {
+    let mut page = Page::new();
+    for store in &report.stores {
+        backup_store(store, &mut page);
+    }
+    page.finish()
+}
+
+fn backup_store(store: &StoreBackup, page: &mut Page) {
+    match (&store.point, store.moment) {
+        (Some(point), Some(at)) if store.outcome == "captured" => {
+            let copies: Vec<String> = store.copies.iter().map(ToString::to_string).collect();
+            page.line(format!(
+                "{}: {point} shows {}; {} in all, {} new, {} stored, in {} ({})",
+                store.name,
+                moment(at),
+                human::bytes(store.logical_bytes),
+                human::bytes(store.new_bytes),
+                human::bytes(store.stored_bytes),
+                copies.join(" and "),
+                seconds(store.seconds)
+            ));
+        }
+        _ if store.outcome == "not_retained" => {
+            page.line(format!("{}: not retained by policy, nothing captured", store.name));
+        }
+        _ => {
+            page.line(format!("{}: FAILED, no recovery point made", store.name));
+        }
+    }
+    page.findings(&store.findings).at_risk(&store.at_risk);
+    if let Some(next) = &store.next {
+        page.line(format!("  next: {next}"));
+    }
+}
+
+/// What was read and what it proved.
+pub(crate) fn verify(report: &VerifyReport) -> String {
+    let mut page = Page::new();
+    for copy in &report.copies {
+        verify_copy(copy, &mut page);
+    }
+    page.findings(&report.findings);
+    if report.copies.iter().any(|copy| !copy.damaged.is_empty()) {
+        page.line("next: `lifeboat points` shows which recovery points are sound and in which copy");
+    }
+    page.finish()
+}
+
+fn verify_copy(copy: &CopyVerification, page: &mut Page) {
+    let speed = format!(
+        "{} files, {} in {}",
+        human::count(copy.files),
+        human::bytes(copy.bytes),
+        seconds(copy.seconds)
+    );
+    if copy.broken.is_empty() && copy.damaged.is_empty() {
+        let points = plural(copy.proven.len() as u64, "point", "points");
+        page.line(format!("{} in {}: {points} proven as {} ({speed})", copy.store, copy.copy, copy.level));
+        return;
+    }
+    page.line(format!(
+        "{} in {}: DAMAGED, {} of {} proven as {} ({speed})",
+        copy.store,
+        copy.copy,
+        copy.proven.len(),
+        plural((copy.proven.len() + copy.broken.len()) as u64, "point", "points"),
+        copy.level
+    ));
+    for object in &copy.damaged {
+        let points: Vec<&str> = object.points.iter().map(lifeboat_base::ids::PointId::as_str).collect();
+        let hit = if points.is_empty() { "no recovery point".to_owned() } else { points.join(", ") };
+        page.line(format!("  {}: {}; affects {hit}", object.object, object.why));
+    }
+}
+
+/// What was restored and what it shows.
+pub(crate) fn restore(outcome: &RestoreOutcome) -> String {
+    let mut page = Page::new();
+    if let Some(asked) = outcome.asked {
+        page.line(format!("asked for {}", moment(asked)));
+    }
+    let checks = match outcome.checks {
+        Some(count) => format!("{} passed", plural(count as u64, "check", "checks")),
+        None => "checks skipped".to_owned(),
+    };
+    page.line(format!(
+        "{}: {} from {} restored to {}",
+        outcome.store,
+        outcome.point,
+        outcome.copy,
+        outcome.artefact.display()
+    ))
+    .line(format!(
+        "  shows {}; {}, {}, {checks} ({})",
+        moment(outcome.moment),
+        plural(outcome.files, "file", "files"),
+        human::bytes(outcome.bytes),
+        seconds(outcome.seconds)
+    ))
+    .findings(&outcome.findings);
+    page.finish()
+}
+
+/// What a rebuild found.
+pub(crate) fn rebuild(report: &RebuildReport) -> String {
+    let mut page = Page::new();
+    page.line(format!(
+        "catalog made again: {} and {} found",
+        plural(report.points as u64, "recovery point", "recovery points"),
+        plural(report.runs as u64, "run", "runs")
+    ))
+    .findings(&report.findings);
+    page.finish()
+}

@@ -1,0 +1,10 @@
+//! Reports as people read them: one page each, the worst first, the next command at the end.
+
+pub(crate) mod check;
+pub(crate) mod drill;
+pub(crate) mod jobs;
+pub(crate) mod points;
+pub(crate) mod status;
+mod text;
+
+pub(crate) use text::Page;

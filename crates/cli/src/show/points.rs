@@ -1,0 +1,75 @@
+//! Recovery points and what each is worth.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use lifeboat_base::human;
+use lifeboat_engine::{PointView, PointsReport, ProofLevel};
+
+use super::text::{Page, moment, plural};
+
+/// One table for each store.
+pub(crate) fn page(reports: &[PointsReport], colour: bool) -> String {
+    let mut page = Page::new();
+    for report in reports {
+        page.line(format!(
+            "{}: {}",
+            report.store,
+            plural(report.points.len() as u64, "recovery point", "recovery points")
+        ));
+        if !report.points.is_empty() {
+            page.raw(table(report, colour));
+        }
+        page.findings(&report.findings);
+    }
+    page.finish()
+}
+
+fn table(report: &PointsReport, colour: bool) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    if !colour {
+        table.force_no_tty();
+    }
+    table.set_header(["Point", "Shows", "Consistency", "Size", "New", "Proven", "Copies"]);
+    for point in &report.points {
+        table.add_row([
+            point.id.to_string(),
+            moment(point.moment),
+            serde_json::to_value(point.consistency)
+                .ok()
+                .and_then(|v| v.as_str().map(str::to_owned))
+                .unwrap_or_default(),
+            human::bytes(point.logical_bytes),
+            human::bytes(point.new_bytes),
+            proven(point),
+            copies(point),
+        ]);
+    }
+    table
+}
+
+fn proven(point: &PointView) -> String {
+    let best = ProofLevel::ALL.into_iter().rev().find_map(|level| {
+        point
+            .proof
+            .get(&level)
+            .copied()
+            .flatten()
+            .map(|at| format!("{level} {}", at.strftime("%Y-%m-%d %H:%M")))
+    });
+    let incomplete =
+        if point.unreadable > 0 { format!(", {} unreadable", point.unreadable) } else { String::new() };
+    format!("{}{incomplete}", best.unwrap_or_else(|| "not proven".to_owned()))
+}
+
+fn copies(point: &PointView) -> String {
+    let names: Vec<String> = point
+        .copies
+        .iter()
+        .map(
+            |copy| {
+                if copy.damaged.is_some() { format!("{} (DAMAGED)", copy.name) } else { copy.name.clone() }
+            },
+        )
+        .collect();
+    names.join(", ")
+}

@@ -1,0 +1,65 @@
+//! Building blocks of a page: lines, findings, times.
+
+use std::fmt::Write;
+
+use lifeboat_base::human::{self, printable};
+use lifeboat_base::monitor::Finding;
+use lifeboat_base::time::Timestamp;
+use lifeboat_engine::AtRisk;
+
+/// Findings shown before the rest is only counted.
+const MAX_FINDINGS: usize = 20;
+
+/// A page under construction.
+#[derive(Debug, Default)]
+pub(crate) struct Page(String);
+
+impl Page {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a line. Content that came from outside is made safe for a terminal.
+    pub(crate) fn line(&mut self, text: impl AsRef<str>) -> &mut Self {
+        // Writing to a String cannot fail.
+        drop(writeln!(self.0, "{}", printable(text.as_ref())));
+        self
+    }
+
+    /// Adds text that is already safe, such as a table.
+    pub(crate) fn raw(&mut self, text: impl std::fmt::Display) -> &mut Self {
+        drop(writeln!(self.0, "{text}"));
+        self
+    }
+
+    pub(crate) fn findings(&mut self, findings: &[Finding]) -> &mut Self {
+        for finding in findings.iter().take(MAX_FINDINGS) {
+            self.line(format!("  ! {}", finding.message));
+        }
+        if findings.len() > MAX_FINDINGS {
+            self.line(format!("  ! and {} more (use --json for all)", findings.len() - MAX_FINDINGS));
+        }
+        self
+    }
+
+    pub(crate) fn at_risk(&mut self, risks: &[AtRisk]) -> &mut Self {
+        for risk in risks {
+            self.line(format!("  at risk: {} of `{}`", risk.promise, risk.store));
+        }
+        self
+    }
+
+    pub(crate) fn finish(&mut self) -> String {
+        std::mem::take(&mut self.0)
+    }
+}
+
+/// `2026-11-21 02:00:00 UTC`.
+pub(crate) fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// `1 copy`, `2 copies`.
+pub(crate) fn plural(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", human::count(count), if count == 1 { one } else { many })
+}

@@ -1,0 +1,124 @@
+//! The report of a drill: the stable JSON shape `lifeboat.drill/v1`.
+
+use lifeboat_base::ids::{CopyName, DrillId, PointId, StoreName};
+use lifeboat_base::monitor::Finding;
+use lifeboat_base::time::Timestamp;
+use lifeboat_stores::{CheckResult, CheckState};
+use serde::{Deserialize, Serialize};
+
+/// How a drill ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DrillVerdict {
+    /// Everything that was asked was shown to hold.
+    Passed,
+    /// Something did not hold, or could not be shown to.
+    Failed,
+}
+
+/// One step of one store's drill.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageReport {
+    /// `open`, `restore`, `check`, `canaries` or `teardown`.
+    pub stage: String,
+    /// When it started.
+    pub started: Timestamp,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// Whether it ended well.
+    pub ok: bool,
+}
+
+/// One check of one store and whether its canary showed that the check can fail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckOutcome {
+    /// The check, such as `sqlite.rows/orders`.
+    pub id: String,
+    /// Passed, failed or not applicable.
+    pub state: CheckState,
+    /// What was found.
+    pub measured: String,
+    /// What the manifest or the policy asks for.
+    pub threshold: String,
+    /// The number of differences found.
+    pub differences: u64,
+    /// The first differences, for people.
+    pub detail: Vec<String>,
+    /// Whether this run's known-bad input was noticed by the same check; nothing if the canaries could not run.
+    pub canary_caught: Option<bool>,
+}
+
+impl CheckOutcome {
+    /// A check result whose canary has not been judged yet.
+    pub(crate) fn from_result(result: CheckResult) -> Self {
+        Self {
+            id: result.id,
+            state: result.state,
+            measured: result.measured,
+            threshold: result.expected,
+            differences: result.differences,
+            detail: result.detail,
+            canary_caught: None,
+        }
+    }
+
+    /// The family of the check: `sqlite.rows` for `sqlite.rows/orders`.
+    pub(crate) fn family(&self) -> &str {
+        self.id.split_once('/').map_or(self.id.as_str(), |(family, _rest)| family)
+    }
+}
+
+/// The drill of one store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoreDrill {
+    /// The store.
+    pub name: StoreName,
+    /// The recovery point restored.
+    pub point: PointId,
+    /// The copy it came from.
+    pub copy: CopyName,
+    /// What happened when.
+    pub stages: Vec<StageReport>,
+    /// Seconds from the start until the restored store had passed its checks; nothing if it never did.
+    pub rto_s: Option<f64>,
+    /// The promise of the row in seconds, if it has one.
+    pub rto_target_s: Option<f64>,
+    /// Seconds of writes that would be lost: from the point's moment to the moment of the drill.
+    pub rpo_s: f64,
+    /// The promise of the row in seconds, if it has one.
+    pub rpo_target_s: Option<f64>,
+    /// Bytes restored.
+    pub bytes: u64,
+    /// Every check.
+    pub checks: Vec<CheckOutcome>,
+    /// The verdict on this store.
+    pub verdict: DrillVerdict,
+}
+
+/// The whole drill.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DrillReport {
+    /// `lifeboat.drill/v1`.
+    pub schema: String,
+    /// Its identity.
+    pub id: DrillId,
+    /// The moment of the imagined disaster.
+    pub moment: Timestamp,
+    /// When it ended.
+    pub ended: Timestamp,
+    /// Each store.
+    pub stores: Vec<StoreDrill>,
+    /// Agreement between stores; empty while the policy has no agreement rules.
+    pub agreement: Vec<CheckOutcome>,
+    /// Passed only if every store passed and the sandbox is gone.
+    pub verdict: DrillVerdict,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// The record of the evidence chain, once it is filed.
+    pub evidence: Option<String>,
+}
+
+impl DrillReport {
+    /// The schema this code writes.
+    pub const SCHEMA: &str = "lifeboat.drill/v1";
+}

@@ -1,0 +1,248 @@
+//! The vaults of one store in all of its copies: found, opened, compared, made where they are missing.
+
+use std::sync::Arc;
+
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::ids::{CopyName, VaultId};
+use lifeboat_base::monitor::Finding;
+use lifeboat_keys::{Envelope, VaultSecrets};
+use lifeboat_policy::{CopyUrl, Store};
+use lifeboat_vault::storage::{FileStorage, Storage};
+use lifeboat_vault::{NewVault, Vault};
+
+use crate::context::Engine;
+use crate::error::EngineError;
+use crate::recipients::Recipients;
+
+/// An opened vault and the copy it lies in.
+pub(crate) struct CopyVault {
+    pub(crate) copy: CopyName,
+    pub(crate) vault: Vault,
+}
+
+/// What became of each copy of a store, in the order of the row.
+pub(crate) struct VaultSet {
+    pub(crate) open: Vec<CopyVault>,
+    /// Copies without a vault of this store.
+    pub(crate) absent: Vec<CopyName>,
+    /// Copies whose vault is there but cannot be reached or opened, and why.
+    pub(crate) failed: Vec<(CopyName, Failure)>,
+}
+
+impl VaultSet {
+    pub(crate) fn get(&self, copy: &CopyName) -> Option<&CopyVault> {
+        self.open.iter().find(|entry| entry.copy == *copy)
+    }
+
+    /// What is wrong with the copies, as findings.
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        self.failed
+            .iter()
+            .map(|(copy, failure)| {
+                let message = format!("copy `{copy}` cannot be used: {}", failure.chain());
+                Finding::new("copy-unusable", copy.as_str(), message).with_kind(failure.kind())
+            })
+            .collect()
+    }
+}
+
+/// The envelope opened last: copies of one store usually share it byte for byte, and opening costs a key derivation.
+struct Opened {
+    bytes: Vec<u8>,
+    secrets: VaultSecrets,
+}
+
+impl Engine {
+    /// Where a store's vault lies in a copy: `COPY_URL/STORE/`.
+    pub(crate) fn storage(&self, row: &Store, copy: &CopyName) -> Result<Arc<dyn Storage>, Failure> {
+        let place =
+            self.policy.copies.get(copy).ok_or_else(|| {
+                Failure::new(FailureKind::Usage, format!("the policy has no copy `{copy}`"))
+            })?;
+        match &place.url {
+            CopyUrl::File(path) => Ok(Arc::new(FileStorage::new(self.resolve(path).join(row.name.as_str())))),
+            CopyUrl::S3 { .. } => Err(Failure::new(
+                FailureKind::Refused,
+                format!(
+                    "copy `{copy}` is not a directory: this version keeps copies in directories (`file:`) only"
+                ),
+            )),
+        }
+    }
+
+    /// Opens the store's vault in every copy of the row. Never makes one.
+    pub(crate) fn open_vaults(&self, row: &Store) -> Result<VaultSet, EngineError> {
+        let mut set = VaultSet { open: Vec::new(), absent: Vec::new(), failed: Vec::new() };
+        let mut recipients: Option<Recipients> = None;
+        let mut opened: Option<Opened> = None;
+        for copy in &row.copies.value {
+            let storage = match self.storage(row, copy) {
+                Ok(storage) => storage,
+                Err(failure) => {
+                    set.failed.push((copy.clone(), failure));
+                    continue;
+                }
+            };
+            match Vault::exists(storage.as_ref()) {
+                Ok(true) => {}
+                Ok(false) => {
+                    set.absent.push(copy.clone());
+                    continue;
+                }
+                Err(error) => {
+                    set.failed.push((copy.clone(), error.into()));
+                    continue;
+                }
+            }
+            let recipients = match &recipients {
+                Some(recipients) => recipients,
+                None => recipients.insert(self.recipients()?),
+            };
+            match open_one(row, storage, recipients, &mut opened) {
+                Ok(vault) => set.open.push(CopyVault { copy: copy.clone(), vault }),
+                Err(failure) => set.failed.push((copy.clone(), failure)),
+            }
+        }
+        same_vault(&set.open)?;
+        Ok(set)
+    }
+
+    /// As [`Engine::open_vaults`], then makes the vault where it is missing: in every copy on the first run, and in
+    /// copies that joined later. A copy that held points before and is empty now is not filled again unless
+    /// `heal` says so: an unmounted disk looks the same as a lost one.
+    pub(crate) fn ensure_vaults(&self, row: &Store, heal: bool) -> Result<VaultSet, EngineError> {
+        let mut set = self.open_vaults(row)?;
+        let known = self.catalog()?.points(&row.name).map_err(Failure::from)?;
+        let held = |copy: &CopyName| {
+            known.iter().any(|point| point.holdings.iter().any(|holding| holding.copy == *copy))
+        };
+        for copy in std::mem::take(&mut set.absent) {
+            if held(&copy) && !heal {
+                let failure = Failure::new(
+                    FailureKind::Unreachable,
+                    format!("copy `{copy}` held recovery points of `{}` and is empty now", row.name),
+                );
+                set.failed.push((copy, failure));
+                continue;
+            }
+            match self.make_vault(row, &copy, &set) {
+                Ok(vault) => set.open.push(CopyVault { copy, vault }),
+                Err(failure) => set.failed.push((copy, failure)),
+            }
+        }
+        let order = |entry: &CopyVault| row.copies.value.iter().position(|name| *name == entry.copy);
+        set.open.sort_by_key(order);
+        if set.open.is_empty() {
+            return Err(no_copy(row, set));
+        }
+        Ok(set)
+    }
+
+    fn make_vault(&self, row: &Store, copy: &CopyName, set: &VaultSet) -> Result<Vault, Failure> {
+        let storage = self.storage(row, copy)?;
+        if let Some(source) = set.open.first() {
+            return Vault::adopt(storage, &source.vault).map_err(Failure::from);
+        }
+        // A vault that exists elsewhere but cannot be opened now must not get a second identity.
+        if let Some((other, failure)) = set.failed.first() {
+            return Err(Failure::new(
+                FailureKind::Unreachable,
+                format!(
+                    "copy `{other}` is not usable ({}), so no new vault is begun in `{copy}`",
+                    failure.chain()
+                ),
+            ));
+        }
+        let recipients = self.all_recipients().map_err(|error| error.failure)?;
+        let entropy = self.env.entropy.as_ref();
+        let secrets = VaultSecrets::generate(entropy);
+        let vault_id = VaultId::generate(entropy);
+        let created = self.env.clock.now();
+        let envelope =
+            Envelope::seal(vault_id.clone(), &row.name, created, &secrets, &recipients.refs(), entropy)
+                .map_err(|error| {
+                    Failure::with_source(error.kind(), "failed to seal the vault's envelope", error)
+                })?;
+        let new = NewVault {
+            store: &row.name,
+            vault_id: &vault_id,
+            secrets: &secrets,
+            envelope: &envelope,
+            created,
+        };
+        Vault::create(storage, new, entropy).map_err(Failure::from)
+    }
+}
+
+fn open_one(
+    row: &Store,
+    storage: Arc<dyn Storage>,
+    recipients: &Recipients,
+    opened: &mut Option<Opened>,
+) -> Result<Vault, Failure> {
+    let envelope = Vault::read_envelope(storage.as_ref())?.ok_or_else(|| {
+        Failure::new(
+            FailureKind::Damaged,
+            format!("{}: lifeboat/envelope.json is missing", storage.location()),
+        )
+    })?;
+    envelope.expect(&row.name, None).map_err(|error| {
+        let kind = error.kind();
+        Failure::with_source(
+            kind,
+            format!("{} does not hold the vault of `{}`", storage.location(), row.name),
+            error,
+        )
+    })?;
+    let bytes = envelope.to_bytes();
+    let secrets = match opened {
+        Some(known) if known.bytes == bytes => known.secrets.clone(),
+        _ => {
+            let (secrets, _label) = envelope.open(&recipients.refs()).map_err(|error| {
+                let kind = error.kind();
+                Failure::with_source(
+                    kind,
+                    format!("failed to open the vault at {}", storage.location()),
+                    error,
+                )
+            })?;
+            *opened = Some(Opened { bytes, secrets: secrets.clone() });
+            secrets
+        }
+    };
+    Vault::open(storage, secrets, &envelope).map_err(Failure::from)
+}
+
+/// Two copies with different vaults cannot replicate into each other.
+fn same_vault(open: &[CopyVault]) -> Result<(), EngineError> {
+    let Some((first, rest)) = open.split_first() else { return Ok(()) };
+    match rest.iter().find(|other| other.vault.vault_id() != first.vault.vault_id()) {
+        None => Ok(()),
+        Some(other) => Err(EngineError::new(
+            FailureKind::Refused,
+            format!(
+                "copies `{}` and `{}` hold two different vaults of the same store",
+                first.copy, other.copy
+            ),
+        )
+        .next("keep the one that holds your recovery points and move the other aside")),
+    }
+}
+
+fn no_copy(row: &Store, set: VaultSet) -> EngineError {
+    let error = match set.failed.into_iter().next() {
+        Some((copy, failure)) => {
+            let kind = failure.kind();
+            EngineError::from(Failure::with_source(
+                kind,
+                format!("no copy of `{}` can be used; copy `{copy}`", row.name),
+                failure,
+            ))
+        }
+        None => EngineError::new(FailureKind::Usage, format!("`{}` has no copies", row.name)),
+    };
+    error
+        .risking(&row.name, "rpo")
+        .risking(&row.name, "copies")
+        .next("repair the copy, or add --heal if it is lost for good, then run `lifeboat backup` again")
+}

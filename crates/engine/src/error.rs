@@ -1,0 +1,58 @@
+//! What went wrong, which promise is now at risk, and what to do next.
+
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::ids::StoreName;
+use serde::Serialize;
+
+/// A promise that a failure puts at risk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AtRisk {
+    /// The store.
+    pub store: StoreName,
+    /// `rpo`, `rto`, `copies`, `verify` and so on.
+    pub promise: String,
+}
+
+/// A request that could not be carried out.
+#[derive(Debug, thiserror::Error)]
+#[error("{failure}")]
+pub struct EngineError {
+    /// What failed.
+    pub failure: Failure,
+    /// What it puts at risk.
+    pub at_risk: Vec<AtRisk>,
+    /// The next command or step.
+    pub next: Option<String>,
+}
+
+impl EngineError {
+    /// A failure of which no promise depends.
+    pub fn new(kind: FailureKind, what: impl Into<String>) -> Self {
+        Failure::new(kind, what).into()
+    }
+
+    /// Names a promise at risk.
+    #[must_use]
+    pub fn risking(mut self, store: &StoreName, promise: &str) -> Self {
+        self.at_risk.push(AtRisk { store: store.clone(), promise: promise.to_owned() });
+        self
+    }
+
+    /// Says what to do next.
+    #[must_use]
+    pub fn next(mut self, step: impl Into<String>) -> Self {
+        self.next = Some(step.into());
+        self
+    }
+
+    /// What the caller can do about it.
+    pub fn kind(&self) -> FailureKind {
+        self.failure.kind()
+    }
+}
+
+impl From<Failure> for EngineError {
+    fn from(failure: Failure) -> Self {
+        Self { failure, at_risk: Vec::new(), next: None }
+    }
+}

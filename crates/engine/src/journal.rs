@@ -1,0 +1,127 @@
+//! Filing what happened: the evidence chain first, then the catalog that is made from it.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use lifeboat_base::crashsafe;
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::ids::StoreName;
+use lifeboat_base::secret::Secret;
+use lifeboat_base::time::Timestamp;
+use lifeboat_catalog::RunRow;
+use lifeboat_evidence::{BundleSummary, Chain, Filter, Head};
+use lifeboat_keys::SigningKey;
+use serde_json::Value;
+
+use crate::context::Engine;
+use crate::error::EngineError;
+
+const KEY_FILE: &str = "evidence.key";
+const KEY_HEADER: &str = "lifeboat-signing-1:";
+const MAX_KEY_BYTES: u64 = 256;
+
+/// A filed record: proofs that rest on it carry its moment, so that a rebuild finds the same ones.
+pub(crate) struct Filed {
+    pub(crate) seq: u64,
+    pub(crate) at: Timestamp,
+}
+
+/// What is filed about one run on one store.
+pub(crate) struct Entry<'a> {
+    pub(crate) kind: &'static str,
+    pub(crate) store: &'a StoreName,
+    pub(crate) ok: bool,
+    pub(crate) body: Value,
+}
+
+impl Engine {
+    /// The key that signs this installation's evidence; made with the first record.
+    fn signer(&self) -> Result<SigningKey, EngineError> {
+        let path = self.state.join(KEY_FILE);
+        let fail = |error| Failure::io("failed to read the evidence signing key", error);
+        match fs::File::open(&path) {
+            Ok(file) => {
+                let mut text = String::new();
+                file.take(MAX_KEY_BYTES).read_to_string(&mut text).map_err(fail)?;
+                let text = Secret::new(text);
+                let seed = text.expose().trim_end().strip_prefix(KEY_HEADER).and_then(parse_seed);
+                let seed = seed.ok_or_else(|| {
+                    Failure::new(FailureKind::Damaged, format!("{} is not a signing key", path.display()))
+                })?;
+                Ok(SigningKey::from_seed(seed))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                if self.evidence_dir().join("public.key").exists() {
+                    return Err(EngineError::new(
+                        FailureKind::Refused,
+                        format!("the evidence chain exists but its signing key {} is gone", path.display()),
+                    )
+                    .next("restore the key file, or move the evidence folder aside to begin a new chain"));
+                }
+                let key = SigningKey::generate(self.env.entropy.as_ref());
+                let text = Secret::new(format!("{KEY_HEADER}{}\n", hex::encode(key.seed().expose())));
+                crashsafe::create_dir_all(&self.state)
+                    .and_then(|()| crashsafe::write_new(&path, text.expose().as_bytes()))
+                    .map_err(|error| Failure::io("failed to write the evidence signing key", error))?;
+                Ok(key)
+            }
+            Err(error) => Err(fail(error).into()),
+        }
+    }
+
+    /// Files a record; it is durable when this returns. The catalog follows: if that fails, a rebuild finds the record.
+    pub(crate) fn file(&self, entry: Entry<'_>) -> Result<Filed, EngineError> {
+        let Entry { kind, store, ok, mut body } = entry;
+        if let Value::Object(fields) = &mut body {
+            fields.insert("ok".to_owned(), Value::Bool(ok));
+        }
+        let at = self.env.clock.now();
+        let signer = self.signer()?;
+        let chain = Chain::open(&self.evidence_dir()).map_err(evidence)?;
+        let record = chain.append(&signer, at, kind, store.as_str(), body.clone()).map_err(evidence)?;
+        let run = RunRow { evidence: record.seq, kind: kind.to_owned(), store: store.clone(), at, ok, body };
+        self.catalog()?.put_run(&run).map_err(Failure::from)?;
+        Ok(Filed { seq: record.seq, at })
+    }
+
+    /// The head of the chain, written into manifests so that a shortened chain is noticed.
+    pub(crate) fn evidence_head(&self) -> Result<Option<Head>, EngineError> {
+        if !self.evidence_dir().exists() {
+            return Ok(None);
+        }
+        Ok(Chain::open(&self.evidence_dir()).map_err(evidence)?.head().map_err(evidence)?)
+    }
+
+    /// Writes a bundle an outsider can verify offline.
+    pub fn export_evidence(&self, out: &Path) -> Result<BundleSummary, EngineError> {
+        let filter = Filter::default();
+        lifeboat_evidence::export(&self.evidence_dir(), out, &self.signer()?, self.env.clock.now(), &filter)
+            .map_err(|error| evidence(error).into())
+    }
+
+    /// The furthest head that a sealed recovery point names: the chain must still reach it.
+    pub fn evidence_anchor(&self) -> Result<Option<Head>, EngineError> {
+        let mut anchor: Option<Head> = None;
+        for store in self.policy.stores.keys() {
+            for point in self.catalog()?.points(store).map_err(Failure::from)? {
+                let Some(head) = point.manifest.evidence_head else { continue };
+                if anchor.is_none_or(|known| known.seq < head.seq) {
+                    anchor = Some(Head { seq: head.seq, digest: head.digest, at: point.manifest.ended });
+                }
+            }
+        }
+        Ok(anchor)
+    }
+}
+
+pub(crate) fn evidence(error: lifeboat_evidence::EvidenceError) -> Failure {
+    let kind = error.kind();
+    Failure::with_source(kind, "failed to use the evidence chain", error)
+}
+
+fn parse_seed(text: &str) -> Option<Secret<[u8; 32]>> {
+    let mut seed = [0u8; 32];
+    hex::decode_to_slice(text, &mut seed).ok()?;
+    Some(Secret::new(seed))
+}

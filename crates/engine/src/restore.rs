@@ -1,0 +1,397 @@
+//! Restore: pick the point, stage it beside the target, prove it, publish it in one step.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use lifeboat_base::crashsafe;
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::ids::{CopyName, PointId, RunId, StoreName};
+use lifeboat_base::lease::Lease;
+use lifeboat_base::monitor::Finding;
+use lifeboat_base::time::Timestamp;
+use lifeboat_catalog::PointRow;
+use lifeboat_policy::Store;
+use lifeboat_stores::{Adapter, CheckState};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::backup::{Collector, worst};
+use crate::context::Engine;
+use crate::copies::VaultSet;
+use crate::error::EngineError;
+use crate::journal::Entry;
+use crate::when;
+
+/// Staging folders and their leases start with this, followed by a run id.
+const STAGING_PREFIX: &str = ".lifeboat-tmp-restore-";
+const LOCK_SUFFIX: &str = ".lock";
+
+/// What to restore and where.
+#[derive(Clone, Debug)]
+pub struct RestoreOptions {
+    /// The store.
+    pub store: StoreName,
+    /// A folder that does not exist or is empty.
+    pub target: PathBuf,
+    /// A moment or a recovery point id; nothing means the newest.
+    pub at: Option<String>,
+    /// Only from this copy.
+    pub copy: Option<CopyName>,
+    /// Publish without running the store's checks on what was restored.
+    pub skip_checks: bool,
+}
+
+/// What a restore did.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestoreOutcome {
+    /// `lifeboat.restore/v1`.
+    pub schema: &'static str,
+    /// The store.
+    pub store: StoreName,
+    /// The point restored.
+    pub point: PointId,
+    /// The moment it shows.
+    pub moment: Timestamp,
+    /// The moment asked for, resolved.
+    pub asked: Option<Timestamp>,
+    /// The copy it came from.
+    pub copy: CopyName,
+    /// The folder that holds it now.
+    pub target: PathBuf,
+    /// What a user opens.
+    pub artefact: PathBuf,
+    /// Files written.
+    pub files: u64,
+    /// Bytes of content written.
+    pub bytes: u64,
+    /// How long it took, checks included.
+    pub seconds: f64,
+    /// Checks passed; nothing if they were skipped.
+    pub checks: Option<usize>,
+    /// What went wrong on the way, such as a damaged copy that was passed over.
+    pub findings: Vec<Finding>,
+    /// The record in the evidence chain.
+    pub evidence: Option<u64>,
+}
+
+impl RestoreOutcome {
+    /// The restore itself succeeded; damage met on the way leaves findings, not failure.
+    pub fn worst(&self) -> Option<FailureKind> {
+        worst(self.findings.iter()).map(|_kind| FailureKind::Findings)
+    }
+}
+
+/// The point chosen for a moment.
+pub(crate) struct Chosen {
+    pub(crate) row: PointRow,
+    pub(crate) asked: Option<Timestamp>,
+}
+
+/// A staging folder beside the target, swept by the next restore if its process dies.
+struct Staging {
+    dir: PathBuf,
+    lock: PathBuf,
+    _lease: Lease,
+}
+
+impl Staging {
+    fn beside(target: &Path, run: &RunId) -> Result<Self, Failure> {
+        let parent = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let fail =
+            |error| Failure::io(format!("failed to make a staging folder in {}", parent.display()), error);
+        crashsafe::create_dir_all(&parent).map_err(fail)?;
+        sweep(&parent).map_err(fail)?;
+        let dir = parent.join(format!("{STAGING_PREFIX}{run}"));
+        let lock = parent.join(format!("{STAGING_PREFIX}{run}{LOCK_SUFFIX}"));
+        let lease = Lease::try_acquire(&lock, "restore").map_err(fail)?.map_err(|held| {
+            Failure::new(FailureKind::Refused, format!("the staging folder is in use: {}", held.0))
+        })?;
+        crashsafe::create_dir_all(&dir).map_err(fail)?;
+        Ok(Self { dir, lock, _lease: lease })
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // After a publish the folder is gone already; after a failure nothing half-restored may stay.
+        drop(crashsafe::remove_tree(&self.dir));
+        drop(fs::remove_file(&self.lock));
+    }
+}
+
+/// Removes what restores that no longer run left in `parent`.
+fn sweep(parent: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(parent)? {
+        let name = entry?.file_name();
+        let Some(id) = name.to_str().and_then(|name| name.strip_prefix(STAGING_PREFIX)) else { continue };
+        let id = id.strip_suffix(LOCK_SUFFIX).unwrap_or(id);
+        if RunId::new(id).is_err() {
+            continue;
+        }
+        let lock = parent.join(format!("{STAGING_PREFIX}{id}{LOCK_SUFFIX}"));
+        if let Ok(_lease) = Lease::try_acquire(&lock, "sweep")? {
+            crashsafe::remove_tree(&parent.join(format!("{STAGING_PREFIX}{id}")))?;
+            match fs::remove_file(&lock) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// Restores a store into `target`, which appears whole or not at all. Tries the copies in the order of the row
+    /// and passes over one that turns out to be damaged, unless a copy was named.
+    pub fn restore(&self, options: &RestoreOptions) -> Result<RestoreOutcome, EngineError> {
+        let row = self.store(&options.store)?;
+        check_target(&options.target)?;
+        let adapter = self.adapter(row)?;
+        let set = self.open_vaults(row)?;
+        let mut findings = set.findings();
+        findings.extend(self.reconcile(row, &set)?);
+        let chosen = self.choose(row, options.at.as_deref(), options.copy.as_ref())?;
+        let start = self.env.clock.monotonic();
+        let run = RunId::generate(self.env.clock.now(), self.env.entropy.as_ref());
+        let mut last: Option<Failure> = None;
+        for copy in candidates(row, &chosen.row, options.copy.as_ref()) {
+            let Some(entry) = set.get(copy) else { continue };
+            match self.restore_from(entry, adapter.as_ref(), &chosen, &run, options) {
+                Ok(mut outcome) => {
+                    outcome.seconds = self.env.clock.monotonic().saturating_sub(start).as_secs_f64();
+                    outcome.findings.splice(0..0, findings);
+                    return Ok(self.file_restore(row, run, outcome));
+                }
+                Err(failure) if failure.kind() == FailureKind::Damaged => {
+                    findings.push(
+                        Finding::new(
+                            "copy-damaged",
+                            copy.as_str(),
+                            format!("copy `{copy}`: {}", failure.chain()),
+                        )
+                        .with_kind(FailureKind::Damaged),
+                    );
+                    last = Some(failure);
+                }
+                Err(failure) => return Err(EngineError::from(failure).risking(&row.name, "rto")),
+            }
+        }
+        let id = &chosen.row.manifest.id;
+        let error = match last.or_else(|| unusable(&set, options.copy.as_ref())) {
+            Some(failure) => Failure::with_source(
+                failure.kind(),
+                format!("failed to restore {id}: nothing was published"),
+                failure,
+            ),
+            None => Failure::new(FailureKind::Unreachable, format!("no copy that holds {id} is there")),
+        };
+        Err(EngineError::from(error)
+            .risking(&row.name, "rto")
+            .risking(&row.name, "copies")
+            .next(format!("lifeboat points {} shows which recovery points are sound", row.name)))
+    }
+
+    /// The newest point whose moment is not after the one asked for.
+    pub(crate) fn choose(
+        &self,
+        row: &Store,
+        at: Option<&str>,
+        copy: Option<&CopyName>,
+    ) -> Result<Chosen, EngineError> {
+        let points = self.catalog()?.points(&row.name).map_err(Failure::from)?;
+        if let Some(copy) = copy
+            && !row.copies.value.contains(copy)
+        {
+            return Err(EngineError::new(FailureKind::Usage, format!("`{}` has no copy `{copy}`", row.name)));
+        }
+        let show = format!("lifeboat points {}", row.name);
+        if points.is_empty() {
+            return Err(EngineError::new(
+                FailureKind::Refused,
+                format!("`{}` has no recovery point", row.name),
+            )
+            .risking(&row.name, "rpo")
+            .next(format!("lifeboat backup {}", row.name)));
+        }
+        if let Some(text) = at
+            && let Some(index) = points.iter().position(|point| point.manifest.id.as_str() == text)
+        {
+            let row = points.into_iter().nth(index);
+            return row
+                .map(|row| Chosen { row, asked: None })
+                .ok_or_else(|| EngineError::new(FailureKind::Internal, "the point chosen is gone"));
+        }
+        if let Some(text) = at.filter(|text| text.starts_with("pt-")) {
+            return Err(EngineError::new(
+                FailureKind::Refused,
+                format!("`{}` has no point {text}", row.name),
+            )
+            .next(show));
+        }
+        let asked =
+            at.map(|text| when::parse(text, self.env.clock.now(), &self.policy.timezone)).transpose()?;
+        let first = points.first().map(|point| point.manifest.facts.consistency.moment);
+        let fits =
+            |point: &PointRow| asked.is_none_or(|asked| point.manifest.facts.consistency.moment <= asked);
+        let mut fitting: Vec<PointRow> = points.into_iter().filter(fits).collect();
+        // A moment asked for is answered by its own point or fails; "the newest" means the newest that can be used.
+        if asked.is_none()
+            && let Some(index) = fitting.iter().rposition(PointRow::usable)
+        {
+            fitting.truncate(index + 1);
+        }
+        match (fitting.pop(), asked, first) {
+            (Some(row), asked, _) => Ok(Chosen { row, asked }),
+            (None, Some(asked), Some(first)) => Err(EngineError::new(
+                FailureKind::Refused,
+                format!(
+                    "`{}` cannot be restored to {asked}: its first recovery point shows {first}",
+                    row.name
+                ),
+            )
+            .next(format!("add --at {first}, or run `{show}`"))),
+            (None, ..) => Err(EngineError::new(FailureKind::Refused, "no recovery point fits").next(show)),
+        }
+    }
+
+    fn restore_from(
+        &self,
+        entry: &crate::copies::CopyVault,
+        adapter: &dyn Adapter,
+        chosen: &Chosen,
+        run: &RunId,
+        options: &RestoreOptions,
+    ) -> Result<RestoreOutcome, Failure> {
+        let manifest = &chosen.row.manifest;
+        let reader = entry.vault.open_point(manifest)?;
+        let staging = Staging::beside(&options.target, run)?;
+        let content = staging.dir.join("content");
+        crashsafe::create_dir_all(&content)
+            .map_err(|error| Failure::io("failed to fill the staging folder", error))?;
+        let name = format!("restore {} from {}", options.store, entry.copy);
+        let monitor = Collector::new(self.observer.job(&name));
+        let facts = &manifest.facts;
+        let restored = adapter.restore(&reader, facts, &content, &monitor)?;
+        let checks = if options.skip_checks {
+            None
+        } else {
+            Some(checked(adapter.checks(&reader, facts, &content, &monitor)?)?)
+        };
+        publish(&content, &options.target)?;
+        let artefact = restored.artefact.strip_prefix(&content).map_or_else(
+            |_error| options.target.clone(),
+            |below| {
+                if below.as_os_str().is_empty() { options.target.clone() } else { options.target.join(below) }
+            },
+        );
+        let mut findings = monitor.take();
+        if !facts.unreadable.is_empty() {
+            let message = format!(
+                "{} items could not be read when {} was captured",
+                facts.unreadable.len(),
+                manifest.id
+            );
+            findings.push(Finding::new("point-incomplete", manifest.id.as_str(), message));
+        }
+        Ok(RestoreOutcome {
+            schema: "lifeboat.restore/v1",
+            store: options.store.clone(),
+            point: manifest.id.clone(),
+            moment: facts.consistency.moment,
+            asked: chosen.asked,
+            copy: entry.copy.clone(),
+            target: options.target.clone(),
+            artefact,
+            files: restored.stats.files,
+            bytes: restored.stats.bytes,
+            seconds: 0.0,
+            checks,
+            findings,
+            evidence: None,
+        })
+    }
+
+    fn file_restore(&self, row: &Store, run: RunId, mut outcome: RestoreOutcome) -> RestoreOutcome {
+        let body = json!({
+            "run": run, "point": outcome.point, "copy": outcome.copy, "moment": outcome.moment,
+            "asked": outcome.asked, "files": outcome.files, "bytes": outcome.bytes, "seconds": outcome.seconds,
+            "checks": outcome.checks,
+        });
+        // The data is there: a failure to file it is a finding, not a failed restore.
+        match self.file(Entry { kind: "restore", store: &row.name, ok: true, body }) {
+            Ok(record) => outcome.evidence = Some(record.seq),
+            Err(error) => outcome.findings.push(
+                Finding::new("evidence-failed", row.name.as_str(), error.failure.chain())
+                    .with_kind(error.kind()),
+            ),
+        }
+        outcome
+    }
+}
+
+/// Copies that hold the point: sound ones first, each group in the order of the row.
+pub(crate) fn candidates<'a>(row: &'a Store, point: &PointRow, only: Option<&CopyName>) -> Vec<&'a CopyName> {
+    let damaged =
+        |copy: &CopyName| point.holdings.iter().any(|held| held.copy == *copy && held.damaged.is_some());
+    let held = |copy: &&CopyName| point.holdings.iter().any(|held| held.copy == **copy);
+    let mut copies: Vec<&CopyName> =
+        row.copies.value.iter().filter(held).filter(|copy| only.is_none_or(|only| only == *copy)).collect();
+    copies.sort_by_key(|copy| damaged(copy));
+    copies
+}
+
+fn unusable(set: &VaultSet, only: Option<&CopyName>) -> Option<Failure> {
+    set.failed
+        .iter()
+        .find(|(copy, _failure)| only.is_none_or(|only| only == copy))
+        .map(|(copy, failure)| Failure::new(failure.kind(), format!("copy `{copy}`: {}", failure.chain())))
+}
+
+fn check_target(target: &Path) -> Result<(), EngineError> {
+    let refuse = |why: &str| {
+        EngineError::new(FailureKind::Refused, format!("{} {why}: nothing was changed", target.display()))
+            .next("name a folder that does not exist yet")
+    };
+    match fs::symlink_metadata(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Failure::io(format!("failed to look at {}", target.display()), error).into()),
+        Ok(meta) if !meta.is_dir() => Err(refuse("is not a folder")),
+        Ok(_meta) => {
+            let mut entries = fs::read_dir(target)
+                .map_err(|error| Failure::io(format!("failed to look into {}", target.display()), error))?;
+            if entries.next().is_some() { Err(refuse("is not empty")) } else { Ok(()) }
+        }
+    }
+}
+
+/// Every check must pass before anything is published.
+fn checked(results: Vec<lifeboat_stores::CheckResult>) -> Result<usize, Failure> {
+    match results.iter().find(|result| result.state == CheckState::Failed) {
+        None => Ok(results.iter().filter(|result| result.state == CheckState::Passed).count()),
+        Some(failed) => {
+            let first = failed.detail.first().map(|line| format!(" ({line})")).unwrap_or_default();
+            Err(Failure::new(
+                FailureKind::Damaged,
+                format!(
+                    "check {} failed on the restored content: measured {}, expected {}{first}",
+                    failed.id, failed.measured, failed.expected
+                ),
+            ))
+        }
+    }
+}
+
+/// Moves the content to its name; an empty target folder gives way first.
+fn publish(content: &Path, target: &Path) -> Result<(), Failure> {
+    let fail =
+        |error| Failure::io(format!("failed to publish the restored content as {}", target.display()), error);
+    match fs::remove_dir(target) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+        _ => {}
+    }
+    crashsafe::publish(content, target).map_err(fail)
+}

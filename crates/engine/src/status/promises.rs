@@ -1,0 +1,368 @@
+//! The rules that turn facts into the cells of a row.
+
+use std::time::Duration;
+
+use lifeboat_base::human;
+use lifeboat_base::ids::CopyName;
+use lifeboat_base::time::Timestamp;
+use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
+use lifeboat_policy::{Retention, Span};
+use serde_json::Value;
+
+use super::{Facts, PromiseKind, PromiseState, PromiseView, age};
+
+/// Every cell of the row, in the order of the matrix.
+pub(super) fn judge(facts: &Facts<'_>) -> Vec<PromiseView> {
+    let none = matches!(facts.row.retention.value, Retention::None);
+    PromiseKind::ALL
+        .into_iter()
+        .map(|promise| match promise {
+            PromiseKind::Retention if none => not_kept(facts),
+            _ if none => Cell::new(promise).not_applicable("not retained by policy"),
+            PromiseKind::Rpo => rpo(facts),
+            PromiseKind::Rto => rto(facts),
+            PromiseKind::Retention => retention(facts),
+            PromiseKind::Encryption => encryption(facts),
+            PromiseKind::Immutability => immutability(facts),
+            PromiseKind::Copies => copies(facts),
+            PromiseKind::Verify => verify(facts),
+            PromiseKind::Drill => drill(facts),
+        })
+        .collect()
+}
+
+/// A cell being judged.
+struct Cell {
+    promise: PromiseKind,
+    target: Option<String>,
+    observed: Option<String>,
+    age: Option<Duration>,
+    evidence: Option<u64>,
+}
+
+impl Cell {
+    fn new(promise: PromiseKind) -> Self {
+        Self { promise, target: None, observed: None, age: None, evidence: None }
+    }
+
+    fn target(mut self, target: impl ToString) -> Self {
+        self.target = Some(target.to_string());
+        self
+    }
+
+    fn observed(mut self, observed: impl ToString) -> Self {
+        self.observed = Some(observed.to_string());
+        self
+    }
+
+    fn measured(mut self, now: Timestamp, at: Timestamp, evidence: u64) -> Self {
+        self.age = Some(age(now, at));
+        self.evidence = Some(evidence);
+        self
+    }
+
+    fn rests_on(self, now: Timestamp, run: &RunRow) -> Self {
+        self.measured(now, run.at, run.evidence)
+    }
+
+    fn end(self, state: PromiseState, reason: impl Into<String>) -> PromiseView {
+        PromiseView {
+            promise: self.promise,
+            state,
+            target: self.target,
+            observed: self.observed,
+            age_s: self.age.map(|age| age.as_secs()),
+            reason: reason.into(),
+            evidence: self.evidence.map(|seq| format!("evidence:{seq}")),
+        }
+    }
+
+    fn kept(self, reason: impl Into<String>) -> PromiseView {
+        self.end(PromiseState::Kept, reason)
+    }
+
+    fn broken(self, reason: impl Into<String>) -> PromiseView {
+        self.end(PromiseState::Broken, reason)
+    }
+
+    fn unproven(self, reason: impl Into<String>) -> PromiseView {
+        self.end(PromiseState::Unproven, reason)
+    }
+
+    fn not_applicable(self, reason: impl Into<String>) -> PromiseView {
+        self.end(PromiseState::NotApplicable, reason)
+    }
+}
+
+fn why_no_point(facts: &Facts<'_>) -> String {
+    if !facts.supported {
+        return format!("this version cannot capture `{}`", facts.row.kind.word());
+    }
+    if !facts.points.is_empty() {
+        return "no recovery point can be restored: every copy of each is damaged".to_owned();
+    }
+    let error = facts.backup.as_ref().and_then(|run| run.body.get("error")).and_then(Value::as_str);
+    match error {
+        Some(error) => format!("never captured; the last backup failed: {error}"),
+        None => "never captured".to_owned(),
+    }
+}
+
+fn rpo(facts: &Facts<'_>) -> PromiseView {
+    let cell = Cell::new(PromiseKind::Rpo);
+    let Some(target) = facts.row.rpo.value else {
+        return cell.not_applicable("the row promises no RPO");
+    };
+    let cell = cell.target(target);
+    // A point with unreadable items does not hold everything that was written before its moment.
+    let Some(point) = facts.points.iter().rev().find(|point| point.usable() && point.complete()) else {
+        return match facts.newest() {
+            Some(point) => {
+                let lost = point.manifest.facts.unreadable.len();
+                cell.broken(format!("{} holds all but {lost} unreadable items", point.manifest.id))
+            }
+            None => cell.broken(why_no_point(facts)),
+        };
+    };
+    let lag = age(facts.now, point.manifest.facts.consistency.moment);
+    let captured = point.proven(ProofLevel::Captured).map_or(0, |proof| proof.evidence);
+    let cell = cell.observed(human::duration(lag)).measured(facts.now, point.manifest.ended, captured);
+    if point.manifest.facts.consistency.moment > facts.now {
+        return cell.unproven("the newest point lies in the future: was the clock set back?");
+    }
+    if lag > target.approx() {
+        return cell
+            .broken(format!("the newest complete point shows the store {} ago", human::duration(lag)));
+    }
+    cell.kept(format!("{} shows the store {} ago", point.manifest.id, human::duration(lag)))
+}
+
+fn seconds(body: &Value, field: &str) -> Option<Duration> {
+    let seconds = body.get("store").and_then(|store| store.get(field)).and_then(Value::as_f64)?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+fn rto(facts: &Facts<'_>) -> PromiseView {
+    let cell = Cell::new(PromiseKind::Rto);
+    let Some(target) = facts.row.rto.value else {
+        return cell.not_applicable("the row promises no RTO");
+    };
+    let cell = cell.target(target);
+    let Some(drill) = &facts.drill else {
+        return cell.unproven("never drilled: how long a restore takes is not known");
+    };
+    let cell = cell.rests_on(facts.now, drill);
+    let Some(took) = seconds(&drill.body, "rto_s") else {
+        return cell.broken("the last drill did not end in a store that passes its checks");
+    };
+    let cell = cell.observed(human::duration(took));
+    if took > target.approx() {
+        return cell.broken(format!("the last drill took {}", human::duration(took)));
+    }
+    cell.kept(format!("the last drill restored and checked it in {}", human::duration(took)))
+}
+
+/// The row of a store that must leave nothing behind.
+fn not_kept(facts: &Facts<'_>) -> PromiseView {
+    let cell = Cell::new(PromiseKind::Retention).target("none");
+    if facts.stray.is_empty() {
+        return cell.observed("nothing").kept("nothing of it lies in any copy");
+    }
+    cell.observed(facts.stray.join(", ")).broken(format!("something is stored in {}", facts.stray.join(", ")))
+}
+
+fn retention(facts: &Facts<'_>) -> PromiseView {
+    let cell = Cell::new(PromiseKind::Retention).target(facts.row.retention.value);
+    if facts.points.is_empty() {
+        return cell.unproven(why_no_point(facts));
+    }
+    let held = facts.points.iter().filter(|point| point.usable()).count();
+    let cell = cell.observed(format!("{held} points"));
+    if held < facts.points.len() {
+        let lost = facts.points.len() - held;
+        return cell
+            .broken(format!("{lost} of {} points cannot be restored from any copy", facts.points.len()));
+    }
+    let oldest = facts.points.first().map(|point| age(facts.now, point.manifest.facts.consistency.moment));
+    match (oldest, longest(&facts.row.retention.value)) {
+        (Some(oldest), Some(window)) if oldest > window => cell.broken(format!(
+            "a point of {} ago is still held: this version does not delete what has outlived its retention",
+            human::duration(oldest)
+        )),
+        _ => cell.kept("every point captured so far is held, and none has outlived its retention"),
+    }
+}
+
+/// The longest time any point may be held; slots are counted generously, so that a cell is not called broken early.
+fn longest(retention: &Retention) -> Option<Duration> {
+    const DAY: u64 = 86_400;
+    let Retention::Keep(gfs) = retention else { return None };
+    let slots = [
+        (gfs.hourly, 3_600),
+        (gfs.daily, DAY),
+        (gfs.weekly, 7 * DAY),
+        (gfs.monthly, 31 * DAY),
+        (gfs.yearly, 366 * DAY),
+    ];
+    slots
+        .into_iter()
+        .filter(|(count, _seconds)| *count > 0)
+        .map(|(count, seconds)| Duration::from_secs((u64::from(count) + 1) * seconds))
+        .max()
+}
+
+fn encryption(facts: &Facts<'_>) -> PromiseView {
+    let cell = Cell::new(PromiseKind::Encryption).target(facts.row.encryption.value.word());
+    let Some(point) = facts.newest() else {
+        return cell.unproven(why_no_point(facts));
+    };
+    let cell = cell.observed("AES-256, authenticated");
+    // Only a verification has authenticated what is stored; a capture has only written it.
+    let level = [ProofLevel::Readable, ProofLevel::Checksummed];
+    match level.into_iter().find_map(|level| facts.proven(level)) {
+        Some((_point, at, evidence)) => {
+            cell.measured(facts.now, at, evidence).kept("every object was authenticated with the vault's key")
+        }
+        None => cell.unproven(format!("{} was sealed but not verified yet", point.manifest.id)),
+    }
+}
+
+fn immutability(facts: &Facts<'_>) -> PromiseView {
+    let cell = Cell::new(PromiseKind::Immutability);
+    match (facts.row.immutability.value, facts.locks.as_slice()) {
+        (None, []) => cell.not_applicable("the row promises none"),
+        (Some(span), _) => cell.target(span).broken("directory copies cannot refuse a deletion"),
+        (None, locks) => cell
+            .target(locks.join(", "))
+            .broken("the policy locks these copies; directory copies cannot refuse a deletion"),
+    }
+}
+
+fn copies(facts: &Facts<'_>) -> PromiseView {
+    let wanted = &facts.row.copies.value;
+    let cell = Cell::new(PromiseKind::Copies).target(wanted.len());
+    let Some(point) = facts.points.last() else {
+        return cell.observed(0).broken(why_no_point(facts));
+    };
+    let sound =
+        |copy: &CopyName| point.holdings.iter().any(|held| held.copy == *copy && held.damaged.is_none());
+    let missing: Vec<&str> = wanted.iter().filter(|copy| !sound(copy)).map(CopyName::as_str).collect();
+    let seen = point.holdings.iter().map(|held| held.seen).min().unwrap_or(facts.now);
+    let evidence = point.proven(ProofLevel::Captured).map_or(0, |proof| proof.evidence);
+    let cell = cell.observed(wanted.len() - missing.len()).measured(facts.now, seen, evidence);
+    if !missing.is_empty() {
+        return cell.broken(format!("{} is not whole in {}", point.manifest.id, missing.join(", ")));
+    }
+    let damaged = facts.points.iter().filter(|point| hurt(point)).count();
+    if damaged > 0 {
+        return cell.broken(format!("{damaged} older points are damaged or missing in a copy"));
+    }
+    cell.kept(format!(
+        "every point is held in {}",
+        wanted.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    ))
+}
+
+fn hurt(point: &PointRow) -> bool {
+    point.holdings.iter().any(|held| held.damaged.is_some())
+}
+
+fn verify(facts: &Facts<'_>) -> PromiseView {
+    let wanted = facts.row.verify.value;
+    let cell = Cell::new(PromiseKind::Verify);
+    let asked: Vec<(&str, Span)> =
+        wanted.levels().into_iter().filter_map(|(word, span)| span.map(|span| (word, span))).collect();
+    let cell = if asked.is_empty() {
+        cell
+    } else {
+        cell.target(
+            asked.iter().map(|(word, span)| format!("{word} every {span}")).collect::<Vec<_>>().join(", "),
+        )
+    };
+    if facts.points.is_empty() {
+        return cell.unproven(why_no_point(facts));
+    }
+    if let Some(run) = facts.verify.as_ref().filter(|run| !run.ok) {
+        return cell.rests_on(facts.now, run).broken("the last verification found damage");
+    }
+    let best = [ProofLevel::Restored, ProofLevel::Readable, ProofLevel::Checksummed]
+        .into_iter()
+        .find_map(|level| facts.proven(level).map(|proof| (level, proof)));
+    let cell = match &best {
+        Some((level, (_point, at, evidence))) => cell.observed(level).measured(facts.now, *at, *evidence),
+        None => cell.observed(ProofLevel::Captured),
+    };
+    for (word, span) in asked {
+        if let Some(reason) = overdue(facts, word, span) {
+            return match reason {
+                Overdue::Late(reason) => cell.broken(reason),
+                Overdue::Never(reason) => cell.unproven(reason),
+            };
+        }
+    }
+    match best {
+        Some((level, (point, ..))) => cell.kept(format!("{} is proven as {level}", point.manifest.id)),
+        None => cell.unproven("captured, and never read again"),
+    }
+}
+
+enum Overdue {
+    /// It was due and did not come.
+    Late(String),
+    /// It has not been due yet.
+    Never(String),
+}
+
+/// Why a proof the row asks for is not there; nothing if it is recent enough.
+fn overdue(facts: &Facts<'_>, word: &str, span: Span) -> Option<Overdue> {
+    let level = match word {
+        "checksum" => ProofLevel::Checksummed,
+        "readable" => ProofLevel::Readable,
+        "restore" | "drill" => ProofLevel::Restored,
+        _ => {
+            return Some(Overdue::Never(format!(
+                "`{word}` cannot be proven for `{}`",
+                facts.row.kind.word()
+            )));
+        }
+    };
+    match facts.proven(level) {
+        Some((_point, at, _evidence)) if age(facts.now, at) <= span.approx() => None,
+        Some((_point, at, _evidence)) => Some(Overdue::Late(format!(
+            "`{word}` was last proven {} ago, promised every {span}",
+            human::duration(age(facts.now, at))
+        ))),
+        None => {
+            let first =
+                facts.points.first().map(|point| age(facts.now, point.manifest.ended)).unwrap_or_default();
+            let reason = format!("`{word}` was never proven");
+            Some(if first > span.approx() { Overdue::Late(reason) } else { Overdue::Never(reason) })
+        }
+    }
+}
+
+fn drill(facts: &Facts<'_>) -> PromiseView {
+    let cell = Cell::new(PromiseKind::Drill);
+    let Some(last) = &facts.drill else {
+        return cell.unproven("never drilled");
+    };
+    let cell = cell.rests_on(facts.now, last);
+    if last.ok {
+        let took = seconds(&last.body, "rto_s").map(human::duration).unwrap_or_default();
+        return cell.observed("passed").kept(format!("passed in {took}"));
+    }
+    let first = last
+        .body
+        .get("findings")
+        .and_then(Value::as_array)
+        .and_then(|findings| findings.first())
+        .and_then(|finding| finding.get("message"))
+        .and_then(Value::as_str)
+        .unwrap_or("see its evidence");
+    let before = facts
+        .drill_ok
+        .as_ref()
+        .map(|run| format!("; the last one that passed was {} ago", human::duration(age(facts.now, run.at))))
+        .unwrap_or_default();
+    cell.observed("failed").broken(format!("the last drill failed: {first}{before}"))
+}

@@ -1,0 +1,264 @@
+//! Verify: read what is stored and say, for every point in every copy, how far it is proven.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::ids::{CopyName, PointId, StoreName};
+use lifeboat_base::monitor::Finding;
+use lifeboat_catalog::{Proof, ProofLevel};
+use lifeboat_policy::{Retention, Store};
+use lifeboat_vault::{CheckLevel, CheckReport};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::backup::{Collector, worst};
+use crate::context::Engine;
+use crate::copies::{CopyVault, VaultSet};
+use crate::error::EngineError;
+use crate::journal::{Entry, Filed};
+
+/// How to verify.
+#[derive(Clone, Debug)]
+pub struct VerifyOptions {
+    /// `Checksummed` or `Readable`; a restore is proved by a drill.
+    pub level: ProofLevel,
+    /// Only this copy.
+    pub copy: Option<CopyName>,
+}
+
+/// A damaged object and the points it takes with it.
+#[derive(Clone, Debug, Serialize)]
+pub struct DamageView {
+    /// The object, relative to the vault.
+    pub object: String,
+    /// What is wrong with it.
+    pub why: String,
+    /// The recovery points that cannot be restored from this copy.
+    pub points: Vec<PointId>,
+}
+
+/// What verifying one store in one copy found.
+#[derive(Clone, Debug, Serialize)]
+pub struct CopyVerification {
+    /// The store.
+    pub store: StoreName,
+    /// The copy.
+    pub copy: CopyName,
+    /// The level asked for.
+    pub level: ProofLevel,
+    /// Files read.
+    pub files: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Points proven at this level.
+    pub proven: Vec<PointId>,
+    /// Points that are not.
+    pub broken: Vec<PointId>,
+    /// Damaged objects.
+    pub damaged: Vec<DamageView>,
+    /// The record in the evidence chain.
+    pub evidence: Option<u64>,
+}
+
+/// The outcome of a verification.
+#[derive(Clone, Debug, Serialize)]
+pub struct VerifyReport {
+    /// `lifeboat.verify/v1`.
+    pub schema: &'static str,
+    /// Each store in each copy.
+    pub copies: Vec<CopyVerification>,
+    /// Everything that is wrong.
+    pub findings: Vec<Finding>,
+}
+
+impl VerifyReport {
+    /// The worst thing found.
+    pub fn worst(&self) -> Option<FailureKind> {
+        worst(self.findings.iter())
+    }
+}
+
+impl Engine {
+    /// Verifies the stores named, or all that are retained, in every copy. Goes on after damage.
+    pub fn verify(&self, names: &[StoreName], options: &VerifyOptions) -> Result<VerifyReport, EngineError> {
+        let level = match options.level {
+            ProofLevel::Checksummed => CheckLevel::Checksummed,
+            ProofLevel::Readable => CheckLevel::Readable,
+            other => {
+                return Err(EngineError::new(
+                    FailureKind::Usage,
+                    format!("a verification cannot prove `{other}`"),
+                )
+                .next("use --level checksummed or readable; `lifeboat drill` proves `restored`"));
+            }
+        };
+        let mut report =
+            VerifyReport { schema: "lifeboat.verify/v1", copies: Vec::new(), findings: Vec::new() };
+        let mut asked = 0usize;
+        for row in self.select(names)? {
+            if matches!(row.retention.value, Retention::None) {
+                continue;
+            }
+            asked += 1;
+            self.verify_store(row, level, options, &mut report)?;
+        }
+        if asked > 0 && report.copies.is_empty() && report.findings.is_empty() {
+            report.findings.push(Finding::new("nothing-verified", "", "there is no vault to verify yet"));
+        }
+        Ok(report)
+    }
+
+    fn verify_store(
+        &self,
+        row: &Store,
+        level: CheckLevel,
+        options: &VerifyOptions,
+        report: &mut VerifyReport,
+    ) -> Result<(), EngineError> {
+        let set = self.open_vaults(row)?;
+        report.findings.extend(set.findings());
+        report.findings.extend(self.absent_findings(row, &set)?);
+        report.findings.extend(self.reconcile(row, &set)?);
+        for entry in &set.open {
+            if options.copy.as_ref().is_some_and(|only| *only != entry.copy) {
+                continue;
+            }
+            let name = format!("verify {} in {}", row.name, entry.copy);
+            let monitor = Collector::new(self.observer.job(&name));
+            let start = self.env.clock.monotonic();
+            let check = entry.vault.check(level, &monitor).map_err(Failure::from)?;
+            let seconds = self.env.clock.monotonic().saturating_sub(start).as_secs_f64();
+            report.findings.extend(monitor.take());
+            let view =
+                self.file_verification(row, entry, options.level, check, seconds, &mut report.findings)?;
+            report.copies.push(view);
+        }
+        Ok(())
+    }
+
+    /// A copy that should hold points and has no vault at all.
+    fn absent_findings(&self, row: &Store, set: &VaultSet) -> Result<Vec<Finding>, EngineError> {
+        let known = self.catalog()?.points(&row.name).map_err(Failure::from)?;
+        let held =
+            |copy: &CopyName| known.iter().any(|point| point.holdings.iter().any(|held| held.copy == *copy));
+        Ok(set
+            .absent
+            .iter()
+            .map(|copy| {
+                let (kind, what) = if held(copy) {
+                    (FailureKind::Damaged, "held recovery points and has no vault now")
+                } else {
+                    (FailureKind::Findings, "has no vault yet")
+                };
+                Finding::new("copy-absent", copy.as_str(), format!("copy `{copy}` of `{}` {what}", row.name))
+                    .with_kind(kind)
+            })
+            .collect())
+    }
+
+    fn file_verification(
+        &self,
+        row: &Store,
+        entry: &CopyVault,
+        level: ProofLevel,
+        check: CheckReport,
+        seconds: f64,
+        findings: &mut Vec<Finding>,
+    ) -> Result<CopyVerification, EngineError> {
+        let mut why: BTreeMap<PointId, String> = BTreeMap::new();
+        for object in &check.damaged {
+            for point in &object.points {
+                why.entry(point.clone()).or_insert_with(|| format!("{}: {}", object.object, object.why));
+            }
+            let hit = object.points.len();
+            let message = format!(
+                "copy `{}`: {} is damaged ({}); {hit} recovery point{} affected",
+                entry.copy,
+                object.object,
+                object.why,
+                if hit == 1 { "" } else { "s" }
+            );
+            findings.push(
+                Finding::new("object-damaged", object.object.to_string(), message)
+                    .with_kind(FailureKind::Damaged),
+            );
+        }
+        for stray in &check.extra {
+            let message = format!("copy `{}` holds {stray}, which no vault needs", entry.copy);
+            findings.push(Finding::new("object-unexpected", stray, message));
+        }
+        let broken: BTreeSet<PointId> =
+            check.points.iter().filter(|point| !point.ok).map(|point| point.id.clone()).collect();
+        let proven: Vec<PointId> =
+            check.points.iter().filter(|point| point.ok).map(|point| point.id.clone()).collect();
+        let damaged: Vec<DamageView> = check
+            .damaged
+            .into_iter()
+            .map(|object| DamageView {
+                object: object.object.to_string(),
+                why: object.why,
+                points: object.points,
+            })
+            .collect();
+        let body = json!({
+            "copy": entry.copy, "level": level, "vault": entry.vault.vault_id(), "files": check.files_checked,
+            "bytes": check.bytes, "seconds": seconds, "proven": proven, "broken": broken, "damaged": damaged,
+        });
+        let ok = broken.is_empty() && damaged.is_empty();
+        let record = self.file(Entry { kind: "verify", store: &row.name, ok, body })?;
+        let catalog = self.catalog()?;
+        for (point, ok) in proven.iter().map(|id| (id, true)).chain(broken.iter().map(|id| (id, false))) {
+            self.prove(row, point, &entry.copy, level, ok, &record)?;
+            let reason = why.get(point).map_or("it cannot be assembled from this copy", String::as_str);
+            // A weaker verification does not clear damage that only a stronger one can see.
+            if !ok || level == ProofLevel::Readable {
+                let damaged = (!ok).then_some(reason);
+                catalog
+                    .set_holding(&row.name, point, &entry.copy, record.at, damaged)
+                    .map_err(Failure::from)?;
+            }
+        }
+        Ok(CopyVerification {
+            store: row.name.clone(),
+            copy: entry.copy.clone(),
+            level,
+            files: check.files_checked,
+            bytes: check.bytes,
+            seconds,
+            proven,
+            broken: broken.into_iter().collect(),
+            damaged,
+            evidence: Some(record.seq),
+        })
+    }
+
+    /// Records an attempt at a level and at the weaker levels it includes.
+    pub(crate) fn prove(
+        &self,
+        row: &Store,
+        point: &PointId,
+        copy: &CopyName,
+        level: ProofLevel,
+        ok: bool,
+        record: &Filed,
+    ) -> Result<(), EngineError> {
+        let levels = ProofLevel::ALL.into_iter().filter(|lower| {
+            *lower == level || (ok && level == ProofLevel::Readable && *lower == ProofLevel::Checksummed)
+        });
+        for level in levels {
+            let proof = Proof {
+                store: row.name.clone(),
+                point: point.clone(),
+                copy: copy.clone(),
+                level,
+                at: record.at,
+                ok,
+                evidence: record.seq,
+            };
+            self.catalog()?.put_proof(&proof).map_err(Failure::from)?;
+        }
+        Ok(())
+    }
+}
