@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use lifeboat_base::capture::StoredKind;
 use lifeboat_base::digest::Digest;
 
 use crate::crypto::MasterKey;
 use crate::error::{StorageContext, VaultError};
 use crate::format::index::BlobKind;
-use crate::format::node::TreeCursor;
+use crate::format::node::{ReadNode, TreeCursor};
 use crate::format::pack;
 use crate::index::{Index, Location};
 use crate::layout;
@@ -63,6 +64,14 @@ impl BlobReader {
         pack::open_blob(&self.key, &location.blob, sealed).map_err(|why| {
             VaultError::damaged(&self.pack_name(location), format!("blob {}: {why}", location.blob.id))
         })
+    }
+
+    /// Whether the chunks of a file add up to its size; nothing if one of them is in no pack, which is found elsewhere.
+    pub(crate) fn adds_up(&self, node: &ReadNode) -> Option<bool> {
+        let StoredKind::File(size_bytes) = node.kind else { return Some(true) };
+        let sizes = node.content.iter().map(|id| self.index.find(BlobKind::Data, id));
+        let total: Option<u64> = sizes.map(|found| found.map(|location| location.blob.plain_bytes())).sum();
+        total.map(|total| total == size_bytes)
     }
 
     /// A tree, entry by entry.

@@ -63,15 +63,16 @@ impl MasterKey {
 
     /// Seals what follows the first [`NONCE_BYTES`] of `buffer`, which already hold a fresh nonce.
     #[expect(
-        clippy::panic,
+        clippy::expect_used,
         reason = "the cipher refuses only inputs above 2^36 bytes, more than memory holds; going on would store plaintext"
     )]
     pub(crate) fn seal_in_place(&self, buffer: &mut Vec<u8>) {
         let (nonce, plain) = buffer.split_at_mut(NONCE_BYTES);
-        match self.cipher().encrypt_in_place_detached(GenericArray::from_slice(nonce), &[], plain) {
-            Ok(tag) => buffer.extend_from_slice(&tag),
-            Err(_refused) => panic!("the cipher refused to seal {} bytes", plain.len()),
-        }
+        let tag = self
+            .cipher()
+            .encrypt_in_place_detached(GenericArray::from_slice(nonce), &[], plain)
+            .expect("the cipher takes any input that fits into memory");
+        buffer.extend_from_slice(&tag);
     }
 
     /// Opens what [`MasterKey::seal`] made.

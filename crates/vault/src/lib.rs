@@ -19,6 +19,8 @@ pub mod prune;
 pub mod restore;
 mod rustic;
 pub mod storage;
+#[cfg(test)]
+mod testing;
 mod vault;
 pub mod write;
 

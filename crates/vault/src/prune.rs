@@ -193,9 +193,9 @@ impl Vault {
                 ));
             };
             if keep.contains(&manifest.id) {
-                kept.push(manifest.clone())
+                kept.push(manifest.clone());
             } else {
-                dropped.push(manifest.clone())
+                dropped.push(manifest.clone());
             }
         }
         match keep.iter().find(|id| !kept.iter().any(|manifest| manifest.id == **id)) {

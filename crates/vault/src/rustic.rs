@@ -154,3 +154,38 @@ pub(crate) fn open(
 ) -> Result<Repository<rustic_core::OpenStatus>, VaultError> {
     repository(storage)?.open(&credentials(key)?).map_err(library)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use lifeboat_base::capture::{Meta, StoredKind};
+    use rustic_core::CheckOptions;
+
+    use super::*;
+    use crate::format::index::BlobKind;
+    use crate::format::node::build;
+    use crate::testing;
+    use crate::write::store_blobs;
+
+    /// The library's own check is a second opinion on what we write, and fails on damage we plant.
+    #[test]
+    fn the_library_reads_our_vaults_and_sees_planted_damage() {
+        let vault = testing::vault();
+        let content = Digest::of(b"content");
+        let node = build(OsStr::new("file"), &Meta::default(), &StoredKind::File(7), Some(&[content]), None);
+        let root = testing::listing(&[node]);
+        store_blobs(&vault, &[(BlobKind::Data, b"content"), (BlobKind::Tree, root.as_slice())]);
+        testing::point(&vault, &Digest::of(&root));
+        let mut options = CheckOptions::default();
+        options.read_data = true;
+        let checked = |options| {
+            let repository = open(Arc::clone(&vault.storage), &vault.key).unwrap();
+            repository.check(options).is_ok_and(|results| results.is_ok().is_ok())
+        };
+        assert!(checked(options));
+        let pack = vault.storage.list(layout::DATA).unwrap().remove(0).name;
+        vault.storage.remove(&pack).unwrap();
+        assert!(!checked(options));
+    }
+}

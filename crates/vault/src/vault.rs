@@ -69,7 +69,7 @@ pub struct Vault {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) key: MasterKey,
     pub(crate) secrets: VaultSecrets,
-    vault_id: VaultId,
+    id: VaultId,
     store: StoreName,
 }
 
@@ -138,8 +138,8 @@ impl Vault {
         envelope: &Envelope,
     ) -> Result<Self, VaultError> {
         let key = find_key(storage.as_ref(), &secrets.repository_password)?;
-        let (vault_id, store) = (envelope.vault_id().clone(), envelope.store().clone());
-        let vault = Self { storage, key, secrets, vault_id, store };
+        let (id, store) = (envelope.vault_id().clone(), envelope.store().clone());
+        let vault = Self { storage, key, secrets, id, store };
         match vault.config() {
             Ok(config) if config.version != REPOSITORY_VERSION => Err(VaultError::Refused(format!(
                 "the vault has format version {}, this program reads version {REPOSITORY_VERSION}",
@@ -174,7 +174,7 @@ impl Vault {
 
     /// The vault's identity.
     pub fn vault_id(&self) -> &VaultId {
-        &self.vault_id
+        &self.id
     }
 
     /// The store it holds.
@@ -213,7 +213,7 @@ impl Vault {
             let envelope = Envelope::check_bytes(bytes, &self.secrets.signing.public())
                 .map_err(|error| VaultError::damaged(name, error.to_string()))?;
             envelope
-                .expect(&self.store, Some(&self.vault_id))
+                .expect(&self.store, Some(&self.id))
                 .map_err(|error| VaultError::damaged(name, error.to_string()))
         } else {
             match layout::content_digest(name) {
@@ -231,8 +231,7 @@ impl Vault {
             .verify(&[self.secrets.signing.public()], VAULT_PAYLOAD_TYPE)
             .map_err(|error| error.to_string())?;
         let identity: VaultIdentity = serde_json::from_slice(&payload).map_err(|error| error.to_string())?;
-        if identity.format == VAULT_FORMAT && identity.vault == self.vault_id && identity.store == self.store
-        {
+        if identity.format == VAULT_FORMAT && identity.vault == self.id && identity.store == self.store {
             Ok(())
         } else {
             Err("it belongs to another vault".to_owned())

@@ -77,7 +77,7 @@ impl Ledger {
                 }
             }
             Err(VaultError::Storage { source, .. }) => {
-                self.damage(name, &format!("it cannot be read: {source}"))
+                self.damage(name, &format!("it cannot be read: {source}"));
             }
             Err(VaultError::Inconsistent(why)) => self.damage(name, &why),
             Err(other) => return Err(other),

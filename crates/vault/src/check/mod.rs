@@ -89,7 +89,9 @@ pub fn check_without_key(storage: &dyn Storage, monitor: &dyn Monitor) -> Result
     let named: Vec<Listed> =
         listing.into_iter().filter(|listed| layout::content_digest(&listed.name).is_some()).collect();
     let mut ledger = Ledger::default();
-    named.iter().for_each(|listed| ledger.expect(&listed.name));
+    for listed in &named {
+        ledger.expect(&listed.name);
+    }
     objects::check(storage, None, &RawIndex::default(), &named, &mut ledger, monitor)?;
     Ok(ledger.report(CheckLevel::Checksummed, Vec::new(), Vec::new()))
 }
@@ -135,7 +137,9 @@ impl Vault {
     fn sort_out(&self, listing: &[Listed], ledger: &mut Ledger) -> Result<Vec<String>, VaultError> {
         let mut extra = self.storage.strays().doing(|| "list the vault".to_owned())?;
         let single = [layout::config(), layout::envelope(), layout::vault()];
-        single.iter().for_each(|name| ledger.expect(name));
+        for name in &single {
+            ledger.expect(name);
+        }
         let mut keys = false;
         for Listed { name, .. } in listing {
             keys |= name.below(layout::KEYS).is_some();

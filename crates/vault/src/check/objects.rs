@@ -165,16 +165,12 @@ fn prove_pack(
     let mut bad = HashSet::new();
     for blob in indexed.or(header.as_deref()).unwrap_or_default() {
         let fetched;
-        let sealed = match &whole {
-            Some(bytes) => {
-                let start = blob.offset as usize;
-                bytes.get(start..start.saturating_add(blob.length as usize)).unwrap_or_default()
-            }
-            None => {
-                let (start, length) = (u64::from(blob.offset), blob.length as usize);
-                fetched = storage.get_range(&name, start, length).promised(&name)?;
-                &fetched
-            }
+        let (start, length) = (blob.offset as usize, blob.length as usize);
+        let sealed = if let Some(bytes) = &whole {
+            bytes.get(start..start.saturating_add(length)).unwrap_or_default()
+        } else {
+            fetched = storage.get_range(&name, u64::from(blob.offset), length).promised(&name)?;
+            &fetched
         };
         if let Err(why) = pack::open_blob(key, blob, sealed) {
             bad.insert(blob.id);

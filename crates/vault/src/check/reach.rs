@@ -2,7 +2,7 @@
 //!
 //! Memory: about 50 bytes per distinct directory of all points.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use lifeboat_base::digest::Digest;
@@ -19,6 +19,8 @@ use crate::points::{PointEntry, PointManifest};
 use crate::restore::MAX_DEPTH;
 use crate::storage::ObjectName;
 use crate::vault::Vault;
+
+const SIZE_LIE: &str = "the chunks of a file do not add up to its size";
 
 /// Damaged objects a tree relies on, itself and all below it.
 type Hits = Rc<BTreeSet<ObjectName>>;
@@ -74,7 +76,9 @@ impl<'a> Reach<'a> {
                 return Err(VaultError::Cancelled);
             }
             // Without its keys, its parameters or its identity no point of a vault can be relied on.
-            common.iter().for_each(|name| self.ledger.blame(name, entry.id()));
+            for name in &common {
+                self.ledger.blame(name, entry.id());
+            }
             if let Some(manifest) = entry.manifest() {
                 self.point(manifest)?;
             }
@@ -122,6 +126,10 @@ impl<'a> Reach<'a> {
             };
             match node {
                 Ok(Some(node)) => {
+                    if self.reader.adds_up(&node) == Some(false) {
+                        let tree = frame.tree;
+                        frame.hits.extend(bad_listing(self.reader, self.ledger, &tree, SIZE_LIE));
+                    }
                     let (blobs, subtree) = (node.content, node.subtree);
                     for id in &blobs {
                         let hits = self.blob(BlobKind::Data, id, snapshot);
@@ -144,10 +152,7 @@ impl<'a> Reach<'a> {
                 Err(why) => {
                     let tree = frame.tree;
                     frame.cursor = None;
-                    if let VaultError::Damaged { object, why } = self.reader.bad_tree(&tree, &why) {
-                        self.ledger.damage(&object, &why);
-                        frame.hits.insert(object);
-                    }
+                    frame.hits.extend(bad_listing(self.reader, self.ledger, &tree, &why));
                 }
             }
         }
@@ -202,6 +207,13 @@ impl<'a> Reach<'a> {
     }
 }
 
+/// A listing that is authentic but cannot be restored; gives the object to blame.
+fn bad_listing(reader: &BlobReader, ledger: &mut Ledger, tree: &Digest, why: &str) -> Option<ObjectName> {
+    let VaultError::Damaged { object, why } = reader.bad_tree(tree, why) else { return None };
+    ledger.damage(&object, &why);
+    Some(object)
+}
+
 /// Proves that points can be read as far as listings and the index tell: every blob is in a pack that exists whole.
 pub(crate) struct Resolver<'a> {
     vault: &'a Vault,
@@ -220,9 +232,9 @@ impl<'a> Resolver<'a> {
         let bytes = self.vault.storage.get(&name).promised(&name)?;
         let root = self.vault.snapshot_root(&name, &bytes, manifest)?;
         let mut waiting = vec![root];
-        let mut seen = BTreeMap::new();
+        let mut seen = HashSet::new();
         while let Some(tree) = waiting.pop() {
-            if self.proved.contains(&tree) || seen.insert(tree, ()).is_some() {
+            if self.proved.contains(&tree) || !seen.insert(tree) {
                 continue;
             }
             self.held(BlobKind::Tree, &tree)?;
@@ -231,10 +243,13 @@ impl<'a> Resolver<'a> {
                 for id in &node.content {
                     self.held(BlobKind::Data, id)?;
                 }
+                if self.reader.adds_up(&node) != Some(true) {
+                    return Err(self.reader.bad_tree(&tree, SIZE_LIE));
+                }
                 waiting.extend(node.subtree);
             }
         }
-        self.proved.extend(seen.into_keys());
+        self.proved.extend(seen);
         Ok(())
     }
 

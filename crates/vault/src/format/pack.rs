@@ -150,7 +150,7 @@ mod tests {
             let mut offset = 0;
             let blobs: Vec<_> = sizes.iter().enumerate().map(|(index, &(tree, length, plain))| {
                 let kind = if tree { BlobKind::Tree } else { BlobKind::Data };
-                let entry = IndexBlob { offset, ..blob(kind, index as u8, length, plain) };
+                let entry = IndexBlob { offset, ..blob(kind, u8::try_from(index).unwrap(), length, plain) };
                 offset += length;
                 entry
             }).collect();

@@ -3,6 +3,8 @@
 //! Invariant: no byte is given out that was not authenticated and compared with its id.
 
 mod dirs;
+#[cfg(test)]
+mod hostile;
 mod materialize;
 mod metadata;
 mod plan;

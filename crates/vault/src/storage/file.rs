@@ -60,7 +60,9 @@ impl FileStorage {
 
     fn open(&self, name: &ObjectName) -> Result<(File, u64), StorageError> {
         // A link in a vault is not an object: following it could read anything on the machine.
-        let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
+        // Nor may a pipe make it wait.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let flags = i32::try_from(flags.bits()).unwrap_or_default();
         let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(self.path_of(name));
         let file = match opened {
             Ok(file) => file,
@@ -70,7 +72,7 @@ impl FileStorage {
             Err(error) => return Err(self.error(name.as_str(), error)),
         };
         let meta = file.metadata().map_err(|error| self.error(name.as_str(), error))?;
-        if meta.is_dir() {
+        if !meta.is_file() {
             return Err(self.error(name.as_str(), io::Error::from(io::ErrorKind::IsADirectory)));
         }
         Ok((file, meta.len()))

@@ -164,7 +164,7 @@ mod tests {
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
-                (state >> 32) as u8
+                state.to_le_bytes()[4]
             })
             .collect()
     }

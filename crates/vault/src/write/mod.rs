@@ -130,11 +130,9 @@ impl Vault {
         }
         let adopted_packs = leftover::adopt(self.storage.as_ref(), &self.key, &mut index, monitor)?;
         monitor.phase(&format!("storing {}", stamp.store), capture.total_bytes());
-        let stored = self.store_capture(capture, &index, options, monitor)?;
+        let stored = self.store_capture(capture, &index, *options, monitor)?;
         self.read_back(&stored.tree)?;
-        let snapshot = snapshot_file(stamp, &stored.tree);
-        let (id, sealed) = document::seal(&self.key, &snapshot, &OsEntropy)?;
-        let snapshot_bytes = put_confirmed(self.storage.as_ref(), &layout::snapshot(&id), &[&sealed])?;
+        let (id, snapshot_bytes) = store_snapshot(self, stamp, &stored.tree)?;
         Ok(Written {
             snapshot: id,
             facts: stored.facts,
@@ -157,7 +155,7 @@ impl Vault {
         &self,
         capture: Box<dyn Capture>,
         index: &Index,
-        options: &WriteOptions,
+        options: WriteOptions,
         monitor: &dyn Monitor,
     ) -> Result<Stored, VaultError> {
         let shared = Shared::new(&self.key, index, monitor);
@@ -284,6 +282,31 @@ fn listing_store<'a>(
     }
 }
 
+/// Stores the snapshot file; gives its id and size.
+pub(crate) fn store_snapshot(
+    vault: &Vault,
+    stamp: &SnapshotStamp,
+    tree: &Digest,
+) -> Result<(SnapshotId, u64), VaultError> {
+    let (id, sealed) = document::seal(&vault.key, &snapshot_file(stamp, tree), &OsEntropy)?;
+    let size_bytes = put_confirmed(vault.storage.as_ref(), &layout::snapshot(&id), &[&sealed])?;
+    Ok((id, size_bytes))
+}
+
+/// Stores blobs without looking at them.
+#[cfg(test)]
+pub(crate) fn store_blobs(vault: &Vault, blobs: &[(BlobKind, &[u8])]) {
+    let (sender, receiver) = bounded(blobs.len());
+    let mut packs = PackSender::new(sender);
+    let mut compressor = pipeline::compressor().unwrap();
+    for (kind, plain) in blobs {
+        let sealed = pipeline::seal(&vault.key, &mut compressor, plain).unwrap();
+        packs.add(*kind, Digest::of(plain), sealed).unwrap();
+    }
+    packs.finish().unwrap();
+    PackWriter::new(vault.storage.as_ref(), &vault.key).run(&receiver).unwrap();
+}
+
 fn snapshot_file(stamp: &SnapshotStamp, tree: &Digest) -> SnapshotFile {
     let mut paths = StringList::default();
     paths.add(format!("/{}", stamp.store));
@@ -307,6 +330,6 @@ fn snapshot_file(stamp: &SnapshotStamp, tree: &Digest) -> SnapshotFile {
         delete: DeleteOption::NotSet,
         summary: None,
         description: None,
-        id: Default::default(),
+        id: rustic_core::repofile::SnapshotId::default(),
     }
 }

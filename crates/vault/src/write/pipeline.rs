@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::RwLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use lifeboat_base::capture::{Body, Capture, CaptureFacts, Entry, Meta, StoredKind};
@@ -55,8 +54,14 @@ pub(super) enum Item {
 }
 
 enum Work {
-    Pass(Item),
+    Pass(Box<Item>),
     Chunk(Vec<u8>),
+}
+
+impl Work {
+    fn pass(item: Item) -> Self {
+        Self::Pass(Box::new(item))
+    }
 }
 
 struct Numbered<T> {
@@ -73,19 +78,11 @@ pub(super) struct Shared<'a> {
     pub added: RwLock<HashSet<(BlobKind, Digest)>>,
     pub monitor: &'a dyn Monitor,
     pub budget: Budget,
-    pub stop: AtomicBool,
 }
 
 impl<'a> Shared<'a> {
     pub(super) fn new(key: &'a MasterKey, index: &'a Index, monitor: &'a dyn Monitor) -> Self {
-        Self {
-            key,
-            index,
-            added: RwLock::default(),
-            monitor,
-            budget: Budget::new(IN_FLIGHT_BYTES),
-            stop: AtomicBool::new(false),
-        }
+        Self { key, index, added: RwLock::default(), monitor, budget: Budget::new(IN_FLIGHT_BYTES) }
     }
 
     /// Whether a blob is stored or about to be.
@@ -144,14 +141,15 @@ pub(super) fn run(
             let mut reader = Reader { shared, sender: work_tx, number: 0 };
             reader.read_all(capture, &mut Chunker::new(seed))
         });
-        for _ in 0..worker_count.clamp(1, MAX_WORKERS) {
-            let (work_rx, done_tx) = (work_rx.clone(), done_tx.clone());
-            scope.spawn(move || worker(shared, &work_rx, &done_tx));
-        }
+        let workers: Vec<_> = (0..worker_count.clamp(1, MAX_WORKERS))
+            .map(|_| {
+                let (work_rx, done_tx) = (work_rx.clone(), done_tx.clone());
+                scope.spawn(move || worker(shared, &work_rx, &done_tx))
+            })
+            .collect();
         drop((work_rx, done_tx));
         let received = in_order(shared, &done_rx, &mut receive);
         if received.is_err() {
-            shared.stop.store(true, Ordering::Relaxed);
             shared.budget.close();
         }
         // Workers that still hold items must find the channel closed, not full.
@@ -159,6 +157,10 @@ pub(super) fn run(
         let facts = reader
             .join()
             .unwrap_or_else(|_panic| Err(VaultError::Internal("the capture's reader panicked".to_owned())));
+        for worker in workers {
+            // A worker that died left a gap, which the receiver reported.
+            drop(worker.join());
+        }
         received.map(|()| facts)
     })
 }
@@ -186,15 +188,27 @@ fn in_order(
     }
 }
 
+/// A worker that dies takes its item along: without this the reader would wait for its bytes forever.
+struct CloseOnPanic<'a>(&'a Shared<'a>);
+
+impl Drop for CloseOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.budget.close();
+        }
+    }
+}
+
 fn worker(
     shared: &Shared<'_>,
     work: &Receiver<Numbered<Work>>,
     done: &Sender<Numbered<Result<Item, VaultError>>>,
 ) {
+    let _guard = CloseOnPanic(shared);
     let mut compressor = compressor();
     for Numbered { number, cost, what } in work {
         let what = match (what, &mut compressor) {
-            (Work::Pass(item), _) => Ok(item),
+            (Work::Pass(item), _) => Ok(*item),
             (Work::Chunk(plain), Ok(compressor)) => seal_chunk(shared, compressor, &plain),
             (Work::Chunk(_), Err(_)) => Err(VaultError::Internal("no compressor".to_owned())),
         };
@@ -259,15 +273,15 @@ impl Reader<'_> {
             Body::File { reader, size_hint, layout } => (reader, size_hint, layout),
             other => {
                 let kind = stored_kind(other);
-                return self.send(Work::Pass(Item::Entry { path, meta, kind }), 0);
+                return self.send(Work::pass(Item::Entry { path, meta, kind }), 0);
             }
         };
         let kind = StoredKind::File(0);
-        self.send(Work::Pass(Item::Entry { path: path.clone(), meta, kind }), 0)?;
+        self.send(Work::pass(Item::Entry { path: path.clone(), meta, kind }), 0)?;
         let cut = chunker
             .cut(&mut reader, size_hint, layout, |chunk| self.send(Work::Chunk(chunk.to_vec()), chunk.len()));
         match cut {
-            Ok(size_bytes) => self.send(Work::Pass(Item::FileEnd { size_bytes }), 0),
+            Ok(size_bytes) => self.send(Work::pass(Item::FileEnd { size_bytes }), 0),
             Err(CutError::Receiver(error)) => Err(error),
             Err(CutError::Read(error)) => {
                 let why = error.to_string();
@@ -277,7 +291,7 @@ impl Reader<'_> {
                     path.to_string(),
                     format!("the file could not be read to its end and is not part of the point: {why}"),
                 ));
-                self.send(Work::Pass(Item::FileLost), 0)
+                self.send(Work::pass(Item::FileLost), 0)
             }
         }
     }

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use lifeboat_base::monitor::Findings;
+use lifeboat_base::failure::FailureKind;
+use lifeboat_base::monitor::{Finding, Findings, Monitor};
 use lifeboat_vault::CheckLevel;
-use lifeboat_vault::storage::{MemoryStorage, Storage};
+use lifeboat_vault::storage::{Listed, MemoryStorage, ObjectName, Storage, StorageError, WriteLock};
 
 use super::storage::FaultyStorage;
 use super::support::{Fixture, Model, backup, noise, restore};
@@ -86,7 +87,7 @@ fn a_second_writer_is_refused() {
     let vault = Fixture::new().create(Arc::clone(&storage) as Arc<dyn Storage>).unwrap();
     let lock = storage.lock().unwrap();
     let error = backup(&vault, 1, &model(1), &Findings::new()).unwrap_err();
-    assert_eq!(error.kind(), lifeboat_base::failure::FailureKind::Refused);
+    assert_eq!(error.kind(), FailureKind::Refused);
     drop(lock);
     backup(&vault, 1, &model(1), &Findings::new()).unwrap();
 }
@@ -107,4 +108,134 @@ fn packs_a_killed_run_left_behind_are_used_and_not_sent_again() {
     assert_eq!(second.new_blobs, 0);
     assert_eq!((second.packs, second.adopted_packs), (0, first.packs));
     assert!(restore(&vault, &manifest).unwrap() == model.below_data());
+}
+
+/// How a storage loses what it said it stored.
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    Everything,
+    TheEnd,
+    TheContent,
+}
+
+/// Says yes to every write below `data/` and keeps something else.
+struct LossyStorage(MemoryStorage, Loss);
+
+impl Storage for LossyStorage {
+    fn put_new(&self, name: &ObjectName, pieces: &[&[u8]]) -> Result<(), StorageError> {
+        let bytes = pieces.concat();
+        match self.1 {
+            _ if !name.as_str().starts_with("data/") => self.0.put_new(name, pieces),
+            Loss::Everything => Ok(()),
+            Loss::TheEnd => self.0.put_new(name, &[&bytes[..bytes.len() - 1]]),
+            Loss::TheContent => self.0.put_new(name, &[&vec![0; bytes.len()]]),
+        }
+    }
+
+    fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StorageError> {
+        self.0.get(name)
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, length: usize) -> Result<Vec<u8>, StorageError> {
+        self.0.get_range(name, offset, length)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StorageError> {
+        self.0.list(prefix)
+    }
+
+    fn stat(&self, name: &ObjectName) -> Result<Option<u64>, StorageError> {
+        self.0.stat(name)
+    }
+
+    fn remove(&self, name: &ObjectName) -> Result<(), StorageError> {
+        self.0.remove(name)
+    }
+
+    fn location(&self) -> String {
+        "lossy".to_owned()
+    }
+
+    fn lock(&self) -> Result<Box<dyn WriteLock>, StorageError> {
+        self.0.lock()
+    }
+
+    fn make_folders(&self, names: &[&str]) -> Result<(), StorageError> {
+        self.0.make_folders(names)
+    }
+}
+
+/// Silent failures 3 and 8: an upload that was not, named by an index all the same.
+#[test]
+fn a_pack_that_was_not_stored_as_written_is_never_indexed() {
+    for loss in [Loss::Everything, Loss::TheEnd, Loss::TheContent] {
+        let memory = MemoryStorage::new();
+        let storage = Arc::new(LossyStorage(memory.clone(), loss));
+        let vault = Fixture::new().create(storage).unwrap();
+        let error = backup(&vault, 1, &model(1), &Findings::new()).unwrap_err();
+        assert_eq!(error.kind(), FailureKind::Damaged, "{loss:?}");
+        for folder in ["index/", "snapshots/", "lifeboat/points/"] {
+            assert_eq!(memory.list(folder).unwrap(), [], "{loss:?}");
+        }
+    }
+}
+
+/// A pack that is lost later must not be relied on by the next backup.
+#[test]
+fn content_whose_pack_is_gone_is_stored_again() {
+    let storage = Arc::new(MemoryStorage::new());
+    let vault = Fixture::new().create(Arc::clone(&storage) as Arc<dyn Storage>).unwrap();
+    backup(&vault, 1, &model(1), &Findings::new()).unwrap();
+    for listed in storage.list("data/").unwrap() {
+        storage.remove(&listed.name).unwrap();
+    }
+    let monitor = Findings::new();
+    let (manifest, written) = backup(&vault, 2, &model(1), &monitor).unwrap();
+    assert!(written.new_bytes > 5_000_000, "{written:?}");
+    assert!(monitor.list().iter().all(|finding| finding.kind == FailureKind::Damaged));
+    assert!(restore(&vault, &manifest).unwrap() == model(1).below_data());
+}
+
+struct StopAfter(std::sync::atomic::AtomicI64);
+
+impl Monitor for StopAfter {
+    fn phase(&self, _name: &str, _total_bytes: Option<u64>) {}
+
+    fn advance(&self, _bytes: u64, _items: u64) {}
+
+    fn finding(&self, _finding: Finding) {}
+
+    fn cancelled(&self) -> bool {
+        self.0.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) <= 0
+    }
+}
+
+#[test]
+fn a_cancelled_backup_leaves_nothing_visible_and_is_continued() {
+    let storage = Arc::new(MemoryStorage::new());
+    let vault = Fixture::new().create(Arc::clone(&storage) as Arc<dyn Storage>).unwrap();
+    let model = Model::new().file("data/big", noise(1, 60_000_000)).file("data/last", "x");
+    let error = backup(&vault, 1, &model, &StopAfter(40.into())).unwrap_err();
+    assert_eq!(error.kind(), FailureKind::Refused);
+    assert_eq!(storage.list("snapshots/").unwrap(), []);
+    let (manifest, written) = backup(&vault, 2, &model, &Findings::new()).unwrap();
+    assert!(written.new_bytes < 40_000_000, "{} bytes were sent again", written.new_bytes);
+    assert!(restore(&vault, &manifest).unwrap() == model.below_data());
+}
+
+/// Silent failure 13: encryption that was asked for and not done.
+#[test]
+fn no_stored_byte_is_readable_without_the_key() {
+    let storage = Arc::new(MemoryStorage::new());
+    let vault = Fixture::new().create(Arc::clone(&storage) as Arc<dyn Storage>).unwrap();
+    let canary = b"canary-5be1-in-content";
+    let model = Model::new().file("data/canary-5be1-in-a-name", canary.repeat(1000));
+    backup(&vault, 1, &model, &Findings::new()).unwrap();
+    let secret = vault.secrets().repository_password.expose().clone();
+    for listed in storage.list("").unwrap() {
+        let bytes = storage.get(&listed.name).unwrap();
+        for needle in [b"canary-5be1".as_slice(), secret.as_bytes()] {
+            assert!(!bytes.windows(needle.len()).any(|window| window == needle), "{}", listed.name);
+        }
+    }
 }

@@ -73,7 +73,7 @@ impl Model {
     pub(crate) fn below_data(&self) -> BTreeMap<Vec<u8>, Thing> {
         let data = path("data");
         let resolve = |thing: &Thing| match thing {
-            Thing::HardLink(target) => self.0.get(&path(target)).unwrap().clone(),
+            Thing::HardLink(target) => self.0[&path(target)].clone(),
             Thing::Paged(content) => Thing::File(content.clone()),
             other => other.clone(),
         };
@@ -84,7 +84,7 @@ impl Model {
             .collect()
     }
 
-    pub(crate) fn capture(&self) -> Box<ModelCapture> {
+    pub(crate) fn capture(&self) -> ModelCapture {
         let mut inodes: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
         let mut links: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
         for (number, (at, thing)) in self.0.iter().enumerate() {
@@ -113,7 +113,7 @@ impl Model {
             };
             Entry { path: at.clone(), meta, body: self.body(thing) }
         });
-        Box::new(ModelCapture { entries: entries.collect(), lost: Arc::default() })
+        ModelCapture { entries: entries.collect(), lost: Arc::default() }
     }
 
     fn body(&self, thing: &Thing) -> Body {
@@ -129,7 +129,7 @@ impl Model {
             Thing::Symlink(target) => Body::Symlink(target.clone()),
             Thing::Fifo => Body::Fifo,
             Thing::Socket => Body::Socket,
-            Thing::HardLink(target) => self.body(self.0.get(&path(target)).unwrap()),
+            Thing::HardLink(target) => self.body(&self.0[&path(target)]),
             Thing::Broken(content) => Body::File {
                 reader: Box::new(Cursor::new(content.as_ref().clone()).chain(Failing)),
                 size_hint: 0,
@@ -253,7 +253,7 @@ pub(crate) fn backup(
         time: now(),
         parent: None,
     };
-    let written = vault.write(model.capture(), &stamp, &WriteOptions { workers: 2 }, monitor)?;
+    let written = vault.write(Box::new(model.capture()), &stamp, &WriteOptions { workers: 2 }, monitor)?;
     let manifest = PointManifest {
         format: POINT_FORMAT.to_owned(),
         id: point_id(number),

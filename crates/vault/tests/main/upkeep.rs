@@ -1,5 +1,7 @@
 //! Copies and pruning: nothing listed is ever unrestorable.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test that fails, fails the test")]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use lifeboat_base::failure::FailureKind;
 use lifeboat_base::monitor::Findings;
 use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_vault::storage::{FileStorage, MemoryStorage, ObjectName, Storage};
-use lifeboat_vault::{CheckLevel, PruneOptions, PrunePlan, Vault};
+use lifeboat_vault::{CheckLevel, CopyStats, PruneOptions, PrunePlan, Vault};
 
 use super::support::{Fixture, Model, backup, noise, point_id, restic, restore};
 
@@ -33,7 +35,7 @@ fn a_copy_has_every_point_and_needs_nothing_of_the_first() {
     backup(&first, 2, &model(2), &Findings::new()).unwrap();
     let stats = first.copy_to(&second, &Findings::new()).unwrap();
     assert!(stats.points == 1 && stats.bytes < 4_000_000, "{stats:?}");
-    assert_eq!(first.copy_to(&second, &Findings::new()).unwrap(), Default::default());
+    assert_eq!(first.copy_to(&second, &Findings::new()).unwrap(), CopyStats::default());
     std::fs::remove_dir_all(dir.path().join("one")).unwrap();
     sound(&second, 2);
     assert!(restore(&second, &manifest).unwrap() == model(1).below_data());
