@@ -86,7 +86,7 @@ fn with_policy(args: &Args, output: &Output) -> Outcome {
                 (true, [only]) => output.result(only, String::new)?,
                 _ => output.result(&reports, || show::points::page(&reports, output.colour))?,
             }
-            Ok(reports.iter().filter_map(lifeboat_engine::PointsReport::worst).next())
+            Ok(reports.iter().find_map(lifeboat_engine::PointsReport::worst))
         }
         Command::Evidence { action } => evidence::run(&engine, action, output),
         Command::Keys { action } => keys_action(&engine, action, output),
@@ -181,7 +181,7 @@ fn keys_action(engine: &Engine, action: &KeysAction, output: &Output) -> Outcome
         KeysAction::Password { store, copy } => {
             let password = engine.repository_password(store, copy)?;
             // The one place where a secret is printed: it was asked for by name, for restic's --password-command.
-            output.line(password.expose())?;
+            crate::output::line(password.expose())?;
             Ok(None)
         }
         KeysAction::NewFile { path } => new_key_file(path, output),
@@ -191,8 +191,8 @@ fn keys_action(engine: &Engine, action: &KeysAction, output: &Output) -> Outcome
 fn new_key_file(path: &Path, output: &Output) -> Outcome {
     let key = keys::generate_key_file(&OsEntropy);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let made = crashsafe::create_dir_all(folder)
-        .and_then(|()| crashsafe::write_new(path, key.expose().as_bytes()));
+    let made =
+        crashsafe::create_dir_all(folder).and_then(|()| crashsafe::write_new(path, key.expose().as_bytes()));
     made.map_err(|error| {
         let what = format!("failed to make the key file {}", path.display());
         match error.kind() {

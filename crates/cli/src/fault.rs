@@ -8,7 +8,7 @@ use lifeboat_base::human::printable;
 use lifeboat_engine::{AtRisk, EngineError, policy::PolicyErrors};
 use serde::Serialize;
 
-use crate::output::Output;
+use crate::output::{Output, note};
 
 /// The shape `lifeboat.error/v1`.
 #[derive(Serialize)]
@@ -24,17 +24,18 @@ struct ErrorDocument<'a> {
 /// Prints a failure: text to standard error, and the document to standard output when asked for JSON.
 pub(crate) fn print(error: &EngineError, output: &Output) {
     let problems = error.failure.source().and_then(|source| source.downcast_ref::<PolicyErrors>());
-    match problems {
+    let text = match problems {
         Some(problems) => {
-            output.note(problems.render(std::io::stderr().is_terminal() && output.colour).trim_end())
+            problems.render(std::io::stderr().is_terminal() && output.colour).trim_end().to_owned()
         }
-        None => output.note(&format!("error: {}", lines(&error.failure.chain()))),
-    }
+        None => format!("error: {}", lines(&error.failure.chain())),
+    };
+    note(&text);
     for risk in &error.at_risk {
-        output.note(&format!("  at risk: {} of `{}`", risk.promise, risk.store));
+        note(&format!("  at risk: {} of `{}`", risk.promise, risk.store));
     }
     if let Some(next) = &error.next {
-        output.note(&format!("  next: {next}"));
+        note(&format!("  next: {next}"));
     }
     if output.json() {
         let document = ErrorDocument {

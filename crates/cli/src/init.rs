@@ -139,7 +139,7 @@ fn render(stores: &[Found]) -> String {
     );
     for found in stores {
         let path = toml_string(&found.path);
-        text.push_str(&format!("\n[store.{}]\nkind = \"{}\"\npath = {path}\n", found.name, found.kind));
+        text.extend(["\n[store.", found.name.as_str(), "]\nkind = \"", found.kind, "\"\npath = ", &path, "\n"]);
     }
     text
 }

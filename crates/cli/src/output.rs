@@ -34,35 +34,35 @@ impl Output {
             let document = serde_json::to_string_pretty(value).map_err(|error| {
                 Failure::with_source(FailureKind::Internal, "failed to write JSON", error)
             })?;
-            self.line(&document)
+            line(&document)
         } else {
-            self.line(text().trim_end())
-        }
-    }
-
-    /// Prints a line to standard output. A reader that went away is not an error: it has what it wanted.
-    pub(crate) fn line(&self, text: &str) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Failure::with_source(FailureKind::Internal, "failed to write to standard output", error))
-            }
-            _ => Ok(()),
+            line(text().trim_end())
         }
     }
 
     /// Prints a line for people: to standard output, or to standard error when a machine reads standard output.
     pub(crate) fn say(&self, text: &str) -> Result<(), Failure> {
         if self.json {
-            self.note(text);
+            note(text);
             return Ok(());
         }
-        self.line(text)
+        line(text)
     }
+}
 
-    /// Prints a line to standard error.
-    pub(crate) fn note(&self, text: &str) {
-        // Nothing can be said about a standard error that is gone.
-        drop(writeln!(io::stderr().lock(), "{text}"));
+/// Prints a line to standard output. A reader that went away is not an error: it has what it wanted.
+pub(crate) fn line(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::with_source(FailureKind::Internal, "failed to write to standard output", error))
+        }
+        _ => Ok(()),
     }
+}
+
+/// Prints a line to standard error.
+pub(crate) fn note(text: &str) {
+    // Nothing can be said about a standard error that is gone.
+    drop(writeln!(io::stderr().lock(), "{text}"));
 }

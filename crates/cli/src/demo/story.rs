@@ -130,8 +130,7 @@ impl Demo<'_> {
         self.title("A company: a shop database, its uploads, a session cache")?;
         let mut passphrase = [0u8; 24];
         OsEntropy.fill(&mut passphrase);
-        let digits: String = passphrase.iter().map(|byte| format!("{byte:02x}")).collect();
-        write(&self.dir.join("secrets/passphrase"), digits.as_bytes())?;
+        write(&self.dir.join("secrets/passphrase"), hex::encode(passphrase).as_bytes())?;
         let key = keys::generate_key_file(&OsEntropy);
         write(&self.dir.join("secrets/break-glass.key"), key.expose().as_bytes())?;
         write(&self.dir.join("lifeboat.toml"), POLICY.as_bytes())?;

@@ -1,7 +1,5 @@
 //! Building blocks of a page: lines, findings, times.
 
-use std::fmt::Write;
-
 use lifeboat_base::human::{self, printable};
 use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::Timestamp;
@@ -21,14 +19,15 @@ impl Page {
 
     /// Adds a line. Content that came from outside is made safe for a terminal.
     pub(crate) fn line(&mut self, text: impl AsRef<str>) -> &mut Self {
-        // Writing to a String cannot fail.
-        drop(writeln!(self.0, "{}", printable(text.as_ref())));
+        self.0 += &printable(text.as_ref());
+        self.0.push('\n');
         self
     }
 
     /// Adds text that is already safe, such as a table.
     pub(crate) fn raw(&mut self, text: impl std::fmt::Display) -> &mut Self {
-        drop(writeln!(self.0, "{text}"));
+        self.0 += &text.to_string();
+        self.0.push('\n');
         self
     }
 
