@@ -139,7 +139,15 @@ fn render(stores: &[Found]) -> String {
     );
     for found in stores {
         let path = toml_string(&found.path);
-        text.extend(["\n[store.", found.name.as_str(), "]\nkind = \"", found.kind, "\"\npath = ", &path, "\n"]);
+        text.extend([
+            "\n[store.",
+            found.name.as_str(),
+            "]\nkind = \"",
+            found.kind,
+            "\"\npath = ",
+            &path,
+            "\n",
+        ]);
     }
     text
 }

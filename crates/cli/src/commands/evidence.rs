@@ -37,8 +37,8 @@ pub(super) fn run(engine: &Engine, action: &EvidenceAction, output: &Output) -> 
     match action {
         EvidenceAction::Verify { public_key, .. } => {
             let dir = engine.evidence_dir();
-            let (key, own) = trusted(&dir, public_key.as_deref())?;
             let anchor = engine.evidence_anchor()?;
+            let (key, own) = trusted(&dir, public_key.as_deref(), anchor)?;
             let report = evidence::verify(&dir, &key, anchor).map_err(failed)?;
             finish(chain_report(report, &key, own), output)
         }
@@ -61,7 +61,7 @@ pub(super) fn run(engine: &Engine, action: &EvidenceAction, output: &Output) -> 
 
 /// Verifies a chain or a bundle without any policy.
 pub(super) fn verify(dir: &Path, public_key: Option<&str>, output: &Output) -> Outcome {
-    let (key, own) = trusted(dir, public_key)?;
+    let (key, own) = trusted(dir, public_key, None)?;
     let verified = if dir.join("bundle.json").exists() {
         let report = evidence::verify_bundle(dir, &key).map_err(failed)?;
         Verified {
@@ -132,12 +132,23 @@ fn page(verified: &Verified) -> String {
 }
 
 /// The key to check with, and whether it came with the folder itself.
-fn trusted(dir: &Path, given: Option<&str>) -> Result<(PublicKey, bool), EngineError> {
+fn trusted(dir: &Path, given: Option<&str>, anchor: Option<Head>) -> Result<(PublicKey, bool), EngineError> {
     let Some(given) = given else {
         let key = Chain::open(dir).and_then(|chain| chain.public_key()).map_err(failed)?;
-        let key = key.ok_or_else(|| {
-            EngineError::new(FailureKind::Refused, format!("there is no evidence in {}", dir.display()))
-                .next("name a chain or a bundle with --dir")
+        let key = key.ok_or_else(|| match anchor {
+            _ if dir.join("head.json").exists() || dir.join("records").exists() => {
+                let what = format!("public.key is missing from {}", dir.display());
+                EngineError::new(FailureKind::Damaged, what)
+                    .next("pass the key you were given with --public-key")
+            }
+            Some(head) => EngineError::new(
+                FailureKind::Damaged,
+                format!("{} is gone: a recovery point names its record {}", dir.display(), head.seq),
+            ),
+            None => {
+                EngineError::new(FailureKind::Refused, format!("there is no evidence in {}", dir.display()))
+                    .next("name a chain or a bundle with --dir")
+            }
         })?;
         return Ok((key, true));
     };

@@ -56,7 +56,10 @@ pub(crate) fn verify(report: &VerifyReport) -> String {
     for copy in &report.copies {
         verify_copy(copy, &mut page);
     }
-    page.findings(&report.findings);
+    // Damaged objects were named above, with the points they affect.
+    let others: Vec<_> =
+        report.findings.iter().filter(|finding| finding.code != "object-damaged").cloned().collect();
+    page.findings(&others);
     if report.copies.iter().any(|copy| !copy.damaged.is_empty()) {
         page.line("next: `lifeboat points` shows which recovery points are sound and in which copy");
     }
@@ -70,19 +73,21 @@ fn verify_copy(copy: &CopyVerification, page: &mut Page) {
         human::bytes(copy.bytes),
         seconds(copy.seconds)
     );
-    if copy.broken.is_empty() && copy.damaged.is_empty() {
+    if let Some(why) = &copy.error {
+        page.line(format!("{} in {}: NOT VERIFIED, its vault does not open: {why}", copy.store, copy.copy));
+    } else if copy.broken.is_empty() && copy.damaged.is_empty() {
         let points = plural(copy.proven.len() as u64, "point", "points");
         page.line(format!("{} in {}: {points} proven as {} ({speed})", copy.store, copy.copy, copy.level));
-        return;
+    } else {
+        page.line(format!(
+            "{} in {}: DAMAGED, {} of {} proven as {} ({speed})",
+            copy.store,
+            copy.copy,
+            copy.proven.len(),
+            plural((copy.proven.len() + copy.broken.len()) as u64, "point", "points"),
+            copy.level
+        ));
     }
-    page.line(format!(
-        "{} in {}: DAMAGED, {} of {} proven as {} ({speed})",
-        copy.store,
-        copy.copy,
-        copy.proven.len(),
-        plural((copy.proven.len() + copy.broken.len()) as u64, "point", "points"),
-        copy.level
-    ));
     for object in &copy.damaged {
         let points: Vec<&str> = object.points.iter().map(lifeboat_base::ids::PointId::as_str).collect();
         let hit = if points.is_empty() { "no recovery point".to_owned() } else { points.join(", ") };
