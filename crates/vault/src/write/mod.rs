@@ -1,6 +1,6 @@
 //! Writing a capture: one pass, deduplicated, compressed, sealed, packed, confirmed, indexed; the snapshot last.
 //!
-//! Peak memory, whatever the size of the store: 16 MiB read buffer, 24 MiB of chunks under way and as much again of
+//! Peak memory, whatever the size of the store: 16 MiB read buffer, 16 MiB of chunks under way and as much again of
 //! their sealed forms, up to 48 MiB of packs, the index at about 100 bytes per known blob, and the listings of the
 //! open directories at about 400 bytes per entry.
 //! Invariant: on any error nothing that was written is visible as a snapshot, and what is stored is found again by

@@ -24,7 +24,7 @@ use crate::index::Index;
 use crate::rustic::COMPRESSION_LEVEL;
 
 /// Plain bytes between reader and receiver.
-pub(super) const IN_FLIGHT_BYTES: usize = 24 * 1024 * 1024;
+pub(super) const IN_FLIGHT_BYTES: usize = 16 * 1024 * 1024;
 /// Items between reader and receiver.
 pub(super) const MAX_IN_FLIGHT: usize = 1024;
 /// What an item costs besides its bytes, so that empty files are bounded too.

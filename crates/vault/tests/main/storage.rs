@@ -2,8 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test that fails, fails the test")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use lifeboat_base::failure::FailureKind;
 use lifeboat_vault::storage::{
@@ -109,37 +109,52 @@ fn a_path_that_is_a_file_and_a_full_disk_are_told_apart() {
     assert_eq!(read_only.kind(), FailureKind::Unreachable);
 }
 
-/// Fails one call; may do the work first and lie about it.
+/// How a call fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// This call only, without doing anything.
+    Once,
+    /// This call only, after it did its work.
+    Lie,
+    /// This call and all after it, as after a kill.
+    Dead,
+}
+
+pub(crate) const FAULTS: [Fault; 3] = [Fault::Once, Fault::Lie, Fault::Dead];
+
+/// Fails on command.
 pub(crate) struct FaultyStorage {
     inner: Arc<dyn Storage>,
     calls: AtomicU64,
-    fail_at: AtomicU64,
-    lie: AtomicBool,
+    plan: Mutex<(u64, Fault)>,
 }
 
 impl FaultyStorage {
     pub(crate) fn new(inner: Arc<dyn Storage>) -> Self {
-        let never = AtomicU64::new(u64::MAX);
-        Self { inner, calls: AtomicU64::new(0), fail_at: never, lie: AtomicBool::new(false) }
+        Self { inner, calls: AtomicU64::new(0), plan: Mutex::new((u64::MAX, Fault::Once)) }
     }
 
-    /// The `number`th call from now on fails; with `lie`, after it did its work.
-    pub(crate) fn fail_at(&self, number: u64, lie: bool) {
+    /// The `number`th call from now on fails.
+    pub(crate) fn fail_at(&self, number: u64, fault: Fault) {
+        *self.plan.lock().unwrap() = (number, fault);
         self.calls.store(0, Ordering::SeqCst);
-        self.fail_at.store(number, Ordering::SeqCst);
-        self.lie.store(lie, Ordering::SeqCst);
     }
 
-    /// Whether the planned call was reached.
-    pub(crate) fn failed(&self) -> bool {
-        self.calls.load(Ordering::SeqCst) > self.fail_at.load(Ordering::SeqCst)
+    /// Works again. Gives whether the planned call was reached.
+    pub(crate) fn heal(&self) -> bool {
+        let mut plan = self.plan.lock().unwrap();
+        let reached = self.calls.load(Ordering::SeqCst) > plan.0;
+        *plan = (u64::MAX, Fault::Once);
+        reached
     }
 
     fn call<T>(&self, work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
-        if self.calls.fetch_add(1, Ordering::SeqCst) != self.fail_at.load(Ordering::SeqCst) {
+        let number = self.calls.fetch_add(1, Ordering::SeqCst);
+        let (fail_at, fault) = *self.plan.lock().unwrap();
+        if number < fail_at || (number > fail_at && fault != Fault::Dead) {
             return work();
         }
-        if self.lie.load(Ordering::SeqCst) {
+        if fault == Fault::Lie {
             drop(work());
         }
         Err(StorageError::from_io("call", "faulty", std::io::Error::other("planned failure")))
