@@ -112,6 +112,11 @@ impl PointRow {
         self.proofs.iter().rev().find(|proof| proof.level == level && proof.ok)
     }
 
+    /// The newest proof of `level` that still holds in `copy`.
+    pub fn proven_in(&self, level: ProofLevel, copy: &CopyName) -> Option<&Proof> {
+        self.proofs.iter().rev().find(|proof| proof.level == level && proof.copy == *copy && proof.ok)
+    }
+
     /// Whether nothing was left out of it.
     pub fn complete(&self) -> bool {
         self.manifest.facts.unreadable.is_empty()

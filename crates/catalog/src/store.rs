@@ -267,26 +267,40 @@ impl Catalog {
         Ok(by_point)
     }
 
+    /// The newest run of `kind` on a store in one copy.
+    pub fn last_run_in(&self, store: &StoreName, kind: &str, copy: &CopyName) -> Result<Option<RunRow>> {
+        self.run(
+            "SELECT evidence, kind, at, ok, body FROM run WHERE store = ?1 AND kind = ?2
+             AND json_extract(body, '$.copy') = ?3 ORDER BY evidence DESC LIMIT 1",
+            store,
+            params![store.as_str(), kind, copy.as_str()],
+        )
+    }
+
     /// The newest run of `kind` on a store, or the newest that succeeded.
     pub fn last_run(&self, store: &StoreName, kind: &str, successful: bool) -> Result<Option<RunRow>> {
+        self.run(
+            "SELECT evidence, kind, at, ok, body FROM run
+             WHERE store = ?1 AND kind = ?2 AND (ok OR NOT ?3) ORDER BY evidence DESC LIMIT 1",
+            store,
+            params![store.as_str(), kind, successful],
+        )
+    }
+
+    fn run(&self, query: &str, store: &StoreName, values: impl rusqlite::Params) -> Result<Option<RunRow>> {
         self.lock()
-            .query_row(
-                "SELECT evidence, kind, at, ok, body FROM run
-                 WHERE store = ?1 AND kind = ?2 AND (ok OR NOT ?3) ORDER BY evidence DESC LIMIT 1",
-                params![store.as_str(), kind, successful],
-                |row| {
-                    let evidence: i64 = row.get(0)?;
-                    let body: String = row.get(4)?;
-                    Ok(RunRow {
-                        evidence: u64::try_from(evidence).unwrap_or(0),
-                        kind: row.get(1)?,
-                        store: store.clone(),
-                        at: timestamp(row.get(2)?),
-                        ok: row.get(3)?,
-                        body: serde_json::from_str(&body).unwrap_or_default(),
-                    })
-                },
-            )
+            .query_row(query, values, |row| {
+                let evidence: i64 = row.get(0)?;
+                let body: String = row.get(4)?;
+                Ok(RunRow {
+                    evidence: u64::try_from(evidence).unwrap_or(0),
+                    kind: row.get(1)?,
+                    store: store.clone(),
+                    at: timestamp(row.get(2)?),
+                    ok: row.get(3)?,
+                    body: serde_json::from_str(&body).unwrap_or_default(),
+                })
+            })
             .optional()
             .map_err(database("read"))
     }

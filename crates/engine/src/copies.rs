@@ -8,7 +8,7 @@ use lifeboat_base::monitor::Finding;
 use lifeboat_keys::{Envelope, VaultSecrets};
 use lifeboat_policy::{CopyUrl, Store};
 use lifeboat_vault::storage::{FileStorage, Storage};
-use lifeboat_vault::{NewVault, Vault};
+use lifeboat_vault::{NewVault, Vault, VaultError};
 
 use crate::context::Engine;
 use crate::error::EngineError;
@@ -118,10 +118,7 @@ impl Engine {
         };
         for copy in std::mem::take(&mut set.absent) {
             if held(&copy) && !heal {
-                let failure = Failure::new(
-                    FailureKind::Unreachable,
-                    format!("copy `{copy}` held recovery points of `{}` and is empty now", row.name),
-                );
+                let failure = self.absence(row, &copy);
                 set.failed.push((copy, failure));
                 continue;
             }
@@ -136,6 +133,27 @@ impl Engine {
             return Err(no_copy(row, set));
         }
         Ok(set)
+    }
+
+    /// Why there is no vault in a copy that held points: a folder that is not there can come back, a vault without
+    /// its `config` is damaged.
+    pub(crate) fn absence(&self, row: &Store, copy: &CopyName) -> Failure {
+        let listed = self.storage(row, copy).and_then(|storage| {
+            storage.list("lifeboat/points").map_err(|error| {
+                Failure::with_source(error.kind(), format!("failed to look into copy `{copy}`"), error)
+            })
+        });
+        match listed {
+            Ok(points) if points.is_empty() => Failure::new(
+                FailureKind::Unreachable,
+                format!("copy `{copy}` held recovery points of `{}` and holds no vault now", row.name),
+            ),
+            Ok(_points) => Failure::new(
+                FailureKind::Damaged,
+                format!("copy `{copy}` holds recovery points of `{}`, but `config` is missing", row.name),
+            ),
+            Err(failure) => failure,
+        }
     }
 
     fn make_vault(&self, row: &Store, copy: &CopyName, set: &VaultSet) -> Result<Vault, Failure> {
@@ -153,8 +171,11 @@ impl Engine {
                 ),
             ));
         }
-        let recipients = self.all_recipients().map_err(|error| error.failure)?;
         let entropy = self.env.entropy.as_ref();
+        if let Some(envelope) = Vault::read_envelope(storage.as_ref())? {
+            return self.complete_vault(row, storage, &envelope);
+        }
+        let recipients = self.all_recipients().map_err(|error| error.failure)?;
         let secrets = VaultSecrets::generate(entropy);
         let vault_id = VaultId::generate(entropy);
         let created = self.env.clock.now();
@@ -172,6 +193,44 @@ impl Engine {
         };
         Vault::create(storage, new, entropy).map_err(Failure::from)
     }
+
+    /// Finishes a vault whose making was interrupted: the envelope is there, so its secrets are the ones to use.
+    fn complete_vault(
+        &self,
+        row: &Store,
+        storage: Arc<dyn Storage>,
+        envelope: &Envelope,
+    ) -> Result<Vault, Failure> {
+        let recipients = self.recipients().map_err(|error| error.failure)?;
+        let secrets = open_envelope(row, storage.as_ref(), envelope, &recipients)?;
+        let new = NewVault {
+            store: &row.name,
+            vault_id: envelope.vault_id(),
+            secrets: &secrets,
+            envelope,
+            created: envelope.created(),
+        };
+        Vault::create(storage, new, self.env.entropy.as_ref()).map_err(Failure::from)
+    }
+}
+
+/// The secrets in the envelope of a store's own vault.
+fn open_envelope(
+    row: &Store,
+    storage: &dyn Storage,
+    envelope: &Envelope,
+    recipients: &Recipients,
+) -> Result<VaultSecrets, Failure> {
+    envelope.expect(&row.name, None).map_err(|error| {
+        let what = format!("{} does not hold the vault of `{}`", storage.location(), row.name);
+        Failure::with_source(error.kind(), what, error)
+    })?;
+    let opened = envelope.open(&recipients.refs());
+    let (secrets, _label) = opened.map_err(|error| {
+        let what = format!("failed to open the vault at {}", storage.location());
+        Failure::with_source(error.kind(), what, error)
+    })?;
+    Ok(secrets)
 }
 
 fn open_one(
@@ -186,31 +245,22 @@ fn open_one(
             format!("{}: lifeboat/envelope.json is missing", storage.location()),
         )
     })?;
-    envelope.expect(&row.name, None).map_err(|error| {
-        let kind = error.kind();
-        Failure::with_source(
-            kind,
-            format!("{} does not hold the vault of `{}`", storage.location(), row.name),
-            error,
-        )
-    })?;
     let bytes = envelope.to_bytes();
     let secrets = match opened {
         Some(known) if known.bytes == bytes => known.secrets.clone(),
         _ => {
-            let (secrets, _label) = envelope.open(&recipients.refs()).map_err(|error| {
-                let kind = error.kind();
-                Failure::with_source(
-                    kind,
-                    format!("failed to open the vault at {}", storage.location()),
-                    error,
-                )
-            })?;
+            let secrets = open_envelope(row, storage.as_ref(), &envelope, recipients)?;
             *opened = Some(Opened { bytes, secrets: secrets.clone() });
             secrets
         }
     };
-    Vault::open(storage, secrets, &envelope).map_err(Failure::from)
+    Vault::open(storage, secrets, &envelope).map_err(|error| match error {
+        // There is a `config` and an envelope: a vault was here, and its key files are gone.
+        VaultError::NoVault { .. } => {
+            Failure::with_source(FailureKind::Damaged, "no key file is left in `keys/`", error)
+        }
+        other => Failure::from(other),
+    })
 }
 
 /// Two copies with different vaults cannot replicate into each other.

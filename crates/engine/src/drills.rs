@@ -88,6 +88,7 @@ impl Engine {
         findings.extend(set.findings());
         findings.extend(self.reconcile(row, &set)?);
         let chosen = self.choose(row, options.at.as_deref(), options.copy.as_ref())?;
+        findings.extend(chosen.findings());
         let copy = candidates(row, &chosen.row, options.copy.as_ref())
             .into_iter()
             .find(|copy| set.get(copy).is_some())

@@ -86,6 +86,22 @@ impl RestoreOutcome {
 pub(crate) struct Chosen {
     pub(crate) row: PointRow,
     pub(crate) asked: Option<Timestamp>,
+    /// Newer points that fit and cannot be restored from any copy.
+    pub(crate) passed_over: Vec<PointId>,
+}
+
+impl Chosen {
+    /// Coming back to an older state than the newest one must never happen silently.
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        let chosen = &self.row.manifest.id;
+        self.passed_over
+            .iter()
+            .map(|id| {
+                let message = format!("{id} is newer than {chosen} and damaged in every copy that holds it");
+                Finding::new("point-passed-over", id.as_str(), message).with_kind(FailureKind::Damaged)
+            })
+            .collect()
+    }
 }
 
 /// A staging folder beside the target, swept by the next restore if its process dies.
@@ -155,11 +171,18 @@ impl Engine {
         let mut findings = set.findings();
         findings.extend(self.reconcile(row, &set)?);
         let chosen = self.choose(row, options.at.as_deref(), options.copy.as_ref())?;
+        findings.extend(chosen.findings());
+        if options.copy.is_none() {
+            findings.extend(self.passed_over(row, &chosen.row, &set));
+        }
         let start = self.env.clock.monotonic();
         let run = RunId::generate(self.env.clock.now(), self.env.entropy.as_ref());
         let mut last: Option<Failure> = None;
         for copy in candidates(row, &chosen.row, options.copy.as_ref()) {
-            let Some(entry) = set.get(copy) else { continue };
+            let Some(entry) = set.get(copy) else {
+                last = set.absent.contains(copy).then(|| self.absence(row, copy)).or(last);
+                continue;
+            };
             match self.restore_from(entry, adapter.as_ref(), &chosen, &run, options) {
                 Ok(mut outcome) => {
                     outcome.seconds = self.env.clock.monotonic().saturating_sub(start).as_secs_f64();
@@ -222,7 +245,7 @@ impl Engine {
         {
             let row = points.into_iter().nth(index);
             return row
-                .map(|row| Chosen { row, asked: None })
+                .map(|row| Chosen { row, asked: None, passed_over: Vec::new() })
                 .ok_or_else(|| EngineError::new(FailureKind::Internal, "the point chosen is gone"));
         }
         if let Some(text) = at.filter(|text| text.starts_with("pt-")) {
@@ -239,13 +262,14 @@ impl Engine {
             |point: &PointRow| asked.is_none_or(|asked| point.manifest.facts.consistency.moment <= asked);
         let mut fitting: Vec<PointRow> = points.into_iter().filter(fits).collect();
         // A moment asked for is answered by its own point or fails; "the newest" means the newest that can be used.
+        let mut passed_over = Vec::new();
         if asked.is_none()
             && let Some(index) = fitting.iter().rposition(PointRow::usable)
         {
-            fitting.truncate(index + 1);
+            passed_over = fitting.split_off(index + 1).into_iter().map(|point| point.manifest.id).collect();
         }
         match (fitting.pop(), asked, first) {
-            (Some(row), asked, _) => Ok(Chosen { row, asked }),
+            (Some(row), asked, _) => Ok(Chosen { row, asked, passed_over }),
             (None, Some(asked), Some(first)) => Err(EngineError::new(
                 FailureKind::Refused,
                 format!(
@@ -256,6 +280,24 @@ impl Engine {
             .next(format!("add --at {first}, or run `{show}`"))),
             (None, ..) => Err(EngineError::new(FailureKind::Refused, "no recovery point fits").next(show)),
         }
+    }
+
+    /// Copies that should hold the point and are known not to: tried last or not at all, and never silently.
+    fn passed_over(&self, row: &Store, point: &PointRow, set: &VaultSet) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for held in &point.holdings {
+            let copy = &held.copy;
+            if set.absent.contains(copy) {
+                let failure = self.absence(row, copy);
+                let finding = Finding::new("copy-absent", copy.as_str(), failure.chain());
+                findings.push(finding.with_kind(failure.kind()));
+            } else if let Some(why) = held.damaged.as_ref().filter(|_why| set.get(copy).is_some()) {
+                let message = format!("copy `{copy}` is known to be damaged: {why}");
+                let finding = Finding::new("copy-damaged", copy.as_str(), message);
+                findings.push(finding.with_kind(FailureKind::Damaged));
+            }
+        }
+        findings
     }
 
     fn restore_from(

@@ -1,21 +1,25 @@
 //! Status: the live matrix. Every promise of every row is kept, broken, not proven or not made, and says why.
 //!
-//! Reads the catalog only, never a store; what the catalog does not know is shown as not proven.
+//! Reads the catalog and lists what lies in the copies, never a store; what nobody proved is shown as not proven.
 
 use std::time::Duration;
 
 use lifeboat_base::digest::Digest;
-use lifeboat_base::failure::{Failure, FailureKind};
-use lifeboat_base::ids::StoreName;
+use lifeboat_base::failure::{Failure, FailureKind, chain};
+use lifeboat_base::ids::{CopyName, PointId, StoreName};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
 use lifeboat_policy::{Retention, Store};
+use lifeboat_vault::Vault;
 use serde::Serialize;
 
 use crate::context::Engine;
 use crate::error::EngineError;
 
 mod promises;
+
+/// Where manifests lie in a vault.
+const POINTS_FOLDER: &str = "lifeboat/points/";
 
 /// A column of the matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -156,7 +160,8 @@ struct Facts<'a> {
     now: Timestamp,
     points: Vec<PointRow>,
     backup: Option<RunRow>,
-    verify: Option<RunRow>,
+    /// The newest verification of each copy.
+    verify: Vec<(CopyName, RunRow)>,
     drill: Option<RunRow>,
     drill_ok: Option<RunRow>,
     /// Copies that hold a vault of a store that must not be kept.
@@ -185,12 +190,16 @@ impl Engine {
     fn facts<'a>(&self, row: &'a Store, now: Timestamp) -> Result<Facts<'a>, EngineError> {
         let catalog = self.catalog()?;
         let run = |kind: &str, ok: bool| catalog.last_run(&row.name, kind, ok).map_err(Failure::from);
+        let mut points = catalog.points(&row.name).map_err(Failure::from)?;
+        for copy in &row.copies.value {
+            self.look_at(row, copy, &mut points);
+        }
         Ok(Facts {
             row,
             now,
-            points: catalog.points(&row.name).map_err(Failure::from)?,
+            points,
             backup: run("backup", false)?,
-            verify: run("verify", false)?,
+            verify: self.verifications(row)?,
             drill: run("drill", false)?,
             drill_ok: run("drill", true)?,
             stray: if matches!(row.retention.value, Retention::None) {
@@ -207,6 +216,42 @@ impl Engine {
                 .map(ToString::to_string)
                 .collect(),
         })
+    }
+
+    fn verifications(&self, row: &Store) -> Result<Vec<(CopyName, RunRow)>, EngineError> {
+        let mut runs = Vec::new();
+        for copy in &row.copies.value {
+            let run = self.catalog()?.last_run_in(&row.name, "verify", copy).map_err(Failure::from)?;
+            runs.extend(run.map(|run| (copy.clone(), run)));
+        }
+        Ok(runs)
+    }
+
+    /// Looks whether a copy and the manifests the catalog expects in it are there at this moment: what was true when
+    /// the catalog was written must not be shown as true after the copy went away.
+    fn look_at(&self, row: &Store, copy: &CopyName, points: &mut [PointRow]) {
+        let gone = |why: &str| Some(why.to_owned());
+        let (whole, listed) = match self.storage(row, copy) {
+            Err(failure) => (Some(failure.chain()), None),
+            Ok(storage) => match (Vault::exists(storage.as_ref()), storage.list(POINTS_FOLDER)) {
+                (Ok(true), Ok(listed)) => (None, Some(listed)),
+                (Ok(false), _) => (gone("the copy has no vault now"), None),
+                (Err(error), _) => (Some(chain(&error)), None),
+                (_, Err(error)) => (Some(chain(&error)), None),
+            },
+        };
+        let there = |id: &PointId| {
+            listed.as_ref().is_some_and(|listed| {
+                listed.iter().any(|object| object.name.as_str() == format!("{POINTS_FOLDER}{id}.json"))
+            })
+        };
+        for point in points {
+            let missing = if there(&point.manifest.id) { None } else { gone("the copy no longer lists it") };
+            let id = point.holdings.iter_mut().find(|held| held.copy == *copy && held.damaged.is_none());
+            if let Some(held) = id {
+                held.damaged = whole.clone().or(missing);
+            }
+        }
     }
 
     /// Copies in which a vault of a store with `retention = "none"` lies: none may.

@@ -3,19 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_base::failure::{Failure, FailureKind};
-use lifeboat_base::ids::{CopyName, PointId, StoreName};
+use lifeboat_base::ids::{CopyName, PointId, StoreName, VaultId};
 use lifeboat_base::monitor::Finding;
-use lifeboat_catalog::{Proof, ProofLevel};
+use lifeboat_catalog::{PointRow, Proof, ProofLevel};
 use lifeboat_policy::{Retention, Store};
-use lifeboat_vault::{CheckLevel, CheckReport};
+use lifeboat_vault::{CheckLevel, CheckReport, DamagedObject};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::backup::{Collector, worst};
 use crate::context::Engine;
-use crate::copies::{CopyVault, VaultSet};
+use crate::copies::VaultSet;
 use crate::error::EngineError;
 use crate::journal::{Entry, Filed};
+
+mod closed;
 
 /// How to verify.
 #[derive(Clone, Debug)]
@@ -58,6 +60,8 @@ pub struct CopyVerification {
     pub broken: Vec<PointId>,
     /// Damaged objects.
     pub damaged: Vec<DamageView>,
+    /// Why the vault could not be opened, if so; then only what needs no key was read.
+    pub error: Option<String>,
     /// The record in the evidence chain.
     pub evidence: Option<u64>,
 }
@@ -77,6 +81,46 @@ impl VerifyReport {
     /// The worst thing found.
     pub fn worst(&self) -> Option<FailureKind> {
         worst(self.findings.iter())
+    }
+}
+
+/// What one copy showed, before it is filed.
+#[derive(Default)]
+struct Found {
+    vault: Option<VaultId>,
+    files: u64,
+    bytes: u64,
+    proven: BTreeSet<PointId>,
+    broken: BTreeSet<PointId>,
+    damaged: Vec<DamageView>,
+    extra: Vec<String>,
+    error: Option<String>,
+}
+
+impl Found {
+    /// A finished check; points that are held and were not even listed are missing, and so broken.
+    fn new(check: CheckReport, held: &BTreeSet<PointId>) -> Self {
+        let of =
+            |ok: bool| check.points.iter().filter(move |point| point.ok == ok).map(|point| point.id.clone());
+        let mut found = Self {
+            files: check.files_checked,
+            bytes: check.bytes,
+            proven: of(true).collect(),
+            broken: of(false).collect(),
+            extra: check.extra,
+            ..Self::default()
+        };
+        for DamagedObject { object, why, points } in check.damaged {
+            found.damaged.push(DamageView { object: object.to_string(), why, points });
+        }
+        for point in held {
+            if !found.proven.contains(point) && found.broken.insert(point.clone()) {
+                let object = format!("lifeboat/points/{point}.json");
+                let why = "it is missing: the copy no longer lists the point".to_owned();
+                found.damaged.push(DamageView { object, why, points: vec![point.clone()] });
+            }
+        }
+        found
     }
 }
 
@@ -117,6 +161,11 @@ impl Engine {
         options: &VerifyOptions,
         report: &mut VerifyReport,
     ) -> Result<(), EngineError> {
+        if let Some(only) = &options.copy
+            && !row.copies.value.contains(only)
+        {
+            return Err(EngineError::new(FailureKind::Usage, format!("`{}` has no copy `{only}`", row.name)));
+        }
         let set = self.open_vaults(row)?;
         report.findings.extend(set.findings());
         report.findings.extend(self.absent_findings(row, &set)?);
@@ -131,11 +180,25 @@ impl Engine {
             let check = entry.vault.check(level, &monitor).map_err(Failure::from)?;
             let seconds = self.env.clock.monotonic().saturating_sub(start).as_secs_f64();
             report.findings.extend(monitor.take());
-            let view =
-                self.file_verification(row, entry, options.level, check, seconds, &mut report.findings)?;
+            let held = self.held(row, &entry.copy)?;
+            let found = Found { vault: Some(entry.vault.vault_id().clone()), ..Found::new(check, &held) };
+            let view = self.file_verification(
+                row,
+                (&entry.copy, options.level),
+                found,
+                seconds,
+                &mut report.findings,
+            )?;
             report.copies.push(view);
         }
-        Ok(())
+        self.verify_closed(row, &set, options, report)
+    }
+
+    /// Points that the catalog expects in a copy.
+    fn held(&self, row: &Store, copy: &CopyName) -> Result<BTreeSet<PointId>, EngineError> {
+        let known = self.catalog()?.points(&row.name).map_err(Failure::from)?;
+        let here = |point: &PointRow| point.holdings.iter().any(|held| held.copy == *copy);
+        Ok(known.into_iter().filter(here).map(|point| point.manifest.id).collect())
     }
 
     /// A copy that should hold points and has no vault at all.
@@ -161,75 +224,59 @@ impl Engine {
     fn file_verification(
         &self,
         row: &Store,
-        entry: &CopyVault,
-        level: ProofLevel,
-        check: CheckReport,
+        (copy, level): (&CopyName, ProofLevel),
+        found: Found,
         seconds: f64,
         findings: &mut Vec<Finding>,
     ) -> Result<CopyVerification, EngineError> {
+        let Found { vault, files, bytes, proven, broken, damaged, extra, error } = found;
         let mut why: BTreeMap<PointId, String> = BTreeMap::new();
-        for object in &check.damaged {
+        for object in &damaged {
             for point in &object.points {
                 why.entry(point.clone()).or_insert_with(|| format!("{}: {}", object.object, object.why));
             }
             let hit = object.points.len();
             let message = format!(
-                "copy `{}`: {} is damaged ({}); {hit} recovery point{} affected",
-                entry.copy,
+                "copy `{copy}`: {} is damaged ({}); {hit} recovery point{} affected",
                 object.object,
                 object.why,
                 if hit == 1 { "" } else { "s" }
             );
             findings.push(
-                Finding::new("object-damaged", object.object.to_string(), message)
-                    .with_kind(FailureKind::Damaged),
+                Finding::new("object-damaged", &object.object, message).with_kind(FailureKind::Damaged),
             );
         }
-        for stray in &check.extra {
-            let message = format!("copy `{}` holds {stray}, which no vault needs", entry.copy);
+        for stray in &extra {
+            let message = format!("copy `{copy}` holds {stray}, which no vault needs");
             findings.push(Finding::new("object-unexpected", stray, message));
         }
-        let broken: BTreeSet<PointId> =
-            check.points.iter().filter(|point| !point.ok).map(|point| point.id.clone()).collect();
-        let proven: Vec<PointId> =
-            check.points.iter().filter(|point| point.ok).map(|point| point.id.clone()).collect();
-        let damaged: Vec<DamageView> = check
-            .damaged
-            .into_iter()
-            .map(|object| DamageView {
-                object: object.object.to_string(),
-                why: object.why,
-                points: object.points,
-            })
-            .collect();
         let body = json!({
-            "copy": entry.copy, "level": level, "vault": entry.vault.vault_id(), "files": check.files_checked,
-            "bytes": check.bytes, "seconds": seconds, "proven": proven, "broken": broken, "damaged": damaged,
+            "copy": copy, "level": level, "vault": vault, "files": files, "bytes": bytes, "seconds": seconds,
+            "proven": proven, "broken": broken, "damaged": damaged, "error": error,
         });
-        let ok = broken.is_empty() && damaged.is_empty();
+        let ok = broken.is_empty() && damaged.is_empty() && error.is_none();
         let record = self.file(Entry { kind: "verify", store: &row.name, ok, body })?;
         let catalog = self.catalog()?;
         for (point, ok) in proven.iter().map(|id| (id, true)).chain(broken.iter().map(|id| (id, false))) {
-            self.prove(row, point, &entry.copy, level, ok, &record)?;
+            self.prove(row, point, copy, level, ok, &record)?;
             let reason = why.get(point).map_or("it cannot be assembled from this copy", String::as_str);
             // A weaker verification does not clear damage that only a stronger one can see.
             if !ok || level == ProofLevel::Readable {
                 let damaged = (!ok).then_some(reason);
-                catalog
-                    .set_holding(&row.name, point, &entry.copy, record.at, damaged)
-                    .map_err(Failure::from)?;
+                catalog.set_holding(&row.name, point, copy, record.at, damaged).map_err(Failure::from)?;
             }
         }
         Ok(CopyVerification {
             store: row.name.clone(),
-            copy: entry.copy.clone(),
+            copy: copy.clone(),
             level,
-            files: check.files_checked,
-            bytes: check.bytes,
+            files,
+            bytes,
             seconds,
-            proven,
+            proven: proven.into_iter().collect(),
             broken: broken.into_iter().collect(),
             damaged,
+            error,
             evidence: Some(record.seq),
         })
     }

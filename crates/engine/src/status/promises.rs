@@ -134,7 +134,9 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
         return cell
             .broken(format!("the newest complete point shows the store {} ago", human::duration(lag)));
     }
-    cell.kept(format!("{} shows the store {} ago", point.manifest.id, human::duration(lag)))
+    let changes = point.manifest.facts.consistency.changes;
+    let fuzzy = if changes > 0 { format!(", taken while {changes} items changed") } else { String::new() };
+    cell.kept(format!("{} shows the store {} ago{fuzzy}", point.manifest.id, human::duration(lag)))
 }
 
 fn seconds(body: &Value, field: &str) -> Option<Duration> {
@@ -282,8 +284,13 @@ fn verify(facts: &Facts<'_>) -> PromiseView {
     if facts.points.is_empty() {
         return cell.unproven(why_no_point(facts));
     }
-    if let Some(run) = facts.verify.as_ref().filter(|run| !run.ok) {
-        return cell.rests_on(facts.now, run).broken("the last verification found damage");
+    // One sound copy must not hide another that is not.
+    if let Some((copy, run)) = facts.verify.iter().find(|(_copy, run)| !run.ok) {
+        let why = match run.body.get("error").and_then(Value::as_str) {
+            Some(error) => format!("the last verification of `{copy}` could not open it: {error}"),
+            None => format!("the last verification of `{copy}` found damage"),
+        };
+        return cell.rests_on(facts.now, run).broken(why);
     }
     let best = [ProofLevel::Restored, ProofLevel::Readable, ProofLevel::Checksummed]
         .into_iter()
@@ -326,19 +333,28 @@ fn overdue(facts: &Facts<'_>, word: &str, span: Span) -> Option<Overdue> {
             )));
         }
     };
-    match facts.proven(level) {
-        Some((_point, at, _evidence)) if age(facts.now, at) <= span.approx() => None,
-        Some((_point, at, _evidence)) => Some(Overdue::Late(format!(
-            "`{word}` was last proven {} ago, promised every {span}",
-            human::duration(age(facts.now, at))
-        ))),
-        None => {
-            let first =
-                facts.points.first().map(|point| age(facts.now, point.manifest.ended)).unwrap_or_default();
-            let reason = format!("`{word}` was never proven");
-            Some(if first > span.approx() { Overdue::Late(reason) } else { Overdue::Never(reason) })
-        }
+    // One restore proves the store; what lies in a copy is only proven by reading that copy.
+    if level == ProofLevel::Restored {
+        return too_old(facts, word, span, facts.proven(level).map(|(_point, at, _evidence)| at), "");
     }
+    facts.row.copies.value.iter().find_map(|copy| {
+        let proofs = facts.points.iter().filter_map(|point| point.proven_in(level, copy));
+        too_old(facts, word, span, proofs.map(|proof| proof.at).max(), &format!(" in `{copy}`"))
+    })
+}
+
+fn too_old(facts: &Facts<'_>, word: &str, span: Span, at: Option<Timestamp>, place: &str) -> Option<Overdue> {
+    let Some(at) = at else {
+        let first =
+            facts.points.first().map(|point| age(facts.now, point.manifest.ended)).unwrap_or_default();
+        let reason = format!("`{word}` was never proven{place}");
+        return Some(if first > span.approx() { Overdue::Late(reason) } else { Overdue::Never(reason) });
+    };
+    let past = age(facts.now, at);
+    (past > span.approx()).then(|| {
+        let past = human::duration(past);
+        Overdue::Late(format!("`{word}` was last proven {past} ago{place}, promised every {span}"))
+    })
 }
 
 fn drill(facts: &Facts<'_>) -> PromiseView {
