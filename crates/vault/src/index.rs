@@ -159,7 +159,7 @@ impl Index {
             for (id, size_bytes) in index.unindexed.clone() {
                 // A pack that cannot tell what it holds is a problem only if something needs it.
                 if let Ok(blobs) = read_header(storage, key, &id, size_bytes) {
-                    suspect.push(IndexPack { id, blobs, time: None, size: None });
+                    suspect.push(IndexPack { id, blobs, time: None, stored_size_bytes: None });
                 }
             }
         }

@@ -46,14 +46,14 @@ pub(crate) struct IndexPack {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
     /// Its size, where the blobs do not tell it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size: Option<u32>,
+    #[serde(default, rename = "size", skip_serializing_if = "Option::is_none")]
+    pub stored_size_bytes: Option<u32>,
 }
 
 impl IndexPack {
     /// The size of the pack's file.
     pub(crate) fn size_bytes(&self) -> u64 {
-        match self.size {
+        match self.stored_size_bytes {
             Some(size) => u64::from(size),
             None => pack::file_bytes(&self.blobs),
         }

@@ -31,7 +31,7 @@ pub(super) fn adopt(
             .map_err(|source| VaultError::Storage { doing: format!("read `{name}`"), source })?;
         let header = if Digest::of(&bytes) == id { pack::header_of(key, &bytes) } else { None };
         match header {
-            Some(blobs) => adopted.push(IndexPack { id, blobs, time: None, size: None }),
+            Some(blobs) => adopted.push(IndexPack { id, blobs, time: None, stored_size_bytes: None }),
             None => monitor.finding(
                 Finding::new(
                     "pack-damaged",

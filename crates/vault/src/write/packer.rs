@@ -142,7 +142,7 @@ impl<'a> PackWriter<'a> {
         self.stats.packs += 1;
         self.stats.stored_bytes += size_bytes;
         self.confirmed_blobs += full.blobs.len();
-        self.confirmed.push(IndexPack { id, blobs: full.blobs, time: None, size: None });
+        self.confirmed.push(IndexPack { id, blobs: full.blobs, time: None, stored_size_bytes: None });
         if self.confirmed.len() >= PACKS_PER_INDEX || self.confirmed_blobs >= BLOBS_PER_INDEX {
             self.flush_index()?;
         }
