@@ -133,8 +133,12 @@ fn drill_store(
         Ok::<(), Failure>(())
     })();
     match outcome {
-        Ok(()) if checks.iter().all(|check| check.state != CheckState::Failed) => {
+        Ok(()) if proven(&checks) => {
             rto_s = Some(clock.monotonic().saturating_sub(start).as_secs_f64());
+        }
+        Ok(()) if checks.iter().all(|check| check.state != CheckState::Failed) => {
+            let message = format!("{point} was restored, but no check could be applied to it");
+            findings.push(Finding::new("drill.unproven", store.as_str(), message));
         }
         Ok(()) => {}
         Err(failure) => findings.push(
@@ -173,6 +177,12 @@ fn drill_store(
         checks,
         verdict,
     }
+}
+
+/// No check failed, and at least one had something to say: a check that could not be applied proves nothing.
+fn proven(checks: &[CheckOutcome]) -> bool {
+    checks.iter().all(|check| check.state != CheckState::Failed)
+        && checks.iter().any(|check| check.state == CheckState::Passed)
 }
 
 fn judge_checks(store: &StoreName, checks: &[CheckOutcome], findings: &mut Vec<Finding>) {
