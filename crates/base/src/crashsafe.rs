@@ -43,7 +43,13 @@ pub fn create_dir_all(dir: &Path) -> io::Result<()> {
     }
     match fs::DirBuilder::new().mode(DIR_MODE).create(dir) {
         Ok(()) => sync_dir(parent),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if dir.is_dir() {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::NotADirectory.into())
+            }
+        }
         Err(error) => Err(error),
     }
 }
@@ -67,6 +73,19 @@ fn write_temp(path: &Path, pieces: &[&[u8]]) -> io::Result<PathBuf> {
 /// Removes a leftover; its absence or presence changes nothing that anyone relies on.
 fn remove_quietly(path: &Path) {
     drop(fs::remove_file(path));
+}
+
+/// Removes the unfinished files that a killed process left in `dir` itself; the caller holds whatever keeps other
+/// writers out of it.
+pub fn sweep(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let unfinished = entry.file_name().to_string_lossy().starts_with(TEMP_PREFIX);
+        if unfinished && entry.file_type()?.is_file() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file that must not exist yet (mode 0600). Visible whole or not at all; durable when it returns.

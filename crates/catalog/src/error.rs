@@ -41,6 +41,9 @@ impl CatalogError {
     /// What the caller can do about it.
     pub fn kind(&self) -> FailureKind {
         match self {
+            Self::Folder(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+                FailureKind::Unreachable
+            }
             Self::Database { .. } | Self::Folder(_) => FailureKind::Internal,
             Self::Newer { .. } => FailureKind::Refused,
             Self::Row { .. } => FailureKind::Damaged,

@@ -1,5 +1,12 @@
 //! The product as its users meet it: the `lifeboat` binary, its exit codes, its words, its files.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a helper of a test that fails, fails the test; seeds are printed so that it can be repeated"
+)]
+
 mod main {
     mod capture;
     mod copies;

@@ -222,6 +222,11 @@ impl Engine {
         let _lease = self.lease(&row.name, "backup")?;
         let set = self.ensure_vaults(row, options.heal)?;
         report.findings.extend(set.findings());
+        if options.heal {
+            // Asked for, so what comes back is not missing any more.
+            heal_first(&set, monitor, report);
+            fill_rest(&set, monitor, report);
+        }
         report.findings.extend(self.reconcile(row, &set)?);
         heal_first(&set, monitor, report);
         let Some(primary) = set.open.first() else {
@@ -336,6 +341,16 @@ fn heal_first(set: &VaultSet, monitor: &Collector, report: &mut StoreBackup) {
         // Damaged objects of the other copy reach the monitor; the points they belong to stay where they are.
         if let Err(error) = other.vault.copy_to(&first.vault, monitor) {
             report.findings.push(copy_finding(&first.copy, Failure::from(error)));
+        }
+    }
+}
+
+/// Brings everything that the first copy holds to the others.
+fn fill_rest(set: &VaultSet, monitor: &Collector, report: &mut StoreBackup) {
+    let Some((first, rest)) = set.open.split_first() else { return };
+    for other in rest {
+        if let Err(error) = first.vault.copy_to(&other.vault, monitor) {
+            report.findings.push(copy_finding(&other.copy, Failure::from(error)));
         }
     }
 }

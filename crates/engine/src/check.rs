@@ -109,7 +109,7 @@ impl Engine {
                     .keys
                     .recipients
                     .iter()
-                    .map(|key| (key.to_string(), Some(error.failure.chain())))
+                    .map(|key| (key.to_string(), self.recipient(key).err().map(|failure| failure.chain())))
                     .collect();
                 return false;
             }

@@ -63,7 +63,7 @@ impl Engine {
         ))
     }
 
-    fn recipient(&self, recipient: &Recipient) -> Result<Box<dyn RecipientKey>, Failure> {
+    pub(crate) fn recipient(&self, recipient: &Recipient) -> Result<Box<dyn RecipientKey>, Failure> {
         let label = recipient.to_string();
         match recipient {
             Recipient::Passphrase(reference) => {

@@ -89,6 +89,9 @@ impl Chain {
         crashsafe::create_dir_all(&folder).map_err(EvidenceError::io("create", &folder))?;
         let _lock = files::lock_exclusive(&self.dir)
             .map_err(EvidenceError::io("lock", &self.dir.join(files::LOCK)))?;
+        for dir in [&self.dir, &folder] {
+            crashsafe::sweep(dir).map_err(EvidenceError::io("sweep", dir))?;
+        }
         let tip = self.prepare(signer, at)?;
         let seq = tip.seq.saturating_add(1);
         if seq > MAX_RECORDS {

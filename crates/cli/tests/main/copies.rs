@@ -11,7 +11,7 @@ fn a_copy_that_is_gone_is_reported_until_it_is_healed() {
     let first = world.backup("uploads");
     let original = picture(&world.uploads());
     let aside = world.path("unmounted");
-    fs::rename(world.path("vaults/offsite"), &aside).unwrap();
+    tree::rename(&world.path("vaults/offsite"), &aside);
     tree::change(&world.uploads(), 1);
     let ran = world.run(&["backup"]).expect(4);
     world.assert_seen("copy-gone-backup", &ran.stdout);
@@ -23,7 +23,7 @@ fn a_copy_that_is_gone_is_reported_until_it_is_healed() {
     assert!(!world.path("x").exists());
 
     // It comes back as it was, behind by a point.
-    fs::rename(&aside, world.path("vaults/offsite")).unwrap();
+    tree::rename(&aside, &world.path("vaults/offsite"));
     world.backup("uploads");
     world.run(&["verify"]).expect(0);
     assert_eq!(world.promise("uploads", "copies").0, "kept");
@@ -59,12 +59,12 @@ fn a_first_copy_that_is_lost_is_filled_from_the_second() {
 fn all_copies_gone_is_an_error_and_no_new_vault_is_begun() {
     let world = World::of_files();
     world.backup("uploads");
-    fs::rename(world.path("vaults"), world.path("aside")).unwrap();
+    tree::rename(&world.path("vaults"), &world.path("aside"));
     let report = world.json(&["backup"], 4);
     assert_eq!(report["stores"][0]["outcome"], "failed");
     assert!(!world.path("vaults").exists());
     assert_eq!(world.promise("uploads", "rpo").0, "broken");
-    fs::rename(world.path("aside"), world.path("vaults")).unwrap();
+    tree::rename(&world.path("aside"), &world.path("vaults"));
     world.run(&["backup"]).expect(0);
     world.run(&["verify"]).expect(0);
 }
@@ -104,30 +104,50 @@ fn a_rebuild_notices_points_that_the_evidence_knows_and_no_copy_holds() {
     assert_eq!(report["findings"][0]["subject"], *first);
 }
 
-#[test]
-fn damage_in_one_copy_never_travels_to_the_other_and_a_point_is_claimed_only_where_it_is() {
-    let world = World::of_files();
-    world.backup("uploads");
-    let vault = world.vault("local", "uploads");
-    for pack in tree::files(&vault.join("data")) {
-        let path = vault.join("data").join(pack);
+/// Flips one bit in the middle of every pack of a vault.
+fn damage_packs(world: &World, copy: &str) {
+    let data = world.vault(copy, "uploads").join("data");
+    for pack in tree::files(&data) {
+        let path = data.join(pack);
         let mut bytes = fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 4;
         tree::write(&path, &bytes);
     }
+}
+
+#[test]
+fn damage_in_one_copy_never_travels_to_the_other() {
+    let world = World::of_files();
+    world.backup("uploads");
+    damage_packs(&world, "local");
     let offsite = tree::contents(&world.vault("offsite", "uploads"));
-    let ran = world.run(&["--json", "backup"]);
-    assert_ne!(ran.code, Some(0), "{ran:?}");
+    tree::change(&world.uploads(), 1);
+    world.run(&["backup"]);
     for (name, bytes) in offsite {
         let now = fs::read(world.vault("offsite", "uploads").join(&name)).unwrap();
         assert!(now == bytes, "{} was touched", name.display());
     }
+    world.run(&["verify", "--copy", "local"]).expect(6);
     world.run(&["verify", "--copy", "offsite"]).expect(0);
-    for copy in ran.json()["stores"][0]["copies"].as_array().unwrap() {
-        let point = ran.json()["stores"][0]["point"].as_str().unwrap().to_owned();
-        let copy = copy.as_str().unwrap();
-        let ran = world.run(&["restore", "uploads", "--to", copy, "--copy", copy, "--at", &point]);
-        assert!(matches!(ran.code, Some(0 | 5)), "{point} is not restorable from {copy} as claimed: {ran:?}");
-    }
+    world.run(&["restore", "uploads", "--to", "x", "--copy", "local"]).expect(6);
+    assert!(!world.path("x").exists());
+    world.run(&["restore", "uploads", "--to", "x", "--copy", "offsite"]).expect(0);
+    assert_same(&picture(&world.path("x")), &picture(&world.uploads()));
+}
+
+#[test]
+fn a_copy_filled_from_a_damaged_one_claims_no_point_that_it_cannot_give_back() {
+    let world = World::of_files();
+    world.backup("uploads");
+    fs::remove_dir_all(world.path("vaults/offsite")).unwrap();
+    damage_packs(&world, "local");
+    let ran = world.run(&["--json", "backup", "--heal"]);
+    assert_eq!(ran.code, Some(6), "{ran:?}");
+    assert_eq!(ran.json()["stores"][0]["copies"], serde_json::json!(["local"]), "{ran:?}");
+    let points = world.vault("offsite", "uploads").join("lifeboat/points");
+    assert_eq!(fs::read_dir(points).map_or(0, Iterator::count), 0, "a point without its content is shown");
+    assert_eq!(world.promise("uploads", "copies").0, "broken");
+    world.run(&["restore", "uploads", "--to", "x"]).expect(6);
+    assert!(!world.path("x").exists());
 }

@@ -247,13 +247,13 @@ fn damage_is_told_in_words_a_person_can_act_on() {
     let manifest = PathBuf::from(format!("lifeboat/points/{}.json", points.ids[1]));
     {
         let path = vault.join(&manifest);
-        let _damaged = Damaged::new(&path, Harm::Flip(100));
+        let _damaged = Damaged::new(&path, Harm::Flip(0));
         points.world.assert_seen("damage-manifest", &points.world.run(&["verify"]).expect(6).stdout);
         points.world.assert_seen("damage-manifest-points", &points.world.run(&["points"]).expect(6).stdout);
     }
     let envelope = vault.join("lifeboat/envelope.json");
     {
-        let _damaged = Damaged::new(&envelope, Harm::Flip(200));
+        let _damaged = Damaged::new(&envelope, Harm::Delete);
         let ran = points.world.run(&["verify"]).expect(6);
         points.world.assert_seen("damage-envelope", &ran.stdout);
         let ran = points.world.run(&["restore", "uploads", "--to", "x", "--copy", "local"]).expect(6);

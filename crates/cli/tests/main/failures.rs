@@ -113,7 +113,7 @@ fn a_store_that_cannot_be_read_fails_alone_and_says_which_promise_is_at_risk() {
     let world = World::of_everything();
     world.run(&["backup"]).expect(0);
     let aside = world.path("live/aside");
-    fs::rename(world.uploads(), &aside).unwrap();
+    tree::rename(&world.uploads(), &aside);
     let report = reported(&world, "store-missing", &["backup", "--jobs", "1"], 4);
     assert_eq!(report["stores"][0]["outcome"], "captured", "another store must not suffer");
     assert_eq!(report["stores"][2]["outcome"], "failed");
@@ -122,7 +122,7 @@ fn a_store_that_cannot_be_read_fails_alone_and_says_which_promise_is_at_risk() {
     tree::write(&world.uploads(), b"now it is a file");
     reported(&world, "store-is-a-file", &["backup", "uploads"], 4);
     fs::remove_file(world.uploads()).unwrap();
-    fs::rename(&aside, world.uploads()).unwrap();
+    tree::rename(&aside, &world.uploads());
     let database = world.path("live/orders.db");
     let whole = fs::read(&database).unwrap();
     for name in ["live/orders.db", "live/orders.db-wal", "live/orders.db-shm"] {
@@ -172,7 +172,7 @@ fn a_full_copy_loses_nothing_and_shows_nothing_half_made() {
     tree::write(&big, &noise(7, 4 << 20));
     let report = reported(&world, "copy-full", &["backup"], 1);
     assert_eq!(report["stores"][0]["outcome"], "failed");
-    assert_eq!(world.points("uploads"), [first.clone()], "a point that is not whole is shown");
+    assert_eq!(world.points("uploads"), std::slice::from_ref(&first), "a point that is not whole is shown");
     world.run(&["restore", "uploads", "--to", "x", "--copy", "local"]).expect(0);
     assert_same(&picture(&world.path("x")), &tree_then);
     assert_eq!(world.promise("uploads", "copies").0, "kept");
@@ -213,7 +213,10 @@ fn a_full_state_disk_fails_loudly_and_keeps_every_point() {
     let ran = world.run(&["backup"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     let said = format!("{}{}", ran.stdout, ran.stderr);
-    assert!(["No space left", "disk I/O error", "disk is full"].iter().any(|why| said.contains(why)), "{said}");
+    assert!(
+        ["No space left", "disk I/O error", "disk is full"].iter().any(|why| said.contains(why)),
+        "{said}"
+    );
     assert_ne!(world.run(&["verify"]).code, Some(0), "a proof that could not be filed was given");
     fs::remove_file(world.path("state/filler")).unwrap();
     disk.remount("size=64m");

@@ -29,7 +29,7 @@ fn measured(world: &World, args: &[&str]) -> Duration {
 /// Lets a child live for `span` and then kills it; true if it was still running.
 fn kill_after(mut child: Child, span: Duration) -> bool {
     let (_keep, quiet) = sync_channel::<()>(1);
-    drop(quiet.recv_timeout(span));
+    assert!(quiet.recv_timeout(span).is_err(), "nobody sends");
     let running = child.try_wait().unwrap().is_none();
     // SIGKILL; a child that has ended is only collected.
     child.kill().unwrap();

@@ -121,6 +121,26 @@ impl FileStorage {
     }
 }
 
+impl FileStorage {
+    /// Removes unfinished files of writers that died; the caller holds the lock, so that none of them lives.
+    fn sweep(&self) -> Result<(), StorageError> {
+        for stray in self.strays()? {
+            let path = self.root.join(&stray);
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if !name.starts_with(crashsafe::TEMP_PREFIX) {
+                continue;
+            }
+            match crashsafe::remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(self.error(&stray, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Storage for FileStorage {
     fn put_new(&self, name: &ObjectName, pieces: &[&[u8]]) -> Result<(), StorageError> {
         let path = self.path_of(name);
@@ -205,7 +225,10 @@ impl Storage for FileStorage {
         // The lock is on the directory itself: it leaves no file behind and the kernel gives it up on a kill.
         let dir = File::open(&self.root).map_err(|error| self.error("lock", error))?;
         match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Box::new(DirLock(dir))),
+            Ok(()) => {
+                self.sweep()?;
+                Ok(Box::new(DirLock(dir)))
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StorageError::Busy { location: self.location() }),
             Err(error) => Err(self.error("lock", error.into())),
         }
