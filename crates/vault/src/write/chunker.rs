@@ -1,6 +1,6 @@
 //! Where files are cut: at content-defined, keyed points, or at multiples of a page.
 //!
-//! Memory: one buffer of [`BUFFER_BYTES`], reused from file to file.
+//! Memory: one buffer (`BUFFER_BYTES`), reused from file to file.
 
 use std::io::{self, Read};
 
