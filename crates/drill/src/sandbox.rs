@@ -96,18 +96,24 @@ pub fn sweep(root: &Path) -> Result<usize, SandboxError> {
             continue;
         }
         let lock = root.join(format!("{id}{LOCK_SUFFIX}"));
-        if let Ok(lease) = Lease::try_acquire(&lock, "sweep").map_err(fail)? {
-            let dir = root.join(id);
-            if dir.exists() {
-                crashsafe::remove_tree(&dir).map_err(fail)?;
-                swept += 1;
-            }
-            match crashsafe::remove(&lock) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
-                _ => {}
-            }
-            drop(lease);
+        let lease = match Lease::try_take_existing(&lock) {
+            Ok(Some(Err(_held))) => continue,
+            Ok(lease) => lease,
+            // Not a lock of ours, so not a sandbox of ours.
+            Err(error) if Lease::is_foreign(&error) => continue,
+            Err(error) => return Err(fail(error)),
+        };
+        // The lock is made before the folder and removed after it: a folder without one is dead.
+        let dir = root.join(id);
+        if dir.exists() {
+            crashsafe::remove_tree(&dir).map_err(fail)?;
+            swept += 1;
         }
+        match crashsafe::remove(&lock) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+            _ => {}
+        }
+        drop(lease);
     }
     Ok(swept)
 }
@@ -127,5 +133,17 @@ mod tests {
         assert!(living.dir.exists());
         living.teardown().unwrap();
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_sweep_leaves_a_planted_lock_and_its_folder_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let precious = root.path().join("precious");
+        std::fs::write(&precious, "precious").unwrap();
+        crashsafe::create_dir_all(&root.path().join("drill-odd")).unwrap();
+        std::os::unix::fs::symlink(&precious, root.path().join("drill-odd.lock")).unwrap();
+        assert_eq!(sweep(root.path()).unwrap(), 0);
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+        assert!(root.path().join("drill-odd").exists());
     }
 }
