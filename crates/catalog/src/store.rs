@@ -155,6 +155,17 @@ impl Catalog {
         Ok(())
     }
 
+    /// Forgets every mark of damage in one copy of a store: its vault was made anew.
+    pub fn clear_damage(&self, store: &StoreName, copy: &CopyName) -> Result<()> {
+        self.lock()
+            .execute(
+                "UPDATE holding SET damaged = NULL WHERE store = ?1 AND copy = ?2",
+                params![store.as_str(), copy.as_str()],
+            )
+            .map_err(database("write"))?;
+        Ok(())
+    }
+
     /// Records an attempt at a proof; an attempt older than the one already known is dropped.
     pub fn put_proof(&self, proof: &Proof) -> Result<()> {
         self.lock()
@@ -275,6 +286,82 @@ impl Catalog {
             store,
             params![store.as_str(), kind, copy.as_str()],
         )
+    }
+
+    /// The newest backup of a store that met damage in a copy.
+    pub fn last_damage_met(&self, store: &StoreName) -> Result<Option<RunRow>> {
+        self.run(
+            "SELECT evidence, kind, at, ok, body FROM run WHERE store = ?1 AND kind = 'backup'
+             AND json_array_length(body, '$.damaged') > 0 ORDER BY evidence DESC LIMIT 1",
+            store,
+            params![store.as_str()],
+        )
+    }
+
+    /// The newest drill of a store that was not asked for a particular point or copy.
+    pub fn last_drill(&self, store: &StoreName, successful: bool) -> Result<Option<RunRow>> {
+        self.run(
+            "SELECT evidence, kind, at, ok, body FROM run WHERE store = ?1 AND kind = 'drill'
+             AND json_extract(body, '$.scope') = 'newest' AND (ok OR NOT ?2) ORDER BY evidence DESC LIMIT 1",
+            store,
+            params![store.as_str(), successful],
+        )
+    }
+
+    /// The newest backup of a store that made a point.
+    pub fn last_capture(&self, store: &StoreName) -> Result<Option<RunRow>> {
+        self.run(
+            "SELECT evidence, kind, at, ok, body FROM run WHERE store = ?1 AND kind = 'backup'
+             AND json_extract(body, '$.point') IS NOT NULL ORDER BY evidence DESC LIMIT 1",
+            store,
+            params![store.as_str()],
+        )
+    }
+
+    /// Points that a filed backup names and no vault was seen to list.
+    pub fn lost_points(&self, store: &StoreName) -> Result<Vec<String>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare(
+                "SELECT DISTINCT json_extract(body, '$.point') AS id FROM run
+                 WHERE store = ?1 AND kind = 'backup' AND id IS NOT NULL
+                 AND id NOT IN (SELECT id FROM point WHERE store = ?1) ORDER BY id",
+            )
+            .map_err(database("read"))?;
+        statement
+            .query_map([store.as_str()], |row| row.get(0))
+            .and_then(Iterator::collect::<rusqlite::Result<Vec<String>>>)
+            .map_err(database("read"))
+    }
+
+    /// The number of the newest evidence record that was taken over; 0 before the first.
+    pub fn last_evidence(&self) -> Result<u64> {
+        let newest: Option<i64> = self
+            .lock()
+            .query_row("SELECT value FROM seen", [], |row| row.get(0))
+            .optional()
+            .map_err(database("read"))?;
+        Ok(newest.and_then(|newest| u64::try_from(newest).ok()).unwrap_or(0))
+    }
+
+    /// Records that every evidence record up to `seq` was taken over.
+    pub fn set_last_evidence(&self, seq: u64) -> Result<()> {
+        self.lock()
+            .execute(
+                "INSERT INTO seen (id, value) VALUES (1, ?1)
+                 ON CONFLICT (id) DO UPDATE SET value = max(value, excluded.value)",
+                params![i64::try_from(seq).unwrap_or(i64::MAX)],
+            )
+            .map_err(database("write"))?;
+        Ok(())
+    }
+
+    /// How many runs are known.
+    pub fn count_runs(&self) -> Result<usize> {
+        self.lock()
+            .query_row("SELECT count(*) FROM run", [], |row| row.get::<_, i64>(0))
+            .map(|count| usize::try_from(count).unwrap_or(0))
+            .map_err(database("read"))
     }
 
     /// The newest run of `kind` on a store, or the newest that succeeded.

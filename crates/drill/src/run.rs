@@ -14,6 +14,9 @@ use lifeboat_stores::{Adapter, CanaryResult, CheckState};
 use crate::report::{CheckOutcome, DrillReport, DrillVerdict, StageReport, StoreDrill};
 use crate::sandbox::{Sandbox, SandboxError};
 
+/// Clocks that differ by less are not worth a word.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(120);
+
 /// Opens a recovery point; called inside the drill so that opening counts in the recovery time.
 pub type OpenPoint<'a> = Box<dyn FnOnce() -> Result<Box<dyn RestoreSource + 'a>, Failure> + 'a>;
 
@@ -155,6 +158,10 @@ fn drill_store(
     let canaries = watch.stage("canaries", || adapter.canaries(&sandbox.folder(&scratch)?));
     judge_canaries(&store, canaries, &mut checks, findings);
     let rpo_s = moment.duration_since(facts.consistency.moment).max(SignedDuration::ZERO).as_secs_f64();
+    if facts.consistency.moment.duration_since(moment) > CLOCK_TOLERANCE {
+        let message = format!("{point} shows a moment after the one of the drill: was a clock wrong?");
+        findings.push(Finding::new("drill.clock", store.as_str(), message));
+    }
     judge_promises(&store, (rto_s, rto), (rpo_s, rpo), findings);
     if !facts.unreadable.is_empty() {
         findings.push(Finding::new(

@@ -20,6 +20,7 @@ use crate::context::Engine;
 use crate::copies::VaultSet;
 use crate::error::{AtRisk, EngineError};
 use crate::journal::Entry;
+use crate::view::source_digest;
 
 /// Stores captured at the same time unless asked otherwise.
 const DEFAULT_JOBS: usize = 2;
@@ -190,7 +191,9 @@ impl Engine {
     }
 
     fn record_failure(&self, row: &Store, error: EngineError, report: &mut StoreBackup) {
-        report.outcome = "failed";
+        if report.point.is_none() {
+            report.outcome = "failed";
+        }
         report.at_risk.clone_from(&error.at_risk);
         if report.at_risk.is_empty() {
             report.at_risk.push(AtRisk { store: row.name.clone(), promise: "rpo".to_owned() });
@@ -219,6 +222,7 @@ impl Engine {
         report: &mut StoreBackup,
     ) -> Result<(), EngineError> {
         let adapter = self.adapter(row)?;
+        self.ready_to_file()?;
         let _lease = self.lease(&row.name, "backup")?;
         let set = self.ensure_vaults(row, options.heal)?;
         report.findings.extend(set.findings());
@@ -226,6 +230,11 @@ impl Engine {
             // Asked for, so what comes back is not missing any more.
             heal_first(&set, monitor, report);
             fill_rest(&set, monitor, report);
+            for copy in &set.healed {
+                self.file(Entry { kind: "heal", store: &row.name, ok: true, body: json!({ "copy": copy }) })?;
+                // What was damaged there is gone with the vault it lay in.
+                self.catalog()?.clear_damage(&row.name, copy).map_err(Failure::from)?;
+            }
         }
         report.findings.extend(self.reconcile(row, &set)?);
         heal_first(&set, monitor, report);
@@ -247,7 +256,15 @@ impl Engine {
         };
         let written =
             primary.vault.write(capture, &stamp, &WriteOptions::default(), monitor).map_err(Failure::from)?;
+        let emptied = parent.as_ref().is_some_and(|parent| parent.facts.logical_bytes > 0)
+            && written.facts.logical_bytes == 0;
         let manifest = self.seal(row, &primary.vault, stamp, parent.map(|parent| parent.id), written)?;
+        if emptied {
+            let message =
+                format!("{} is empty, and the point before it was not: is the store mounted?", manifest.id);
+            report.findings.push(Finding::new("store-emptied", row.name.as_str(), message));
+            report.at_risk.push(AtRisk { store: row.name.clone(), promise: "rpo".to_owned() });
+        }
         report.outcome = "captured";
         report.point = Some(manifest.id.clone());
         report.moment = Some(manifest.facts.consistency.moment);
@@ -255,7 +272,9 @@ impl Engine {
         report.new_bytes = manifest.new_bytes;
         report.stored_bytes = manifest.stored_bytes;
         replicate(row, &manifest.id, &set, monitor, report);
-        self.commit(row, &set, &manifest, report)
+        report.findings.extend(monitor.take());
+        self.commit(row, &set, &manifest, report)?;
+        self.doubt(row, &manifest.id, report)
     }
 
     /// Proves that the point can be opened and read back, then seals it: from here on it exists.
@@ -293,6 +312,23 @@ impl Engine {
         Ok(manifest)
     }
 
+    /// A point in a copy with damage that nothing has cleared may rest on what is damaged: it is not called sound.
+    fn doubt(&self, row: &Store, point: &PointId, report: &mut StoreBackup) -> Result<(), EngineError> {
+        let view = self.view(row)?;
+        let held = view.points.iter().filter(|row| row.manifest.id == *point).flat_map(|row| &row.holdings);
+        for (copy, why) in held.filter_map(|held| Some((&held.copy, held.damaged.as_ref()?))) {
+            let message = format!("copy `{copy}`: {point} may rest on damaged objects: {why}");
+            report.findings.push(
+                Finding::new("point-doubtful", point.as_str(), message).with_kind(FailureKind::Damaged),
+            );
+            report.next = Some(format!(
+                "run `lifeboat verify {}`; while another copy is sound, move this one aside and use --heal",
+                row.name
+            ));
+        }
+        Ok(())
+    }
+
     fn commit(
         &self,
         row: &Store,
@@ -303,6 +339,13 @@ impl Engine {
         if !manifest.facts.unreadable.is_empty() {
             report.at_risk.push(AtRisk { store: row.name.clone(), promise: "rpo".to_owned() });
         }
+        let damaged: Vec<&str> = report
+            .findings
+            .iter()
+            .filter(|finding| finding.kind == FailureKind::Damaged)
+            .map(|finding| finding.message.as_str())
+            .collect();
+        let emptied = report.findings.iter().any(|finding| finding.code == "store-emptied");
         let body = json!({
             "run": RunId::generate(manifest.started, self.env.entropy.as_ref()),
             "point": manifest.id, "vault": manifest.vault, "snapshot": manifest.snapshot,
@@ -311,9 +354,12 @@ impl Engine {
             "logical_bytes": manifest.facts.logical_bytes, "new_bytes": manifest.new_bytes,
             "stored_bytes": manifest.stored_bytes, "counts": manifest.facts.counts,
             "unreadable": manifest.facts.unreadable.len(), "copies": report.copies,
-            "policy_hash": self.policy_hash,
+            "policy_hash": self.policy_hash, "source": source_digest(row), "damaged": damaged, "emptied": emptied,
         });
-        let ok = report.copies.len() == row.copies.value.len() && manifest.facts.unreadable.is_empty();
+        let ok = damaged.is_empty()
+            && !emptied
+            && report.copies.len() == row.copies.value.len()
+            && manifest.facts.unreadable.is_empty();
         let record = self.file(Entry { kind: "backup", store: &row.name, ok, body })?;
         report.evidence = Some(record.seq);
         let catalog = self.catalog()?;

@@ -12,7 +12,7 @@ use lifeboat_base::entropy::Entropy;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StoreName;
 use lifeboat_base::lease::Lease;
-use lifeboat_base::monitor::Monitor;
+use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::secret::SecretSource;
 use lifeboat_base::time::Clock;
 use lifeboat_catalog::Catalog;
@@ -61,7 +61,8 @@ pub struct Engine {
     pub(crate) state: PathBuf,
     pub(crate) env: Environment,
     pub(crate) observer: Arc<dyn Observer>,
-    catalog: OnceLock<Catalog>,
+    /// The catalog and what was found when it caught up with the evidence.
+    catalog: OnceLock<(Catalog, Vec<Finding>)>,
 }
 
 impl fmt::Debug for Engine {
@@ -137,14 +138,21 @@ impl Engine {
         Ok(rows)
     }
 
-    /// The catalog, opened once.
+    /// The catalog, opened once and brought up to the evidence chain: one that was lost or put back from an older
+    /// state must not forget what was found since.
     pub(crate) fn catalog(&self) -> Result<&Catalog, EngineError> {
-        if let Some(catalog) = self.catalog.get() {
+        if let Some((catalog, _findings)) = self.catalog.get() {
             return Ok(catalog);
         }
         let catalog = Catalog::open(&self.catalog_path())
             .map_err(|error| EngineError::from(Failure::from(error)).next("lifeboat catalog rebuild"))?;
-        Ok(self.catalog.get_or_init(|| catalog))
+        let findings = self.catch_up(&catalog)?;
+        Ok(&self.catalog.get_or_init(|| (catalog, findings)).0)
+    }
+
+    /// Evidence that could not be taken over when the catalog was opened.
+    pub(crate) fn catalog_findings(&self) -> Vec<Finding> {
+        self.catalog.get().map(|(_catalog, findings)| findings.clone()).unwrap_or_default()
     }
 
     pub(crate) fn catalog_path(&self) -> PathBuf {

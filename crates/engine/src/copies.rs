@@ -23,6 +23,8 @@ pub(crate) struct CopyVault {
 /// What became of each copy of a store, in the order of the row.
 pub(crate) struct VaultSet {
     pub(crate) open: Vec<CopyVault>,
+    /// Copies that held points before, lost their vault, and got it again in this run.
+    pub(crate) healed: Vec<CopyName>,
     /// Copies without a vault of this store.
     pub(crate) absent: Vec<CopyName>,
     /// Copies whose vault is there but cannot be reached or opened, and why.
@@ -72,7 +74,8 @@ impl Engine {
 
     /// Opens the store's vault in every copy of the row. Never makes one.
     pub(crate) fn open_vaults(&self, row: &Store) -> Result<VaultSet, EngineError> {
-        let mut set = VaultSet { open: Vec::new(), absent: Vec::new(), failed: Vec::new() };
+        let mut set =
+            VaultSet { open: Vec::new(), healed: Vec::new(), absent: Vec::new(), failed: Vec::new() };
         let mut recipients: Option<Recipients> = None;
         let mut opened: Option<Opened> = None;
         for copy in &row.copies.value {
@@ -123,7 +126,12 @@ impl Engine {
                 continue;
             }
             match self.make_vault(row, &copy, &set) {
-                Ok(vault) => set.open.push(CopyVault { copy, vault }),
+                Ok(vault) => {
+                    if held(&copy) {
+                        set.healed.push(copy.clone());
+                    }
+                    set.open.push(CopyVault { copy, vault });
+                }
                 Err(failure) => set.failed.push((copy, failure)),
             }
         }

@@ -15,6 +15,7 @@ use crate::context::Engine;
 use crate::error::EngineError;
 use crate::journal::Entry;
 use crate::restore::{Chosen, candidates};
+use crate::view::drill_digest;
 use crate::when;
 
 /// What to drill.
@@ -43,6 +44,7 @@ impl Engine {
             Some(text) if !text.starts_with("pt-") => when::parse(text, now, &self.policy.timezone)?,
             _ => now,
         };
+        self.ready_to_file()?;
         let mut findings = Vec::new();
         let mut prepared = Vec::new();
         for row in self.select(names)? {
@@ -73,7 +75,9 @@ impl Engine {
             return Err(EngineError::new(FailureKind::Refused, "there is no retained store to drill")
                 .next("name a store whose retention is not `none`"));
         }
-        self.file_drill(&prepared, &mut report)?;
+        // Only what would be restored after a loss today speaks for the row.
+        let scope = if options.at.is_none() && options.copy.is_none() { "newest" } else { "chosen" };
+        self.file_drill(&prepared, scope, &mut report)?;
         Ok(report)
     }
 
@@ -124,19 +128,38 @@ impl Engine {
         }
     }
 
-    fn file_drill(&self, prepared: &[Prepared<'_>], report: &mut DrillReport) -> Result<(), EngineError> {
+    fn file_drill(
+        &self,
+        prepared: &[Prepared<'_>],
+        scope: &str,
+        report: &mut DrillReport,
+    ) -> Result<(), EngineError> {
         let mut last = None;
         for store in &report.stores {
             let Some(ready) = prepared.iter().find(|ready| ready.row.name == store.name) else { continue };
             let ok = store.verdict == DrillVerdict::Passed;
             let findings: Vec<&Finding> =
                 report.findings.iter().filter(|finding| finding.subject == store.name.as_str()).collect();
+            let damaged =
+                store.rto_s.is_none() && findings.iter().any(|finding| finding.kind == FailureKind::Damaged);
             let body = json!({
                 "drill": report.id, "moment": report.moment, "point": store.point, "copy": store.copy,
-                "store": store, "findings": findings, "verdict": report.verdict,
+                "store": store, "findings": findings, "verdict": report.verdict, "scope": scope,
+                "row": drill_digest(ready.row), "damaged_point": damaged,
             });
             let record = self.file(Entry { kind: "drill", store: &store.name, ok, body })?;
             self.prove(ready.row, &store.point, &store.copy, ProofLevel::Restored, restored(store), &record)?;
+            if damaged {
+                self.catalog()?
+                    .set_holding(
+                        &store.name,
+                        &store.point,
+                        &store.copy,
+                        record.at,
+                        Some("a drill could not restore it"),
+                    )
+                    .map_err(Failure::from)?;
+            }
             last = Some(record.seq);
         }
         report.evidence = last.map(|seq| format!("evidence:{seq}"));

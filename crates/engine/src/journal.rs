@@ -61,13 +61,52 @@ impl Engine {
                 }
                 let key = SigningKey::generate(self.env.entropy.as_ref());
                 let text = Secret::new(format!("{KEY_HEADER}{}\n", hex::encode(key.seed().expose())));
-                crashsafe::create_dir_all(&self.state)
-                    .and_then(|()| crashsafe::write_new(&path, text.expose().as_bytes()))
-                    .map_err(|error| Failure::io("failed to write the evidence signing key", error))?;
-                Ok(key)
+                let written = crashsafe::create_dir_all(&self.state)
+                    .and_then(|()| crashsafe::write_new(&path, text.expose().as_bytes()));
+                match written {
+                    Ok(()) => Ok(key),
+                    // Another run made it at the same moment.
+                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => self.signer(),
+                    Err(error) => Err(Failure::io("failed to write the evidence signing key", error).into()),
+                }
             }
             Err(error) => Err(fail(error).into()),
         }
+    }
+
+    /// Whether a record can be filed, asked before work begins: what is done and not filed is not believed.
+    ///
+    /// `Refused` if the chain ends before a record that was filed here: it was rolled back or replaced, and going on
+    /// would give new records the numbers of lost ones.
+    pub(crate) fn ready_to_file(&self) -> Result<(), EngineError> {
+        let signer = self.signer()?;
+        let chain = Chain::open(&self.evidence_dir()).map_err(evidence)?;
+        if let Some(found) = chain.public_key().map_err(evidence)?
+            && found != signer.public()
+        {
+            return Err(EngineError::new(
+                FailureKind::Refused,
+                "the evidence chain was begun with another signing key than the one in the state folder",
+            )
+            .next("put the key back, or move the evidence folder aside to begin a new chain"));
+        }
+        self.evidence_whole()
+    }
+
+    /// Whether the chain still reaches the newest record that was filed here.
+    pub(crate) fn evidence_whole(&self) -> Result<(), EngineError> {
+        let known = self.catalog()?.last_evidence().map_err(Failure::from)?;
+        let head = self.evidence_head()?.map_or(0, |head| head.seq);
+        if head >= known {
+            return Ok(());
+        }
+        Err(EngineError::new(
+            FailureKind::Refused,
+            format!("the evidence chain ends with record {head}, but records up to {known} were filed here"),
+        )
+        .next(
+            "put the evidence folder back; if it is lost for good, `lifeboat catalog rebuild` goes on with what is left",
+        ))
     }
 
     /// Files a record; it is durable when this returns. The catalog follows: if that fails, a rebuild finds the record.
@@ -78,10 +117,12 @@ impl Engine {
         }
         let at = self.env.clock.now();
         let signer = self.signer()?;
+        self.evidence_whole()?;
         let chain = Chain::open(&self.evidence_dir()).map_err(evidence)?;
         let record = chain.append(&signer, at, kind, store.as_str(), body.clone()).map_err(evidence)?;
         let run = RunRow { evidence: record.seq, kind: kind.to_owned(), store: store.clone(), at, ok, body };
-        self.catalog()?.put_run(&run).map_err(Failure::from)?;
+        let catalog = self.catalog()?;
+        catalog.put_run(&run).and_then(|()| catalog.set_last_evidence(record.seq)).map_err(Failure::from)?;
         Ok(Filed { seq: record.seq, at })
     }
 

@@ -20,6 +20,7 @@ mod recipients;
 mod restore;
 mod status;
 mod verify;
+mod view;
 mod when;
 
 pub use backup::{BackupOptions, BackupReport, StoreBackup};

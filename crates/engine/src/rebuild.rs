@@ -1,7 +1,5 @@
 //! Rebuild: make the catalog again from the vaults and the evidence chain.
 
-use std::collections::BTreeSet;
-
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, PointId, StoreName};
 use lifeboat_base::monitor::Finding;
@@ -41,9 +39,10 @@ impl Engine {
     pub fn rebuild_catalog(self) -> Result<RebuildReport, EngineError> {
         Catalog::discard(&self.catalog_path()).map_err(Failure::from)?;
         let mut report = RebuildReport { schema: "lifeboat.rebuild/v1", ..RebuildReport::default() };
-        // Evidence first: what it says about damage must not be cleared by a point merely being listed.
-        let mut promised = BTreeSet::new();
-        self.replay_evidence(&mut report, &mut promised)?;
+        // Opening it takes the evidence over first: what that says about damage must not be cleared by a point merely
+        // being listed.
+        report.runs = self.catalog()?.count_runs().map_err(Failure::from)?;
+        report.findings.extend(self.catalog_findings());
         for row in self.policy.stores.values() {
             if row.copies.value.is_empty() {
                 continue;
@@ -58,55 +57,68 @@ impl Engine {
                         .with_kind(error.kind()),
                 ),
             }
-            for point in self.catalog()?.points(&row.name).map_err(Failure::from)? {
-                report.points += 1;
-                promised.remove(&(row.name.clone(), point.manifest.id));
+            report.points += self.catalog()?.points(&row.name).map_err(Failure::from)?.len();
+            for point in self.catalog()?.lost_points(&row.name).map_err(Failure::from)? {
+                let message =
+                    format!("the evidence chain records {point} of `{}`, but no copy holds it", row.name);
+                report
+                    .findings
+                    .push(Finding::new("point-missing", point, message).with_kind(FailureKind::Damaged));
             }
         }
-        for (store, point) in promised {
-            let message = format!("the evidence chain records {point} of `{store}`, but no copy holds it");
-            report
-                .findings
-                .push(Finding::new("point-missing", point.as_str(), message).with_kind(FailureKind::Damaged));
-        }
+        self.anchor_finding(&mut report)?;
         Ok(report)
     }
 
-    fn replay_evidence(
-        &self,
-        report: &mut RebuildReport,
-        promised: &mut BTreeSet<(StoreName, PointId)>,
-    ) -> Result<(), EngineError> {
-        if !self.evidence_dir().exists() {
-            return Ok(());
-        }
-        let chain = Chain::open(&self.evidence_dir()).map_err(evidence)?;
-        for record in &chain {
-            match record.map_err(evidence) {
-                Ok(stored) => {
-                    if self.replay(&stored.record, promised)? {
-                        report.runs += 1;
-                    }
-                }
-                Err(failure) => report.findings.push(
-                    Finding::new("evidence-unreadable", "evidence", failure.chain())
-                        .with_kind(failure.kind()),
-                ),
-            }
+    /// A chain that no longer reaches what a sealed manifest names was rolled back.
+    fn anchor_finding(&self, report: &mut RebuildReport) -> Result<(), EngineError> {
+        let head = self.evidence_head()?.map_or(0, |head| head.seq);
+        if let Some(anchor) = self.evidence_anchor()?.filter(|anchor| anchor.seq > head) {
+            let message =
+                format!("it ends with record {head}, but a recovery point names record {}", anchor.seq);
+            report.findings.push(
+                Finding::new("evidence-shortened", "the evidence chain", message)
+                    .with_kind(FailureKind::Damaged),
+            );
         }
         Ok(())
     }
 
-    /// Takes one record over; false for a store the policy no longer names.
-    fn replay(
-        &self,
-        record: &Record,
-        promised: &mut BTreeSet<(StoreName, PointId)>,
-    ) -> Result<bool, EngineError> {
+    /// Takes over the evidence records that `catalog` has not seen: all of them for a new one, the latest for one that
+    /// was put back from an older state. What cannot be read is told and passed over.
+    pub(crate) fn catch_up(&self, catalog: &Catalog) -> Result<Vec<Finding>, EngineError> {
+        let mut findings = Vec::new();
+        let known = catalog.last_evidence().map_err(Failure::from)?;
+        let head = match self.evidence_head() {
+            Ok(head) => head.map_or(0, |head| head.seq),
+            Err(error) => {
+                findings.push(unreadable(&error.failure));
+                return Ok(findings);
+            }
+        };
+        if head <= known {
+            return Ok(findings);
+        }
+        let chain = Chain::open(&self.evidence_dir()).map_err(evidence)?;
+        let behind = usize::try_from(head - known).unwrap_or(usize::MAX);
+        let mut missed: Vec<_> = chain.iter().rev().take(behind).collect();
+        missed.reverse();
+        for record in missed {
+            match record.map_err(evidence) {
+                Ok(stored) => self.replay(catalog, &stored.record)?,
+                Err(failure) => findings.push(unreadable(&failure)),
+            }
+        }
+        catalog.set_last_evidence(head).map_err(Failure::from)?;
+        Ok(findings)
+    }
+
+    /// Takes one record over; one of a store the policy no longer names is passed over.
+    fn replay(&self, catalog: &Catalog, record: &Record) -> Result<(), EngineError> {
         let Some(store) =
             StoreName::new(&record.subject).ok().filter(|name| self.policy.stores.contains_key(name))
         else {
-            return Ok(false);
+            return Ok(());
         };
         let body = &record.body;
         let ok = body.get("ok").and_then(Value::as_bool).unwrap_or(false);
@@ -118,27 +130,38 @@ impl Engine {
             ok,
             body: body.clone(),
         };
-        let catalog = self.catalog()?;
         catalog.put_run(&run).map_err(Failure::from)?;
+        if record.kind == "heal"
+            && let Some(copy) =
+                body.get("copy").and_then(Value::as_str).and_then(|copy| CopyName::new(copy).ok())
+        {
+            catalog.clear_damage(&store, &copy).map_err(Failure::from)?;
+        }
+        let damaged = body.get("damaged_point").and_then(Value::as_bool).unwrap_or(false);
         for (point, copy, level, ok) in claims(&record.kind, body) {
-            if level == ProofLevel::Captured {
-                promised.insert((store.clone(), point.clone()));
-            }
             let proof =
                 Proof { store: store.clone(), point, copy, level, at: record.at, ok, evidence: record.seq };
             catalog.put_proof(&proof).map_err(Failure::from)?;
             // The newest word on damage is the one that holds; records come in order.
-            if let Proof { level: ProofLevel::Checksummed | ProofLevel::Readable, .. } = proof
-                && (!ok || proof.level == ProofLevel::Readable)
-            {
-                let why = (!ok).then_some("a verification found it damaged");
+            let speaks = match level {
+                ProofLevel::Readable => true,
+                ProofLevel::Checksummed => !ok,
+                ProofLevel::Restored => damaged,
+                ProofLevel::Captured | ProofLevel::Probed => false,
+            };
+            if speaks {
+                let why = (!ok).then_some("it was found damaged");
                 catalog
                     .set_holding(&store, &proof.point, &proof.copy, record.at, why)
                     .map_err(Failure::from)?;
             }
         }
-        Ok(true)
+        Ok(())
     }
+}
+
+fn unreadable(failure: &Failure) -> Finding {
+    Finding::new("evidence-unreadable", "evidence", failure.chain()).with_kind(failure.kind())
 }
 
 /// What a record says about points: which, where, how far, and whether it held.

@@ -21,6 +21,7 @@ use crate::context::Engine;
 use crate::copies::VaultSet;
 use crate::error::EngineError;
 use crate::journal::Entry;
+use crate::view::{View, in_future};
 use crate::when;
 
 /// Staging folders and their leases start with this, followed by a run id.
@@ -86,8 +87,8 @@ impl RestoreOutcome {
 pub(crate) struct Chosen {
     pub(crate) row: PointRow,
     pub(crate) asked: Option<Timestamp>,
-    /// Newer points that fit and cannot be restored from any copy.
-    pub(crate) passed_over: Vec<PointId>,
+    /// Newer points that were not taken, and why.
+    pub(crate) passed_over: Vec<(String, &'static str)>,
 }
 
 impl Chosen {
@@ -96,9 +97,9 @@ impl Chosen {
         let chosen = &self.row.manifest.id;
         self.passed_over
             .iter()
-            .map(|id| {
-                let message = format!("{id} is newer than {chosen} and damaged in every copy that holds it");
-                Finding::new("point-passed-over", id.as_str(), message).with_kind(FailureKind::Damaged)
+            .map(|(id, why)| {
+                let message = format!("{id} was passed over for {chosen}: {why}");
+                Finding::new("point-passed-over", id, message).with_kind(FailureKind::Damaged)
             })
             .collect()
     }
@@ -149,12 +150,17 @@ fn sweep(parent: &Path) -> io::Result<()> {
             continue;
         }
         let lock = parent.join(format!("{STAGING_PREFIX}{id}{LOCK_SUFFIX}"));
-        if let Ok(_lease) = Lease::try_acquire(&lock, "sweep")? {
-            crashsafe::remove_tree(&parent.join(format!("{STAGING_PREFIX}{id}")))?;
-            match fs::remove_file(&lock) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        let _lease = match Lease::try_take_existing(&lock) {
+            Ok(Some(Err(_held))) => continue,
+            Ok(lease) => lease,
+            // Anyone may write here: what is not ours stays.
+            Err(error) if Lease::is_foreign(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        crashsafe::remove_tree(&parent.join(format!("{STAGING_PREFIX}{id}")))?;
+        match fs::remove_file(&lock) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
     }
     Ok(())
@@ -218,67 +224,51 @@ impl Engine {
             .next(format!("lifeboat points {} shows which recovery points are sound", row.name)))
     }
 
-    /// The newest point whose moment is not after the one asked for.
+    /// The newest point whose moment is not after the one asked for; without one, the newest that can be used.
     pub(crate) fn choose(
         &self,
         row: &Store,
         at: Option<&str>,
         copy: Option<&CopyName>,
     ) -> Result<Chosen, EngineError> {
-        let points = self.catalog()?.points(&row.name).map_err(Failure::from)?;
         if let Some(copy) = copy
             && !row.copies.value.contains(copy)
         {
             return Err(EngineError::new(FailureKind::Usage, format!("`{}` has no copy `{copy}`", row.name)));
         }
+        let view = self.view(row)?;
+        if view.points.is_empty() {
+            return Err(no_point(row, &view));
+        }
         let show = format!("lifeboat points {}", row.name);
-        if points.is_empty() {
-            return Err(EngineError::new(
-                FailureKind::Refused,
-                format!("`{}` has no recovery point", row.name),
-            )
-            .risking(&row.name, "rpo")
-            .next(format!("lifeboat backup {}", row.name)));
+        let now = self.env.clock.now();
+        let Some(text) = at else {
+            return newest(view, now).ok_or_else(|| {
+                EngineError::new(FailureKind::Internal, "the newest point cannot be told").next(show)
+            });
+        };
+        let mut points = view.points;
+        if let Some(index) = points.iter().position(|point| point.manifest.id.as_str() == text) {
+            return Ok(Chosen { row: points.swap_remove(index), asked: None, passed_over: Vec::new() });
         }
-        if let Some(text) = at
-            && let Some(index) = points.iter().position(|point| point.manifest.id.as_str() == text)
-        {
-            let row = points.into_iter().nth(index);
-            return row
-                .map(|row| Chosen { row, asked: None, passed_over: Vec::new() })
-                .ok_or_else(|| EngineError::new(FailureKind::Internal, "the point chosen is gone"));
+        if text.starts_with("pt-") {
+            let what = format!("`{}` has no point {text}", row.name);
+            return Err(EngineError::new(FailureKind::Refused, what).next(show));
         }
-        if let Some(text) = at.filter(|text| text.starts_with("pt-")) {
-            return Err(EngineError::new(
-                FailureKind::Refused,
-                format!("`{}` has no point {text}", row.name),
-            )
-            .next(show));
-        }
-        let asked =
-            at.map(|text| when::parse(text, self.env.clock.now(), &self.policy.timezone)).transpose()?;
+        let asked = when::parse(text, now, &self.policy.timezone)?;
         let first = points.first().map(|point| point.manifest.facts.consistency.moment);
-        let fits =
-            |point: &PointRow| asked.is_none_or(|asked| point.manifest.facts.consistency.moment <= asked);
-        let mut fitting: Vec<PointRow> = points.into_iter().filter(fits).collect();
-        // A moment asked for is answered by its own point or fails; "the newest" means the newest that can be used.
-        let mut passed_over = Vec::new();
-        if asked.is_none()
-            && let Some(index) = fitting.iter().rposition(PointRow::usable)
-        {
-            passed_over = fitting.split_off(index + 1).into_iter().map(|point| point.manifest.id).collect();
-        }
-        match (fitting.pop(), asked, first) {
-            (Some(row), asked, _) => Ok(Chosen { row, asked, passed_over }),
-            (None, Some(asked), Some(first)) => Err(EngineError::new(
-                FailureKind::Refused,
-                format!(
+        points.retain(|point| point.manifest.facts.consistency.moment <= asked);
+        match (points.pop(), first) {
+            (Some(row), _) => Ok(Chosen { row, asked: Some(asked), passed_over: Vec::new() }),
+            (None, first) => {
+                let first = first.map(|first| first.to_string()).unwrap_or_default();
+                let what = format!(
                     "`{}` cannot be restored to {asked}: its first recovery point shows {first}",
                     row.name
-                ),
-            )
-            .next(format!("add --at {first}, or run `{show}`"))),
-            (None, ..) => Err(EngineError::new(FailureKind::Refused, "no recovery point fits").next(show)),
+                );
+                Err(EngineError::new(FailureKind::Refused, what)
+                    .next(format!("add --at {first}, or run `{show}`")))
+            }
         }
     }
 
@@ -372,6 +362,46 @@ impl Engine {
             ),
         }
         outcome
+    }
+}
+
+/// The newest point that can be used and does not come from a wrong clock; without any, the newest there is.
+fn newest(view: View, now: Timestamp) -> Option<Chosen> {
+    let mut points = view.points;
+    let ahead = |point: &PointRow| in_future(point.manifest.facts.consistency.moment, now);
+    let index = points.iter().rposition(|point| point.usable() && !ahead(point)).unwrap_or(points.len() - 1);
+    let newer = points.split_off(index + 1);
+    let row = points.pop()?;
+    let lost = view.lost.into_iter().filter(|id| id.as_str() > row.manifest.id.as_str());
+    let passed_over = newer
+        .into_iter()
+        .map(|point| {
+            let why = if ahead(&point) {
+                "its moment lies in the future: was a clock wrong?"
+            } else {
+                "it is damaged, or may be, in every copy that holds it"
+            };
+            (point.manifest.id.to_string(), why)
+        })
+        .chain(lost.map(|id| (id, "the evidence records it and no copy holds it")))
+        .collect();
+    Some(Chosen { row, asked: None, passed_over })
+}
+
+fn no_point(row: &Store, view: &View) -> EngineError {
+    match &view.other_kind {
+        Some(kind) => EngineError::new(
+            FailureKind::Refused,
+            format!(
+                "the recovery points of `{}` were captured as `{kind}`, the row says `{}`",
+                row.name,
+                row.kind.word()
+            ),
+        )
+        .next("set the kind back in the policy to restore them"),
+        None => EngineError::new(FailureKind::Refused, format!("`{}` has no recovery point", row.name))
+            .risking(&row.name, "rpo")
+            .next(format!("lifeboat backup {}", row.name)),
     }
 }
 

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind, chain};
+use lifeboat_base::human;
 use lifeboat_base::ids::{CopyName, PointId, StoreName};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
-use lifeboat_policy::{Retention, Store};
+use lifeboat_policy::{CopyUrl, Retention, Store};
 use lifeboat_vault::Vault;
 use serde::Serialize;
 
 use crate::context::Engine;
 use crate::error::EngineError;
+use crate::view::{View, drill_digest, in_future, source_digest};
 
 mod promises;
 
@@ -127,6 +129,8 @@ pub struct StoreStatus {
     pub tier: Option<String>,
     /// Its cells, in the order of [`PromiseKind::ALL`].
     pub promises: Vec<PromiseView>,
+    /// Why the last backup did not end well, if so; the promises may still hold.
+    pub last_failure: Option<String>,
 }
 
 /// The matrix.
@@ -164,8 +168,18 @@ struct Facts<'a> {
     verify: Vec<(CopyName, RunRow)>,
     drill: Option<RunRow>,
     drill_ok: Option<RunRow>,
-    /// Copies that hold a vault of a store that must not be kept.
+    /// Copies that hold something of a store that must not be kept.
     stray: Vec<String>,
+    /// Copies that cannot be looked into, so that nobody knows.
+    unseen: Vec<String>,
+    /// The kind other points of this row were captured as.
+    other_kind: Option<String>,
+    /// Points the evidence chain records and no copy lists.
+    lost: Vec<String>,
+    /// The newest backup that made a point.
+    captured: Option<RunRow>,
+    /// Recipients of the policy that a vault's envelope does not name, and the copy it lies in.
+    unnamed: Vec<(String, String)>,
     supported: bool,
     locks: Vec<String>,
 }
@@ -173,6 +187,7 @@ struct Facts<'a> {
 impl Engine {
     /// The matrix of the stores named, or of all.
     pub fn status(&self, names: &[StoreName]) -> Result<StatusReport, EngineError> {
+        self.evidence_whole()?;
         let now = self.env.clock.now();
         let mut stores = Vec::new();
         for row in self.select(names)? {
@@ -182,6 +197,7 @@ impl Engine {
                 kind: row.kind.word(),
                 tier: row.tier.as_ref().map(ToString::to_string),
                 promises: promises::judge(&facts),
+                last_failure: facts.backup.as_ref().filter(|run| !run.ok).map(|run| failure(run, now)),
             });
         }
         Ok(StatusReport { schema: "lifeboat.status/v1", at: now, policy_hash: self.policy_hash, stores })
@@ -189,24 +205,28 @@ impl Engine {
 
     fn facts<'a>(&self, row: &'a Store, now: Timestamp) -> Result<Facts<'a>, EngineError> {
         let catalog = self.catalog()?;
-        let run = |kind: &str, ok: bool| catalog.last_run(&row.name, kind, ok).map_err(Failure::from);
-        let mut points = catalog.points(&row.name).map_err(Failure::from)?;
+        let View { mut points, other_kind, lost } = self.view(row)?;
+        let mut unnamed = Vec::new();
         for copy in &row.copies.value {
             self.look_at(row, copy, &mut points);
+            unnamed.extend(self.unnamed_recipients(row, copy).map(|label| (label, copy.to_string())));
         }
+        let none = matches!(row.retention.value, Retention::None);
+        let (stray, unseen) = if none { self.stray_vaults(row) } else { Default::default() };
         Ok(Facts {
             row,
             now,
             points,
-            backup: run("backup", false)?,
+            other_kind,
+            lost,
+            unnamed,
+            stray,
+            unseen,
+            backup: catalog.last_run(&row.name, "backup", false).map_err(Failure::from)?,
+            captured: catalog.last_capture(&row.name).map_err(Failure::from)?,
             verify: self.verifications(row)?,
-            drill: run("drill", false)?,
-            drill_ok: run("drill", true)?,
-            stray: if matches!(row.retention.value, Retention::None) {
-                self.stray_vaults(row)?
-            } else {
-                Vec::new()
-            },
+            drill: catalog.last_drill(&row.name, false).map_err(Failure::from)?,
+            drill_ok: catalog.last_drill(&row.name, true).map_err(Failure::from)?,
             supported: self.adapter(row).is_ok(),
             locks: row
                 .copies
@@ -216,6 +236,19 @@ impl Engine {
                 .map(ToString::to_string)
                 .collect(),
         })
+    }
+
+    /// Recipients the policy names and the envelope in a copy does not: whether they open it is not known.
+    fn unnamed_recipients(&self, row: &Store, copy: &CopyName) -> impl Iterator<Item = String> {
+        let storage = self.storage(row, copy).ok();
+        let envelope = storage.and_then(|storage| Vault::read_envelope(storage.as_ref()).ok().flatten());
+        let named = |label: &str| {
+            envelope
+                .as_ref()
+                .is_none_or(|envelope| envelope.recipients().iter().any(|entry| entry.label == label))
+        };
+        let labels = self.policy.keys.recipients.iter().map(ToString::to_string);
+        labels.filter(|label| !named(label)).collect::<Vec<_>>().into_iter()
     }
 
     fn verifications(&self, row: &Store) -> Result<Vec<(CopyName, RunRow)>, EngineError> {
@@ -254,31 +287,51 @@ impl Engine {
         }
     }
 
-    /// Copies in which a vault of a store with `retention = "none"` lies: none may.
-    fn stray_vaults(&self, row: &Store) -> Result<Vec<String>, EngineError> {
-        let mut stray = Vec::new();
-        for copy in self.policy.copies.keys() {
-            let Ok(storage) = self.storage(row, copy) else { continue };
-            let listed = storage.list("").map_err(|error| {
-                Failure::with_source(error.kind(), format!("failed to look into copy `{copy}`"), error)
-            })?;
-            if !listed.is_empty() {
-                stray.push(copy.to_string());
+    /// Copies in which something of a store with `retention = "none"` lies, and copies that nobody can look into now.
+    fn stray_vaults(&self, row: &Store) -> (Vec<String>, Vec<String>) {
+        let (mut stray, mut unseen) = (Vec::new(), Vec::new());
+        for (copy, place) in &self.policy.copies {
+            let there = match &place.url {
+                CopyUrl::File(path) => self.resolve(path).is_dir(),
+                CopyUrl::S3 { .. } => false,
+            };
+            match self.storage(row, copy).ok().and_then(|storage| storage.list("").ok()) {
+                Some(listed) if !listed.is_empty() => stray.push(copy.to_string()),
+                Some(_empty) if there => {}
+                _ => unseen.push(copy.to_string()),
             }
         }
-        Ok(stray)
+        (stray, unseen)
     }
 }
 
-/// Seconds from `then` to `now`, at least 0.
+/// The time from `then` to `now`. What claims to come from the future is as old as can be: it proves nothing.
 fn age(now: Timestamp, then: Timestamp) -> Duration {
+    if in_future(then, now) {
+        return Duration::MAX;
+    }
     Duration::try_from(now.duration_since(then)).unwrap_or_default()
 }
 
 impl Facts<'_> {
     /// The newest point that can be restored from somewhere, as far as is known.
     fn newest(&self) -> Option<&PointRow> {
-        self.points.iter().rev().find(|point| point.usable())
+        self.points.iter().rev().find(|point| self.counts(point))
+    }
+
+    /// Whether a restore would use this point.
+    fn counts(&self, point: &PointRow) -> bool {
+        point.usable() && !in_future(point.manifest.facts.consistency.moment, self.now)
+    }
+
+    /// Whether the row still means what the newest capture captured.
+    fn same_source(&self) -> bool {
+        says(self.captured.as_ref(), "source", source_digest(self.row))
+    }
+
+    /// Whether the row still asks what the last drill showed.
+    fn same_drill(&self) -> bool {
+        says(self.drill.as_ref(), "row", drill_digest(self.row))
     }
 
     /// The newest proof of a level that still holds, over all points.
@@ -288,4 +341,18 @@ impl Facts<'_> {
             .filter_map(|point| point.proven(level).map(|proof| (point, proof.at, proof.evidence)))
             .max_by_key(|(_point, at, _evidence)| *at)
     }
+}
+
+fn failure(run: &RunRow, now: Timestamp) -> String {
+    let why = match run.body.get("error").and_then(serde_json::Value::as_str) {
+        Some(error) => format!("failed: {error}"),
+        None => "made a point and left findings".to_owned(),
+    };
+    format!("the last backup, {} ago, {why} [evidence:{}]", human::duration(age(now, run.at)), run.evidence)
+}
+
+/// Whether a record says that it was made for this digest.
+fn says(run: Option<&RunRow>, field: &str, digest: Digest) -> bool {
+    run.and_then(|run| run.body.get(field)).and_then(serde_json::Value::as_str)
+        == Some(digest.to_string().as_str())
 }

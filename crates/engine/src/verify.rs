@@ -141,11 +141,14 @@ impl Engine {
         let mut report =
             VerifyReport { schema: "lifeboat.verify/v1", copies: Vec::new(), findings: Vec::new() };
         let mut asked = 0usize;
+        self.ready_to_file()?;
         for row in self.select(names)? {
             if matches!(row.retention.value, Retention::None) {
                 continue;
             }
             asked += 1;
+            // A writer at work would look like damage.
+            let _lease = self.lease(&row.name, "verification")?;
             self.verify_store(row, level, options, &mut report)?;
         }
         if asked > 0 && report.copies.is_empty() && report.findings.is_empty() {

@@ -77,6 +77,11 @@ pub(crate) fn page(report: &StatusReport, colour: bool, verbose: bool) -> String
     for (state, title) in [(PromiseState::Broken, "Broken"), (PromiseState::Unproven, "Not proven")] {
         reasons(report, state, title, &mut page);
     }
+    for store in &report.stores {
+        if let Some(failure) = &store.last_failure {
+            page.line(format!("{}: {failure}", store.name));
+        }
+    }
     if verbose {
         reasons(report, PromiseState::Kept, "Kept", &mut page);
     }

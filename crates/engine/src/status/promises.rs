@@ -95,6 +95,9 @@ impl Cell {
 }
 
 fn why_no_point(facts: &Facts<'_>) -> String {
+    if let Some(kind) = &facts.other_kind {
+        return format!("what was captured is of kind `{kind}`, the row says `{}`", facts.row.kind.word());
+    }
     if !facts.supported {
         return format!("this version cannot capture `{}`", facts.row.kind.word());
     }
@@ -115,7 +118,7 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
     };
     let cell = cell.target(target);
     // A point with unreadable items does not hold everything that was written before its moment.
-    let Some(point) = facts.points.iter().rev().find(|point| point.usable() && point.complete()) else {
+    let Some(point) = facts.points.iter().rev().find(|point| facts.counts(point) && point.complete()) else {
         return match facts.newest() {
             Some(point) => {
                 let lost = point.manifest.facts.unreadable.len();
@@ -127,8 +130,11 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
     let lag = age(facts.now, point.manifest.facts.consistency.moment);
     let captured = point.proven(ProofLevel::Captured).map_or(0, |proof| proof.evidence);
     let cell = cell.observed(human::duration(lag)).measured(facts.now, point.manifest.ended, captured);
-    if point.manifest.facts.consistency.moment > facts.now {
-        return cell.unproven("the newest point lies in the future: was the clock set back?");
+    if !facts.same_source() {
+        return cell.unproven("the row has changed since the newest capture: it may show another store");
+    }
+    if facts.captured.as_ref().is_some_and(|run| run.body.get("emptied") == Some(&Value::Bool(true))) {
+        return cell.unproven("the newest point is empty and the one before was not: is the store mounted?");
     }
     if lag > target.approx() {
         return cell
@@ -154,6 +160,9 @@ fn rto(facts: &Facts<'_>) -> PromiseView {
         return cell.unproven("never drilled: how long a restore takes is not known");
     };
     let cell = cell.rests_on(facts.now, drill);
+    if !facts.same_drill() {
+        return cell.unproven("the row has changed since the last drill");
+    }
     let Some(took) = seconds(&drill.body, "rto_s") else {
         return cell.broken("the last drill did not end in a store that passes its checks");
     };
@@ -167,6 +176,9 @@ fn rto(facts: &Facts<'_>) -> PromiseView {
 /// The row of a store that must leave nothing behind.
 fn not_kept(facts: &Facts<'_>) -> PromiseView {
     let cell = Cell::new(PromiseKind::Retention).target("none");
+    if facts.stray.is_empty() && !facts.unseen.is_empty() {
+        return cell.unproven(format!("nobody can look into {} now", facts.unseen.join(", ")));
+    }
     if facts.stray.is_empty() {
         return cell.observed("nothing").kept("nothing of it lies in any copy");
     }
@@ -177,6 +189,9 @@ fn retention(facts: &Facts<'_>) -> PromiseView {
     let cell = Cell::new(PromiseKind::Retention).target(facts.row.retention.value);
     if facts.points.is_empty() {
         return cell.unproven(why_no_point(facts));
+    }
+    if let Some(first) = facts.lost.first() {
+        return cell.broken(format!("{} recorded and held nowhere, {first} first", facts.lost.len()));
     }
     let held = facts.points.iter().filter(|point| point.usable()).count();
     let cell = cell.observed(format!("{held} points"));
@@ -219,13 +234,37 @@ fn encryption(facts: &Facts<'_>) -> PromiseView {
         return cell.unproven(why_no_point(facts));
     };
     let cell = cell.observed("AES-256, authenticated");
-    // Only a verification has authenticated what is stored; a capture has only written it.
-    let level = [ProofLevel::Readable, ProofLevel::Checksummed];
-    match level.into_iter().find_map(|level| facts.proven(level)) {
-        Some((_point, at, evidence)) => {
-            cell.measured(facts.now, at, evidence).kept("every object was authenticated with the vault's key")
+    if let Some((label, copy)) = facts.unnamed.first() {
+        return cell.unproven(format!(
+            "the vault in `{copy}` does not name {label}: nothing shows that it opens it"
+        ));
+    }
+    // Only a verification has authenticated what is stored; a capture has only written it. One copy says nothing about
+    // another.
+    let authenticated = |copy: &CopyName| {
+        let proofs = facts.points.iter().filter_map(|point| {
+            point
+                .proven_in(ProofLevel::Readable, copy)
+                .or_else(|| point.proven_in(ProofLevel::Checksummed, copy))
+        });
+        proofs.max_by_key(|proof| proof.evidence)
+    };
+    let mut oldest: Option<&lifeboat_catalog::Proof> = None;
+    for copy in &facts.row.copies.value {
+        match authenticated(copy) {
+            Some(proof) if oldest.is_none_or(|known| proof.at < known.at) => oldest = Some(proof),
+            Some(_newer) => {}
+            None => {
+                return cell
+                    .unproven(format!("{} was sealed; `{copy}` was not verified yet", point.manifest.id));
+            }
         }
-        None => cell.unproven(format!("{} was sealed but not verified yet", point.manifest.id)),
+    }
+    match oldest {
+        Some(proof) => cell
+            .measured(facts.now, proof.at, proof.evidence)
+            .kept("the last verification authenticated every object of every copy"),
+        None => cell.unproven("no copy was verified yet"),
     }
 }
 
@@ -363,6 +402,9 @@ fn drill(facts: &Facts<'_>) -> PromiseView {
         return cell.unproven("never drilled");
     };
     let cell = cell.rests_on(facts.now, last);
+    if !facts.same_drill() {
+        return cell.unproven("the row has changed since the last drill");
+    }
     if last.ok {
         let took = seconds(&last.body, "rto_s").map(human::duration).unwrap_or_default();
         return cell.observed("passed").kept(format!("passed in {took}"));
