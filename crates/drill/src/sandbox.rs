@@ -105,7 +105,7 @@ pub fn sweep(root: &Path) -> Result<usize, SandboxError> {
         };
         // The lock is made before the folder and removed after it: a folder without one is dead.
         let dir = root.join(id);
-        if dir.exists() {
+        if std::fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir()) {
             crashsafe::remove_tree(&dir).map_err(fail)?;
             swept += 1;
         }
