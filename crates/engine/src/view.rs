@@ -74,12 +74,18 @@ fn suspicion(catalog: &Catalog, row: &Store, copy: &CopyName) -> Result<Option<(
     let cleared = cleared.map_or(0, |run| run.evidence).max(healed);
     let backup = catalog.last_damage_met(&row.name).map_err(Failure::from)?;
     let failed = verified
-        .filter(|run| !run.ok && run.evidence > healed)
+        .filter(|run| !run.ok && run.evidence > healed && opened(&run.body))
         .map(|run| (run.evidence, format!("the last verification of `{copy}` found damage")));
     let met = backup
         .filter(|run| run.evidence > cleared)
         .map(|run| (run.evidence, "a backup met damage that no verification has cleared".to_owned()));
     Ok(failed.into_iter().chain(met).max_by_key(|(seq, _why)| *seq))
+}
+
+/// Whether a verification read the vault. One that could not open it speaks of a key or a mount, and marks the points
+/// it misses one by one.
+fn opened(body: &Value) -> bool {
+    body.get("vault").is_some_and(Value::is_string)
 }
 
 fn level(body: &Value) -> Option<ProofLevel> {

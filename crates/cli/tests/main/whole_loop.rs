@@ -147,10 +147,15 @@ fn a_lost_catalog_is_made_again_with_the_same_points_and_proofs() {
     let after: Vec<_> = ["uploads", "orders"].map(|store| proofs(&world, store)).into();
     assert_eq!(after, before);
     assert_eq!(world.promise("orders", "drill").0, "kept");
-    // Without a rebuild the points come back from the vaults, and nothing claims that they were proven.
+    // Without a rebuild the proofs come back from the evidence and the points from the vaults.
     fs::remove_file(world.path("state/catalog.db")).unwrap();
-    let forgotten = proofs(&world, "uploads");
-    assert_eq!(forgotten.len(), before[0].len());
-    assert!(forgotten.iter().all(|(_id, proof, _copies)| proof["readable"].is_null()));
+    assert_eq!(proofs(&world, "uploads"), before[0]);
+    assert_eq!(world.promise("orders", "drill").0, "kept");
+    // Without the evidence nothing claims that anything was proven, and nothing is filed in place of what is lost.
+    fs::remove_dir_all(world.path("state/evidence")).unwrap();
+    world.run(&["status"]).expect(3);
+    world.run(&["drill", "--all"]).expect(3);
+    world.run(&["catalog", "rebuild"]).expect(6);
+    assert!(proofs(&world, "uploads").iter().all(|(_id, proof, _copies)| proof["readable"].is_null()));
     assert_ne!(world.promise("orders", "drill").0, "kept");
 }
