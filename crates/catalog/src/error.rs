@@ -1,4 +1,4 @@
-//! Failures of the catalog; all of them are repaired by a rebuild.
+//! Failures of the catalog; those of its content are repaired by a rebuild, those of its place are not.
 
 use lifeboat_base::failure::{Failure, FailureKind};
 
@@ -51,8 +51,49 @@ impl CatalogError {
     }
 }
 
+impl CatalogError {
+    /// The next step: a rebuild mends what the file says, never the place it lies in.
+    pub fn next_step(&self) -> &'static str {
+        use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, ReadOnly, SystemIoFailure};
+        const REBUILD: &str = "lifeboat catalog rebuild";
+        const PLACE: &str =
+            "free space or fix the permissions of the state folder, then run the command again";
+        match self {
+            Self::Row { .. } => REBUILD,
+            Self::Folder(_) => PLACE,
+            Self::Newer { .. } => "run the newer version, or `lifeboat catalog rebuild` to make an index for this one",
+            Self::Database { source, .. } => match source.sqlite_error_code() {
+                Some(DatabaseCorrupt | NotADatabase) => REBUILD,
+                Some(DiskFull | SystemIoFailure | ReadOnly | CannotOpen) => PLACE,
+                _ => "run the command again; `lifeboat catalog rebuild` if that does not help",
+            },
+        }
+    }
+}
+
 impl From<CatalogError> for Failure {
     fn from(error: CatalogError) -> Self {
         Self::with_source(error.kind(), "failed to use the catalog", error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sqlite(code: i32) -> &'static str {
+        let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+        CatalogError::Database { action: "open", source }.next_step()
+    }
+
+    #[test]
+    fn only_a_damaged_file_is_sent_to_a_rebuild() {
+        use rusqlite::ffi;
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB] {
+            assert_eq!(sqlite(code), "lifeboat catalog rebuild");
+        }
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_IOERR, ffi::SQLITE_READONLY, ffi::SQLITE_CANTOPEN] {
+            assert!(sqlite(code).starts_with("free space or fix the permissions"), "{code}");
+        }
     }
 }

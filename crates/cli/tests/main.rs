@@ -17,6 +17,7 @@ mod main {
     mod places;
     mod secrets;
     mod tree;
+    mod truth;
     mod whole_loop;
     mod world;
 }

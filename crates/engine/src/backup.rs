@@ -136,6 +136,7 @@ impl Engine {
     /// not stop the others.
     pub fn backup(&self, names: &[StoreName], options: &BackupOptions) -> Result<BackupReport, EngineError> {
         let rows = self.select(names)?;
+        self.refuse_place_conflicts(&rows)?;
         let jobs = if options.jobs == 0 { DEFAULT_JOBS } else { options.jobs.min(MAX_JOBS) };
         let queue: Mutex<VecDeque<(usize, &Store)>> = Mutex::new(rows.into_iter().enumerate().collect());
         let done: Mutex<Vec<(usize, StoreBackup)>> = Mutex::new(Vec::new());

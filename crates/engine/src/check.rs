@@ -79,6 +79,7 @@ impl Engine {
             copies: Vec::new(),
             findings: Vec::new(),
         };
+        report.findings.extend(self.place_conflicts());
         let openable = self.check_recipients(&mut report);
         for row in self.policy.stores.values() {
             self.check_store(row, &mut report);
@@ -177,6 +178,10 @@ impl Engine {
         let set = self.open_vaults(row)?;
         report.findings.extend(set.findings());
         for copy in &row.copies.value {
+            for label in self.unnamed_recipients(row, copy) {
+                let message = format!("the vault of `{}` in `{copy}` was sealed without {label}", row.name);
+                report.findings.push(Finding::new("recipient-unnamed", label, message));
+            }
             let failed = set.failed.iter().find(|(name, _failure)| name == copy);
             report.copies.push(CheckedCopy {
                 copy: copy.clone(),

@@ -141,6 +141,11 @@ impl Engine {
             .map_err(|error| evidence(error).into())
     }
 
+    /// The number of the newest record that was filed here: the chain must still reach it.
+    pub fn evidence_filed(&self) -> Result<u64, EngineError> {
+        Ok(self.catalog()?.last_evidence().map_err(Failure::from)?)
+    }
+
     /// The furthest head that a sealed recovery point names: the chain must still reach it.
     pub fn evidence_anchor(&self) -> Result<Option<Head>, EngineError> {
         let mut anchor: Option<Head> = None;

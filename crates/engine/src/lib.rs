@@ -14,6 +14,7 @@ mod drills;
 mod error;
 mod journal;
 mod passwords;
+mod places;
 mod points;
 mod rebuild;
 mod recipients;

@@ -172,6 +172,7 @@ impl Engine {
     pub fn restore(&self, options: &RestoreOptions) -> Result<RestoreOutcome, EngineError> {
         let row = self.store(&options.store)?;
         check_target(&options.target)?;
+        self.refuse_own_places(&options.target)?;
         let adapter = self.adapter(row)?;
         let set = self.open_vaults(row)?;
         let mut findings = set.findings();

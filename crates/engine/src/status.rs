@@ -239,7 +239,7 @@ impl Engine {
     }
 
     /// Recipients the policy names and the envelope in a copy does not: whether they open it is not known.
-    fn unnamed_recipients(&self, row: &Store, copy: &CopyName) -> impl Iterator<Item = String> {
+    pub(crate) fn unnamed_recipients(&self, row: &Store, copy: &CopyName) -> impl Iterator<Item = String> {
         let storage = self.storage(row, copy).ok();
         let envelope = storage.and_then(|storage| Vault::read_envelope(storage.as_ref()).ok().flatten());
         let named = |label: &str| {

@@ -39,7 +39,17 @@ pub(super) fn run(engine: &Engine, action: &EvidenceAction, output: &Output) -> 
             let dir = engine.evidence_dir();
             let anchor = engine.evidence_anchor()?;
             let (key, own) = trusted(&dir, public_key.as_deref(), anchor)?;
-            let report = evidence::verify(&dir, &key, anchor).map_err(failed)?;
+            let mut report = evidence::verify(&dir, &key, anchor).map_err(failed)?;
+            let (filed, end) = (engine.evidence_filed()?, report.head.map_or(0, |head| head.seq));
+            if end < filed {
+                report.problem_count += 1;
+                report.problems.push(Problem {
+                    seq: Some(filed),
+                    file: "head.json".to_owned(),
+                    kind: evidence::ProblemKind::Truncated,
+                    message: format!("ends the chain with record {end}, but {filed} records were filed here"),
+                });
+            }
             finish(chain_report(report, &key, own), output)
         }
         EvidenceAction::Export { to } => {
