@@ -84,7 +84,9 @@ fn with_policy(args: &Args, output: &Output) -> Outcome {
             let reports = engine.points(stores)?;
             match (output.json(), reports.as_slice()) {
                 (true, [only]) => output.result(only, String::new)?,
-                _ => output.result(&reports, || show::points::page(&reports, output.colour))?,
+                _ => output.result(&show::points::document(&reports), || {
+                    show::points::page(&reports, output.colour)
+                })?,
             }
             Ok(reports.iter().find_map(lifeboat_engine::PointsReport::worst))
         }

@@ -38,6 +38,13 @@ pub(crate) fn run(dir: &Path, output: &Output) -> Outcome {
             .next("edit it, then run `lifeboat check`"));
     }
     let stores = look(dir)?;
+    if stores.is_empty() {
+        return Err(EngineError::new(
+            FailureKind::Refused,
+            format!("found nothing to protect in {}", dir.display()),
+        )
+        .next("name a folder that holds SQLite databases or folders of files"));
+    }
     let text = render(&stores);
     // A policy that does not parse must never be written.
     policy::parse(&text, POLICY).map_err(|errors| {
@@ -155,4 +162,19 @@ fn render(stores: &[Found]) -> String {
 /// A TOML basic string; file names may hold quotes.
 fn toml_string(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_nothing_to_protect_is_refused_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        crashsafe::write_new(&dir.path().join("notes.txt"), b"no store").unwrap();
+        let error = run(dir.path(), &Output::new(true)).unwrap_err();
+        assert_eq!(error.kind(), FailureKind::Refused);
+        assert!(error.failure.to_string().starts_with("found nothing to protect in "), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 }

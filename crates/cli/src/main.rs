@@ -24,7 +24,13 @@ fn main() -> ExitCode {
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             // A closed pipe is no reason to change the exit code.
             drop(error.print());
-            return if asked { ExitCode::SUCCESS } else { ExitCode::from(2) };
+            if asked {
+                return ExitCode::SUCCESS;
+            }
+            if fault::wants_json(std::env::args_os()) {
+                fault::usage(&error.render().to_string(), &output::Output::new(true));
+            }
+            return ExitCode::from(2);
         }
     };
     let output = output::Output::new(args.json);

@@ -5,7 +5,7 @@ use lifeboat_base::ids::StoreName;
 use lifeboat_engine::CheckReport;
 use lifeboat_engine::policy::ExplainLine;
 
-use super::text::Page;
+use super::text::{Page, plural};
 
 fn mark(ok: Option<bool>) -> &'static str {
     match ok {
@@ -13,6 +13,15 @@ fn mark(ok: Option<bool>) -> &'static str {
         Some(false) => "FAILED",
         None => "-     ",
     }
+}
+
+/// `1 table`, `2 tables`: what is counted is named in the plural.
+fn counted(count: u64, many: &str) -> String {
+    let one = match many {
+        "indexes" => "index",
+        other => other.strip_suffix('s').unwrap_or(other),
+    };
+    plural(count, one, many)
 }
 
 /// A check list: recipients, stores, copies.
@@ -25,7 +34,7 @@ pub(crate) fn page(report: &CheckReport) -> String {
     for store in &report.stores {
         let mut facts: Vec<String> = store.version.iter().cloned().collect();
         facts.extend(store.logical_bytes.map(human::bytes));
-        facts.extend(store.items.iter().map(|(name, count)| format!("{} {name}", human::count(*count))));
+        facts.extend(store.items.iter().map(|(name, count)| counted(*count, name)));
         facts.extend(store.reason.clone());
         page.line(format!("{} store {} ({}): {}", mark(store.ok), store.name, store.kind, facts.join(", ")));
     }
@@ -61,4 +70,17 @@ pub(crate) fn explain(store: &StoreName, lines: &[ExplainLine]) -> String {
         page.line(format!("  {:width$}  {:value$}  ({})", line.promise, line.value, line.origin));
     }
     page.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_named_in_the_singular() {
+        assert_eq!(counted(1, "indexes"), "1 index");
+        assert_eq!(counted(1, "dirs"), "1 dir");
+        assert_eq!(counted(0, "tables"), "0 tables");
+        assert_eq!(counted(2, "indexes"), "2 indexes");
+    }
 }

@@ -6,6 +6,11 @@ use lifeboat_engine::{PointView, PointsReport, ProofLevel};
 
 use super::text::{Page, moment, plural};
 
+/// Several stores as one document.
+pub(crate) fn document(reports: &[PointsReport]) -> serde_json::Value {
+    serde_json::json!({ "schema": "lifeboat.points-list/v1", "stores": reports })
+}
+
 /// One table for each store.
 pub(crate) fn page(reports: &[PointsReport], colour: bool) -> String {
     let mut page = Page::new();
@@ -54,7 +59,7 @@ fn proven(point: &PointView) -> String {
             .get(&level)
             .copied()
             .flatten()
-            .map(|at| format!("{level} {}", at.strftime("%Y-%m-%d %H:%M")))
+            .map(|at| format!("{level} {}", at.strftime("%Y-%m-%d %H:%M UTC")))
     });
     let incomplete =
         if point.unreadable > 0 { format!(", {} unreadable", point.unreadable) } else { String::new() };
@@ -72,4 +77,23 @@ fn copies(point: &PointView) -> String {
         )
         .collect();
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_stores_are_one_document_with_a_schema() {
+        let report = |name: &str| PointsReport {
+            schema: "lifeboat.points/v1",
+            store: lifeboat_base::ids::StoreName::new(name).unwrap(),
+            points: Vec::new(),
+            ranges: Vec::new(),
+            findings: Vec::new(),
+        };
+        let document = document(&[report("orders"), report("uploads")]);
+        assert_eq!(document["schema"], "lifeboat.points-list/v1");
+        assert_eq!(document["stores"][1]["store"], "uploads");
+    }
 }
