@@ -54,14 +54,18 @@ impl CatalogError {
 impl CatalogError {
     /// The next step: a rebuild mends what the file says, never the place it lies in.
     pub fn next_step(&self) -> &'static str {
-        use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, ReadOnly, SystemIoFailure};
+        use rusqlite::ErrorCode::{
+            CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, ReadOnly, SystemIoFailure,
+        };
         const REBUILD: &str = "lifeboat catalog rebuild";
         const PLACE: &str =
             "free space or fix the permissions of the state folder, then run the command again";
         match self {
             Self::Row { .. } => REBUILD,
             Self::Folder(_) => PLACE,
-            Self::Newer { .. } => "run the newer version, or `lifeboat catalog rebuild` to make an index for this one",
+            Self::Newer { .. } => {
+                "run the newer version, or `lifeboat catalog rebuild` to make an index for this one"
+            }
             Self::Database { source, .. } => match source.sqlite_error_code() {
                 Some(DatabaseCorrupt | NotADatabase) => REBUILD,
                 Some(DiskFull | SystemIoFailure | ReadOnly | CannotOpen) => PLACE,

@@ -144,8 +144,10 @@ impl Engine {
         if let Some((catalog, _findings)) = self.catalog.get() {
             return Ok(catalog);
         }
-        let catalog = Catalog::open(&self.catalog_path())
-            .map_err(|error| EngineError::from(Failure::from(error)).next("lifeboat catalog rebuild"))?;
+        let catalog = Catalog::open(&self.catalog_path()).map_err(|error| {
+            let next = error.next_step();
+            EngineError::from(Failure::from(error)).next(next)
+        })?;
         let findings = self.catch_up(&catalog)?;
         Ok(&self.catalog.get_or_init(|| (catalog, findings)).0)
     }
