@@ -153,8 +153,15 @@ impl Engine {
         })
     }
 
-    /// Refuses a target that [`Engine::inside_own_places`] objects to.
+    /// Refuses a target that [`Engine::inside_own_places`] objects to, and one that cannot be put in place by name.
     pub(crate) fn refuse_own_places(&self, target: &Path) -> Result<(), EngineError> {
+        if target.file_name().is_none() {
+            let what =
+                format!("{} has no name of its own to appear under: nothing was changed", target.display());
+            return Err(
+                EngineError::new(FailureKind::Refused, what).next("name a folder that does not exist yet")
+            );
+        }
         match self.inside_own_places(target) {
             None => Ok(()),
             Some(why) => Err(EngineError::new(
@@ -197,51 +204,47 @@ impl Engine {
         let mut found = Vec::new();
         for (index, one) in places.iter().enumerate() {
             for other in places.iter().skip(index + 1) {
-                found.extend(self.conflict(one, other).or_else(|| self.conflict(other, one)));
+                found.extend(conflict(one, other).or_else(|| conflict(other, one)));
             }
         }
         found
     }
+}
 
-    /// What is wrong with `inner` being at, or inside, `outer`.
-    fn conflict<'a>(&'a self, inner: &Place<'a>, outer: &Place<'a>) -> Option<Conflict<'a>> {
-        let same = inner.same(outer);
-        if !same && !inner.inside(outer) {
-            return None;
-        }
-        let why = match (inner.usage, outer.usage) {
-            (Use::Copy, Use::Copy) if same => "losing one loses both",
-            (Use::Copy, Use::State) | (Use::State, Use::Copy) => {
-                "neither would survive the loss of the other"
-            }
-            (Use::Copy | Use::State, Use::Tree) if same || !outer.excludes(inner) => {
-                "a backup would back itself up"
-            }
-            (Use::Tree | Use::Database, Use::Copy | Use::State) => {
-                "what protects the store would lie around it"
-            }
-            (Use::Key, Use::Tree) if same || !outer.excludes(inner) => {
-                "the vault would contain the key that opens it"
-            }
-            (Use::Key, Use::Database) if same => "the vault would contain the key that opens it",
-            _ => return None,
-        };
-        let message = if same {
-            format!("{} and {} are the same place, {}: {why}", inner.label, outer.label, outer.path.display())
-        } else {
-            format!(
-                "{} ({}) lies inside {} ({}): {why}",
-                inner.label,
-                inner.path.display(),
-                outer.label,
-                outer.path.display()
-            )
-        };
-        let finding = Finding::new("places-conflict", &inner.label, message).with_kind(FailureKind::Refused);
-        let stores: BTreeSet<&StoreName> =
-            [inner, outer].into_iter().filter_map(|place| place.store).map(|store| &store.name).collect();
-        Some(Conflict { finding, stores: stores.into_iter().collect() })
+/// What is wrong with `inner` being at, or inside, `outer`.
+fn conflict<'a>(inner: &Place<'a>, outer: &Place<'a>) -> Option<Conflict<'a>> {
+    let same = inner.same(outer);
+    if !same && !inner.inside(outer) {
+        return None;
     }
+    let why = match (inner.usage, outer.usage) {
+        (Use::Copy, Use::Copy) if same => "losing one loses both",
+        (Use::Copy, Use::State) | (Use::State, Use::Copy) => "neither would survive the loss of the other",
+        (Use::Copy | Use::State, Use::Tree) if same || !outer.excludes(inner) => {
+            "a backup would back itself up"
+        }
+        (Use::Tree | Use::Database, Use::Copy | Use::State) => "what protects the store would lie around it",
+        (Use::Key, Use::Tree) if same || !outer.excludes(inner) => {
+            "the vault would contain the key that opens it"
+        }
+        (Use::Key, Use::Database) if same => "the vault would contain the key that opens it",
+        _ => return None,
+    };
+    let message = if same {
+        format!("{} and {} are the same place, {}: {why}", inner.label, outer.label, outer.path.display())
+    } else {
+        format!(
+            "{} ({}) lies inside {} ({}): {why}",
+            inner.label,
+            inner.path.display(),
+            outer.label,
+            outer.path.display()
+        )
+    };
+    let finding = Finding::new("places-conflict", &inner.label, message).with_kind(FailureKind::Refused);
+    let stores: BTreeSet<&StoreName> =
+        [inner, outer].into_iter().filter_map(|place| place.store).map(|store| &store.name).collect();
+    Some(Conflict { finding, stores: stores.into_iter().collect() })
 }
 
 #[cfg(test)]
@@ -301,7 +304,7 @@ exclude = []
             text = text.replace(from, to);
         }
         let path = dir.join("lifeboat.toml");
-        fs::write(&path, text).unwrap();
+        lifeboat_base::crashsafe::replace(&path, text.as_bytes()).unwrap();
         let env = Environment {
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(OsEntropy),
@@ -421,6 +424,9 @@ exclude = []
             let error = engine.restore(&options).unwrap_err();
             assert_eq!(error.kind(), FailureKind::Refused);
             assert!(error.failure.to_string().contains(wanted), "{error}");
+        }
+        for nameless in [Path::new("."), Path::new("/"), &dir.path().join("live/..")] {
+            assert_eq!(engine.refuse_own_places(nameless).unwrap_err().kind(), FailureKind::Refused);
         }
         assert_eq!(engine.inside_own_places(&dir.path().join("live/back")), None);
         assert_eq!(engine.inside_own_places(&dir.path().join("vaults/back")), None);
