@@ -157,7 +157,7 @@ mod tests {
     fn a_planted_lock_file_is_refused_and_what_it_aims_at_stays_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let precious = dir.path().join("precious");
-        std::fs::write(&precious, "precious").unwrap();
+        crashsafe::write_new(&precious, b"precious").unwrap();
         let link = dir.path().join("link.lock");
         std::os::unix::fs::symlink(&precious, &link).unwrap();
         let dangling = dir.path().join("dangling.lock");

@@ -139,7 +139,7 @@ mod tests {
     fn a_sweep_leaves_a_planted_lock_and_its_folder_alone() {
         let root = tempfile::tempdir().unwrap();
         let precious = root.path().join("precious");
-        std::fs::write(&precious, "precious").unwrap();
+        crashsafe::write_new(&precious, b"precious").unwrap();
         crashsafe::create_dir_all(&root.path().join("drill-odd")).unwrap();
         std::os::unix::fs::symlink(&precious, root.path().join("drill-odd.lock")).unwrap();
         assert_eq!(sweep(root.path()).unwrap(), 0);
