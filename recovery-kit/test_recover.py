@@ -1,8 +1,8 @@
 """Tests of the recovery kit: run `python -m unittest` in this directory.
 
-The vault under test is made by stock restic (when it is installed) plus the files of docs/format.md written by this
-file, so that neither Lifeboat's writer nor the kit's reader is trusted by itself. With LIFEBOAT_KIT_VAULT (several
-directories, `:` between them) and LIFEBOAT_KIT_PASSPHRASE_FILE set, vaults made by Lifeboat are read too.
+The vault under test is made by stock restic plus the files of docs/format.md written by this file, so that neither
+Lifeboat's writer nor the kit's reader is trusted by itself. Vaults made by Lifeboat are read by its own tests, which call
+the kit.
 """
 
 import base64
@@ -29,7 +29,8 @@ from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 import lifeboat_recover as kit
 
-RESTIC = shutil.which("restic")
+# Without restic the tests fail: nothing is skipped.
+RESTIC = shutil.which("restic") or "restic"
 PASSPHRASE = "correct horse"
 PASSWORD = "5e" * 32
 VAULT_ID = "0123456789abcdef0123456789abcdef"
@@ -220,7 +221,6 @@ class Base(unittest.TestCase):
         return text
 
 
-@unittest.skipUnless(RESTIC, "restic is not installed")
 class VaultTest(Base):
     @classmethod
     def setUpClass(cls):
@@ -497,16 +497,6 @@ class ParsingTest(unittest.TestCase):
         for n, r, p in [(1 << 21, 8, 1), (1 << 20, 32, 1), (1000, 8, 1), (1024, 8, 99), (True, 8, 1), ("x", 8, 1)]:
             with self.assertRaises(kit.Damaged):
                 kit.scrypt_key("x", b"p", b"s", n, r, p, 32)
-
-
-@unittest.skipUnless(os.environ.get("LIFEBOAT_KIT_VAULT"), "LIFEBOAT_KIT_VAULT is not set")
-class ProductVaultTest(Base):
-    def test_vaults_made_by_lifeboat_verify_and_restore(self):
-        opened = ["--passphrase-file", os.environ["LIFEBOAT_KIT_PASSPHRASE_FILE"]]
-        for vault in os.environ["LIFEBOAT_KIT_VAULT"].split(":"):
-            with self.subTest(vault=vault), tempfile.TemporaryDirectory() as work:
-                self.assertNotIn("note:", self.check(0, "verify", vault, *opened))
-                self.assertIn("every byte was checked", self.check(0, "restore", vault, "latest", f"{work}/t", *opened))
 
 
 if __name__ == "__main__":
