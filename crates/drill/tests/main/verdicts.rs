@@ -52,9 +52,12 @@ fn a_drill_passes_when_everything_was_shown() {
     assert_eq!(stages, ["open", "restore", "check", "canaries"]);
 }
 
+/// One way for a drill to go wrong.
+type Mishap = fn(&mut Told);
+
 #[test]
 fn whatever_goes_wrong_fails_the_drill_and_says_what() {
-    let cases: [(&str, fn(&mut Told)); 8] = [
+    let cases: [(&str, Mishap); 8] = [
         ("drill.failed", |told| told.restore_fails = true),
         ("drill.failed", |told| told.checks_error = true),
         ("told.rows/orders", |told| told.check_state = CheckState::Failed),
