@@ -139,7 +139,7 @@ fn render(stores: &[Found]) -> String {
          [defaults]\n\
          rpo = \"24h\"\n\
          rto = \"60m\"\n\
-         schedule = \"02:00\"\n\
+         schedule = \"02:00\"                    # call `lifeboat backup` from cron or a timer at this time\n\
          retention = \"7d 4w 12mo\"\n\
          copies = [\"local\"]\n\
          verify = {{ checksum = \"weekly\", restore = \"monthly\" }}\n"

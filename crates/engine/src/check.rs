@@ -10,6 +10,10 @@ use crate::backup::worst;
 use crate::context::Engine;
 use crate::error::EngineError;
 
+/// A schedule is a promise about time, and this version does not watch the clock.
+const UNSCHEDULED: &str =
+    "nothing runs schedules by itself in this version: call `lifeboat backup` from cron or a timer";
+
 /// What was found about a store.
 #[derive(Clone, Debug, Serialize)]
 pub struct CheckedStore {
@@ -44,6 +48,15 @@ pub struct CheckedCopy {
     pub reason: Option<String>,
 }
 
+/// What was found about a recipient.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckedRecipient {
+    /// The recipient as the policy writes it.
+    pub name: String,
+    /// Why it cannot be used.
+    pub reason: Option<String>,
+}
+
 /// The outcome of a check.
 #[derive(Clone, Debug, Serialize)]
 pub struct CheckReport {
@@ -51,8 +64,8 @@ pub struct CheckReport {
     pub schema: &'static str,
     /// Warnings of the policy, as text.
     pub warnings: Vec<String>,
-    /// Each recipient and, if it cannot be used, why.
-    pub recipients: Vec<(String, Option<String>)>,
+    /// Each recipient.
+    pub recipients: Vec<CheckedRecipient>,
     /// Each store.
     pub stores: Vec<CheckedStore>,
     /// Each store in each of its copies.
@@ -79,6 +92,9 @@ impl Engine {
             copies: Vec::new(),
             findings: Vec::new(),
         };
+        if self.policy.stores.values().any(|row| row.schedule.value.is_some()) {
+            report.warnings.push(UNSCHEDULED.to_owned());
+        }
         report.findings.extend(self.place_conflicts());
         let openable = self.check_recipients(&mut report);
         for row in self.policy.stores.values() {
@@ -110,7 +126,10 @@ impl Engine {
                     .keys
                     .recipients
                     .iter()
-                    .map(|key| (key.to_string(), self.recipient(key).err().map(|failure| failure.chain())))
+                    .map(|key| CheckedRecipient {
+                        name: key.to_string(),
+                        reason: self.recipient(key).err().map(|failure| failure.chain()),
+                    })
                     .collect();
                 return false;
             }
@@ -128,7 +147,7 @@ impl Engine {
                     .with_kind(failure.kind()),
                 );
             }
-            report.recipients.push((label, why.map(Failure::chain)));
+            report.recipients.push(CheckedRecipient { name: label, reason: why.map(Failure::chain) });
         }
         true
     }

@@ -288,6 +288,13 @@ fn same_vault(open: &[CopyVault]) -> Result<(), EngineError> {
 }
 
 fn no_copy(row: &Store, set: VaultSet) -> EngineError {
+    let step = match set.failed.first().map(|(_copy, failure)| failure.kind()) {
+        Some(FailureKind::Damaged) => {
+            "bring the key the vault was made for, or put back what was altered; `lifeboat check` tries every recipient"
+        }
+        Some(FailureKind::Refused) => "when no other run uses the copy, run the command again",
+        _ => "repair the copy, or add --heal if it is lost for good, then run `lifeboat backup` again",
+    };
     let error = match set.failed.into_iter().next() {
         Some((copy, failure)) => {
             let kind = failure.kind();
@@ -299,8 +306,5 @@ fn no_copy(row: &Store, set: VaultSet) -> EngineError {
         }
         None => EngineError::new(FailureKind::Usage, format!("`{}` has no copies", row.name)),
     };
-    error
-        .risking(&row.name, "rpo")
-        .risking(&row.name, "copies")
-        .next("repair the copy, or add --heal if it is lost for good, then run `lifeboat backup` again")
+    error.risking(&row.name, "rpo").risking(&row.name, "copies").next(step)
 }

@@ -25,7 +25,7 @@ mod view;
 mod when;
 
 pub use backup::{BackupOptions, BackupReport, StoreBackup};
-pub use check::{CheckReport, CheckedCopy, CheckedStore};
+pub use check::{CheckReport, CheckedCopy, CheckedRecipient, CheckedStore};
 pub use context::{Engine, Environment, Observer};
 pub use drills::DrillOptions;
 pub use error::{AtRisk, EngineError};

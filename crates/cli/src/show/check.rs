@@ -27,9 +27,9 @@ fn counted(count: u64, many: &str) -> String {
 /// A check list: recipients, stores, copies.
 pub(crate) fn page(report: &CheckReport) -> String {
     let mut page = Page::new();
-    for (label, why) in &report.recipients {
-        let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-        page.line(format!("{} recipient {label}{why}", mark(Some(why.is_empty()))));
+    for recipient in &report.recipients {
+        let why = recipient.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        page.line(format!("{} recipient {}{why}", mark(Some(why.is_empty())), recipient.name));
     }
     for store in &report.stores {
         let mut facts: Vec<String> = store.version.iter().cloned().collect();

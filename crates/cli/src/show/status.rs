@@ -8,6 +8,8 @@ use super::text::{Page, moment, plural};
 
 /// How wide a table may get when nobody says how wide the terminal is.
 const DEFAULT_WIDTH: u16 = 130;
+/// Below this width the columns of the matrix would break words; the rows are then listed one below the other.
+const MIN_TABLE_WIDTH: u16 = 106;
 
 fn age(cell: &PromiseView) -> String {
     cell.age_s
@@ -65,14 +67,12 @@ pub(crate) fn page(report: &StatusReport, colour: bool, verbose: bool) -> String
     if table.width().is_none() {
         table.set_width(DEFAULT_WIDTH);
     }
-    table.set_header(header());
-    for store in &report.stores {
-        let name = Cell::new(format!("{}\n{}", store.name, store.kind)).add_attribute(Attribute::Bold);
-        let tier = Cell::new(store.tier.as_deref().unwrap_or("-"));
-        table.add_row([name, tier].into_iter().chain(store.promises.iter().map(coloured)));
-    }
     let mut page = Page::new();
-    page.raw(table);
+    if table.width().is_some_and(|width| width < MIN_TABLE_WIDTH) {
+        list(report, &mut page);
+    } else {
+        page.raw(matrix(report, table));
+    }
     summary(report, &mut page);
     for (state, title) in [(PromiseState::Broken, "Broken"), (PromiseState::Unproven, "Not proven")] {
         reasons(report, state, title, &mut page);
@@ -86,6 +86,28 @@ pub(crate) fn page(report: &StatusReport, colour: bool, verbose: bool) -> String
         reasons(report, PromiseState::Kept, "Kept", &mut page);
     }
     page.finish()
+}
+
+fn matrix(report: &StatusReport, mut table: Table) -> Table {
+    table.set_header(header());
+    for store in &report.stores {
+        let name = Cell::new(format!("{}\n{}", store.name, store.kind)).add_attribute(Attribute::Bold);
+        let tier = Cell::new(store.tier.as_deref().unwrap_or("-"));
+        table.add_row([name, tier].into_iter().chain(store.promises.iter().map(coloured)));
+    }
+    table
+}
+
+/// The matrix for a narrow terminal: one line per cell.
+fn list(report: &StatusReport, page: &mut Page) {
+    for store in &report.stores {
+        let tier = store.tier.as_deref().map(|tier| format!(", {tier}")).unwrap_or_default();
+        page.line(format!("{} ({}{tier})", store.name, store.kind));
+        for (title, cell) in header().iter().skip(2).zip(&store.promises) {
+            page.line(format!("  {title:<13} {}", words(cell).replace('\n', ": ")));
+        }
+    }
+    page.line("");
 }
 
 fn summary(report: &StatusReport, page: &mut Page) {

@@ -200,3 +200,23 @@ fn a_signing_key_that_is_not_the_chains_stops_a_backup_before_it_begins() {
     assert_eq!(report["stores"][0]["outcome"], "failed");
     assert_eq!(world.points("uploads"), points, "nothing was captured");
 }
+
+#[test]
+fn a_drill_whose_checks_could_not_all_be_applied_is_not_called_kept() {
+    let world = World::of_everything();
+    // An index in an order that only the application knows.
+    let database = world.orders();
+    database
+        .execute_batch(
+            "CREATE INDEX by_number ON orders (order_no COLLATE NOCASE);
+             PRAGMA writable_schema = ON;
+             UPDATE sqlite_schema SET sql = replace(sql, 'NOCASE', 'OF_SHOP') WHERE name = 'by_number';",
+        )
+        .unwrap();
+    drop(database);
+    world.backup("orders");
+    world.run(&["drill", "orders"]).expect(0);
+    let (state, reason) = world.promise("orders", "drill");
+    assert_eq!(state, "unproven", "{reason}");
+    assert!(reason.contains("sqlite.integrity"), "{reason}");
+}

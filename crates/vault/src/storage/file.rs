@@ -54,6 +54,30 @@ impl FileStorage {
         }
     }
 
+    /// A folder of the vault that is a link could lead anywhere: nothing is read, listed or written through it.
+    fn no_links(&self, relative: &Path) -> io::Result<()> {
+        let mut folder = self.root.clone();
+        for part in relative {
+            folder.push(part);
+            match fs::symlink_metadata(&folder) {
+                Ok(meta) if meta.is_symlink() => {
+                    return Err(io::Error::other(format!("{} is a link", folder.display())));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The path of an object whose folders were looked at.
+    fn checked_path(&self, name: &ObjectName) -> Result<PathBuf, StorageError> {
+        let path = self.path_of(name);
+        let relative = path.parent().and_then(|folder| folder.strip_prefix(&self.root).ok());
+        self.no_links(relative.unwrap_or(Path::new(""))).map_err(|error| self.error(name.as_str(), error))?;
+        Ok(path)
+    }
+
     fn error(&self, what: &str, source: io::Error) -> StorageError {
         StorageError::from_io(what, self.location(), source)
     }
@@ -63,7 +87,7 @@ impl FileStorage {
         // Nor may a pipe make it wait.
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         let flags = i32::try_from(flags.bits()).unwrap_or_default();
-        let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(self.path_of(name));
+        let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(self.checked_path(name)?);
         let file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -143,7 +167,7 @@ impl FileStorage {
 
 impl Storage for FileStorage {
     fn put_new(&self, name: &ObjectName, pieces: &[&[u8]]) -> Result<(), StorageError> {
-        let path = self.path_of(name);
+        let path = self.checked_path(name)?;
         let parent = path.parent().unwrap_or(&self.root);
         crashsafe::create_dir_all(parent).map_err(|error| self.error(name.as_str(), error))?;
         match crashsafe::write_new_pieces(&path, pieces) {
@@ -185,13 +209,14 @@ impl Storage for FileStorage {
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StorageError> {
         let mut found = Found::default();
+        self.no_links(Path::new(prefix)).map_err(|error| self.error(prefix, error))?;
         self.scan(prefix, 0, &mut found)?;
         found.objects.sort();
         Ok(found.objects)
     }
 
     fn stat(&self, name: &ObjectName) -> Result<Option<u64>, StorageError> {
-        match fs::symlink_metadata(self.path_of(name)) {
+        match fs::symlink_metadata(self.checked_path(name)?) {
             Ok(meta) if meta.is_file() => Ok(Some(meta.len())),
             Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -200,7 +225,7 @@ impl Storage for FileStorage {
     }
 
     fn remove(&self, name: &ObjectName) -> Result<(), StorageError> {
-        match crashsafe::remove(&self.path_of(name)) {
+        match crashsafe::remove(&self.checked_path(name)?) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(StorageError::NotFound { name: name.clone() })
@@ -236,6 +261,7 @@ impl Storage for FileStorage {
 
     fn make_folders(&self, names: &[&str]) -> Result<(), StorageError> {
         for name in names {
+            self.no_links(Path::new(name)).map_err(|error| self.error(name, error))?;
             crashsafe::create_dir_all(&self.root.join(name)).map_err(|error| self.error(name, error))?;
         }
         Ok(())

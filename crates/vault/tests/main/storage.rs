@@ -70,6 +70,29 @@ fn every_storage_conforms() {
 }
 
 #[test]
+fn a_folder_that_is_a_link_is_neither_read_nor_written_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = dir.path().join("outside");
+    std::fs::create_dir_all(outside.join("aa")).unwrap();
+    let storage = FileStorage::new(dir.path().join("vault"));
+    storage.make_folders(&["index"]).unwrap();
+    std::os::unix::fs::symlink(&outside, dir.path().join("vault/data")).unwrap();
+    let one = name("data/aa01");
+    let refused = |answer: Result<(), StorageError>| match answer {
+        Err(error) => lifeboat_base::failure::chain(&error).contains("is a link"),
+        Ok(()) => false,
+    };
+    assert!(refused(storage.put_new(&one, &[b"x"])));
+    assert!(refused(storage.get(&one).map(drop)));
+    assert!(refused(storage.stat(&one).map(drop)));
+    assert!(refused(storage.remove(&one)));
+    assert!(refused(storage.list("data/").map(drop)));
+    assert!(refused(storage.make_folders(&["data"])));
+    assert_eq!(std::fs::read_dir(outside.join("aa")).unwrap().count(), 0, "written out of the vault");
+    assert_eq!(storage.strays().unwrap(), ["data"], "a link is named as what it is: no part of the vault");
+}
+
+#[test]
 fn files_stand_where_other_tools_expect_them_and_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
