@@ -5,5 +5,7 @@
 //! [`Secret`](lifeboat_base::secret::Secret).
 
 pub mod lsn;
+pub mod server;
+pub mod wire;
 
 pub use lsn::{Lsn, Timeline};
