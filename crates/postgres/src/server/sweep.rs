@@ -1,0 +1,115 @@
+//! Ends sandboxes whose owner died, and removes what they left.
+//!
+//! A sandbox is an orphan when nobody holds its lease. Its server is ended only where the process shows that it is the
+//! server of the recorded data directory with that sandbox's socket folder on its command line.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lifeboat_base::crashsafe;
+use lifeboat_base::lease::Lease;
+use lifeboat_base::time::Clock;
+use rustix::process::Signal;
+
+use super::error::ServerError;
+use super::postmaster::{pause, read_pid_file};
+use super::processes::{arguments, end_if, end_remains, family, servers_in};
+
+/// How a sandbox's own folder is called.
+pub(super) const FOLDER_PREFIX: &str = "lb-pg-";
+/// The lock that says its owner lives.
+pub(super) const LEASE: &str = "lease";
+/// The data directory's path.
+pub(super) const RECORD: &str = "record";
+/// The socket folder.
+pub(super) const SOCKETS: &str = "s";
+
+/// How long an orphan may take to end in order before it is killed, and its processes to disappear.
+const ORPHAN_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a sweep did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Data directories whose orphaned server was ended.
+    pub ended: Vec<PathBuf>,
+    /// Sandbox folders that were removed.
+    pub removed: Vec<PathBuf>,
+}
+
+/// Sweeps the sandboxes below `runtime` (where [`SandboxOptions::runtime`](super::SandboxOptions) pointed). Folders of
+/// other users and everything that is not a sandbox's are left alone. Data directories stay: they are the caller's.
+pub fn sweep(runtime: &Path, clock: &dyn Clock) -> Result<Swept, ServerError> {
+    let mut swept = Swept::default();
+    for entry in fs::read_dir(runtime).map_err(ServerError::io("list", runtime))? {
+        let entry = entry.map_err(ServerError::io("list", runtime))?;
+        if entry.file_name().as_bytes().starts_with(FOLDER_PREFIX.as_bytes()) {
+            sweep_one(&entry.path(), &mut swept, clock)?;
+        }
+    }
+    Ok(swept)
+}
+
+fn sweep_one(folder: &Path, swept: &mut Swept, clock: &dyn Clock) -> Result<(), ServerError> {
+    let meta = match fs::symlink_metadata(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(ServerError::io("look at", folder))?,
+    };
+    if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let _lease = match Lease::try_take_existing(&folder.join(LEASE)) {
+        Ok(Some(Ok(lease))) => lease,
+        // Held: alive. Missing: being made this moment, or not ours. Planted: not ours.
+        Ok(Some(Err(_)) | None) => return Ok(()),
+        Err(error) if Lease::is_foreign(&error) => return Ok(()),
+        Err(error) => return Err(ServerError::io("lock", folder)(error)),
+    };
+    // A sandbox that died before it wrote its record had not started its server.
+    if let Ok(bytes) = fs::read(folder.join(RECORD)) {
+        let data = PathBuf::from(OsStr::from_bytes(&bytes));
+        if end_orphan(&data, &folder.join(SOCKETS), clock)? {
+            swept.ended.push(data);
+        }
+    }
+    crashsafe::remove_tree(folder).map_err(ServerError::io("remove", folder))?;
+    swept.removed.push(folder.to_owned());
+    Ok(())
+}
+
+/// Ends the server on `data` if it is the one that listens in `sockets`; true if there was one.
+fn end_orphan(data: &Path, sockets: &Path, clock: &dyn Clock) -> Result<bool, ServerError> {
+    let ours = |pid: i32| {
+        let arguments = arguments(pid);
+        let mut wanted = OsStr::new("unix_socket_directories=").to_owned();
+        wanted.push(sockets);
+        arguments.iter().any(|argument| argument.as_os_str() == data)
+            && arguments.iter().any(|argument| argument.as_os_str() == wanted)
+    };
+    let Some((pid, _)) = read_pid_file(data) else { return Ok(false) };
+    if !ours(pid) {
+        return Ok(false);
+    }
+    let relatives = family(pid);
+    let started = clock.monotonic();
+    end_if(pid, Signal::QUIT, || ours(pid));
+    let gone = || !ours(pid) && servers_in(data).is_empty();
+    while !gone() {
+        let waited = clock.monotonic().saturating_sub(started);
+        if waited > 2 * ORPHAN_LIMIT {
+            let limit_s = 2 * ORPHAN_LIMIT.as_secs();
+            return Err(ServerError::Late { goal: "gone", limit_s, log: String::new() });
+        }
+        if waited > ORPHAN_LIMIT {
+            end_if(pid, Signal::KILL, || ours(pid));
+            end_remains(data, &relatives);
+        }
+        pause();
+    }
+    end_remains(data, &relatives);
+    Ok(true)
+}
