@@ -2,7 +2,8 @@
 //!
 //! A capture is a stream of entries below two folders: `data/` is the store's content exactly as a restore must
 //! give it back, `meta/` is what Lifeboat knows about it (inventory, schema, counts). Entries come in the order of
-//! [`RelPath`]: parents before children, siblings by bytes, so `data` before `meta`.
+//! [`RelPath`] (parents before children, siblings by bytes, so `data` before `meta`), unless [`Capture::order`] says
+//! otherwise.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -70,6 +71,11 @@ pub enum Layout {
     Pages {
         /// The page size in bytes, a power of two.
         page_bytes: u32,
+    },
+    /// Cuts every so many bytes, for files that are parts of one database and share a size chosen for all of it.
+    Fixed {
+        /// The chunk size in bytes, a power of two of at least 4 KiB and at most 8 MiB.
+        chunk_bytes: u32,
     },
 }
 
@@ -167,8 +173,22 @@ pub struct CaptureFacts {
     pub unreadable: Vec<String>,
 }
 
+/// The order in which entries come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The order of [`RelPath`].
+    Tree,
+    /// The order in which the store gives them. Whoever stores them needs scratch space.
+    Any,
+}
+
 /// A capture in progress. Dropping it releases whatever it holds on the store.
 pub trait Capture: Send {
+    /// The order of its entries.
+    fn order(&self) -> Order {
+        Order::Tree
+    }
+
     /// The total content size in bytes, if it is known before reading.
     fn total_bytes(&self) -> Option<u64>;
 

@@ -255,8 +255,10 @@ impl Engine {
             time: started,
             parent: parent.as_ref().map(|parent| parent.snapshot),
         };
-        let written =
-            primary.vault.write(capture, &stamp, &WriteOptions::default(), monitor).map_err(Failure::from)?;
+        let written = primary
+            .vault
+            .write(capture, &stamp, &WriteOptions::new(&spool), monitor)
+            .map_err(Failure::from)?;
         let emptied = parent.as_ref().is_some_and(|parent| parent.facts.logical_bytes > 0)
             && written.facts.logical_bytes == 0;
         let manifest = self.seal(row, &primary.vault, stamp, parent.map(|parent| parent.id), written)?;

@@ -58,6 +58,15 @@ pub enum VaultError {
         #[source]
         source: io::Error,
     },
+    /// Scratch space on this machine failed.
+    #[error("{doing}")]
+    Scratch {
+        /// What failed.
+        doing: String,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// The store being captured failed.
     #[error("failed to read the store")]
     Capture(#[source] Failure),
@@ -86,12 +95,16 @@ impl VaultError {
                 _ => FailureKind::Internal,
             },
             Self::Capture(failure) => failure.kind(),
-            Self::BadCapture(_) | Self::Internal(_) => FailureKind::Internal,
+            Self::BadCapture(_) | Self::Internal(_) | Self::Scratch { .. } => FailureKind::Internal,
         }
     }
 
     pub(crate) fn damaged(object: &ObjectName, why: impl Into<String>) -> Self {
         Self::Damaged { object: object.clone(), why: why.into() }
+    }
+
+    pub(crate) fn scratch(doing: String, source: io::Error) -> Self {
+        Self::Scratch { doing, source }
     }
 
     /// The object this error blames, if it blames one.

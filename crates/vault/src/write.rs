@@ -2,10 +2,11 @@
 //!
 //! Peak memory, whatever the size of the store: 16 MiB read buffer, 16 MiB of chunks under way and as much again of
 //! their sealed forms, up to 48 MiB of packs, the index at about 100 bytes per known blob, and the listings of the
-//! open directories at about 400 bytes per entry.
+//! open directories at about 400 bytes per entry; for a capture in any order also about 150 bytes per entry of all.
 //! Invariant: on any error nothing that was written is visible as a snapshot, and what is stored is found again by
 //! the next run.
 
+mod arrange;
 mod budget;
 pub mod chunker;
 mod leftover;
@@ -13,8 +14,10 @@ mod packer;
 mod pipeline;
 mod tree;
 
+use std::path::PathBuf;
+
 use crossbeam_channel::bounded;
-use lifeboat_base::capture::{Capture, CaptureFacts, StoredKind};
+use lifeboat_base::capture::{Capture, CaptureFacts, Order, StoredKind};
 use lifeboat_base::digest::Digest;
 use lifeboat_base::entropy::OsEntropy;
 use lifeboat_base::failure::FailureKind;
@@ -24,6 +27,7 @@ use lifeboat_base::time::{TimeZone, Timestamp};
 use rustic_core::repofile::{DeleteOption, SnapshotFile, StringList};
 use serde::{Deserialize, Serialize};
 
+use self::arrange::{Arranger, Assembly};
 use self::packer::{PackSender, PackStats, PackWriter};
 use self::pipeline::{Item, Shared};
 use self::tree::TreeBuilder;
@@ -64,16 +68,19 @@ pub struct SnapshotStamp {
 }
 
 /// How a capture is written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WriteOptions {
     /// Threads that hash, compress and seal; 1 to 16.
     pub workers: usize,
+    /// An existing directory for the listings of a capture that comes in any order.
+    pub spool: PathBuf,
 }
 
-impl Default for WriteOptions {
+impl WriteOptions {
     /// One worker per processor.
-    fn default() -> Self {
-        Self { workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get) }
+    pub fn new(spool: impl Into<PathBuf>) -> Self {
+        let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        Self { workers, spool: spool.into() }
     }
 }
 
@@ -130,7 +137,7 @@ impl Vault {
         }
         let adopted_packs = leftover::adopt(self.storage.as_ref(), &self.key, &mut index, monitor)?;
         monitor.phase(&format!("storing {}", stamp.store), capture.total_bytes());
-        let stored = self.store_capture(capture, &index, *options, monitor)?;
+        let stored = self.store_capture(capture, &index, options, monitor)?;
         self.read_back(&stored.tree)?;
         let (id, snapshot_bytes) = store_snapshot(self, stamp, &stored.tree)?;
         Ok(Written {
@@ -155,16 +162,20 @@ impl Vault {
         &self,
         capture: Box<dyn Capture>,
         index: &Index,
-        options: WriteOptions,
+        options: &WriteOptions,
         monitor: &dyn Monitor,
     ) -> Result<Stored, VaultError> {
         let shared = Shared::new(&self.key, index, monitor);
+        let tree = match capture.order() {
+            Order::Tree => Assembly::Sorted(TreeBuilder::new()),
+            Order::Any => Assembly::Arranged(Arranger::new(&options.spool)?),
+        };
         // No queue: with the packs in assembly and the one being written, memory stays within its bound.
         let (pack_tx, pack_rx) = bounded(0);
         std::thread::scope(|scope| {
             let writer = PackWriter::new(self.storage.as_ref(), &self.key);
             let writer = scope.spawn(move || writer.run(&pack_rx));
-            let mut receiver = ItemReceiver::new(&shared, PackSender::new(pack_tx))?;
+            let mut receiver = ItemReceiver::new(&shared, PackSender::new(pack_tx), tree)?;
             let seed = self.secrets.chunker_seed;
             let received = pipeline::run(&shared, capture, seed, options.workers, |item| receiver.take(item));
             // Whatever stopped the capture: what was packed is stored and indexed, the next run needs not send it again.
@@ -195,15 +206,15 @@ struct Stored {
 struct ItemReceiver<'a> {
     shared: &'a Shared<'a>,
     packs: PackSender,
-    tree: TreeBuilder,
+    tree: Assembly,
     compressor: zstd::bulk::Compressor<'static>,
     totals: Totals,
 }
 
 impl<'a> ItemReceiver<'a> {
-    fn new(shared: &'a Shared<'a>, packs: PackSender) -> Result<Self, VaultError> {
+    fn new(shared: &'a Shared<'a>, packs: PackSender, tree: Assembly) -> Result<Self, VaultError> {
         let compressor = pipeline::compressor()?;
-        Ok(Self { shared, packs, tree: TreeBuilder::new(), compressor, totals: Totals::default() })
+        Ok(Self { shared, packs, tree, compressor, totals: Totals::default() })
     }
 
     fn take(&mut self, item: Item) -> Result<(), VaultError> {

@@ -16,6 +16,8 @@ pub const AVERAGE_CHUNK_BYTES: usize = 1024 * 1024;
 pub const MAX_CHUNK_BYTES: usize = 8 * 1024 * 1024;
 /// The smallest chunk of a paged file.
 pub const MIN_PAGED_CHUNK_BYTES: usize = 64 * 1024;
+/// The smallest chunk an adapter may ask for.
+pub const MIN_FIXED_CHUNK_BYTES: usize = 4 * 1024;
 /// A paged file has about as many chunks at most, unless it is larger than 128 GiB.
 pub const TARGET_PAGED_CHUNKS: u64 = 16_384;
 
@@ -32,6 +34,12 @@ pub fn paged_chunk_bytes(size_hint: u64, page_bytes: u32) -> Option<usize> {
         chunk *= 2;
     }
     Some(chunk.max(page))
+}
+
+/// A chunk size the adapter chose; nothing if a vault does not cut so.
+fn fixed_chunk_bytes(chunk_bytes: u32) -> Option<usize> {
+    let chunk = chunk_bytes as usize;
+    (chunk.is_power_of_two() && (MIN_FIXED_CHUNK_BYTES..=MAX_CHUNK_BYTES).contains(&chunk)).then_some(chunk)
 }
 
 /// Cuts files into chunks. The cut points depend on the vault's seed, so that chunk sizes give nothing away.
@@ -83,6 +91,7 @@ impl Chunker {
         let fixed = match layout {
             Layout::Stream => None,
             Layout::Pages { page_bytes } => paged_chunk_bytes(size_hint, page_bytes),
+            Layout::Fixed { chunk_bytes } => fixed_chunk_bytes(chunk_bytes),
         };
         let (mut total, mut start, mut end, mut ended) = (0u64, 0usize, 0usize, false);
         loop {

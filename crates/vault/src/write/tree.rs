@@ -27,10 +27,14 @@ impl OpenDir {
         Self { name, meta, json: OPENING.to_vec(), last_name: None }
     }
 
-    fn push(&mut self, node: &rustic_core::repofile::Node) -> Result<(), VaultError> {
+    fn separate(&mut self) {
         if self.json.len() > OPENING.len() {
             self.json.push(b',');
         }
+    }
+
+    fn push(&mut self, node: &rustic_core::repofile::Node) -> Result<(), VaultError> {
+        self.separate();
         serde_json::to_writer(&mut self.json, node)
             .map_err(|error| VaultError::Internal(format!("an entry cannot be written as JSON: {error}")))
     }
@@ -62,20 +66,7 @@ impl TreeBuilder {
         kind: &StoredKind,
         store: &mut dyn FnMut(Vec<u8>) -> Result<Digest, VaultError>,
     ) -> Result<(), VaultError> {
-        let refuse = |why: &str| VaultError::BadCapture(format!("{path}: {why}"));
-        let Some((parent, name)) = path.split_last() else {
-            return Err(refuse("the root is not an entry"));
-        };
-        if self.file.is_some() {
-            return Err(refuse("an entry before the end of a file"));
-        }
-        while !self.is_open(&parent) {
-            if self.stack.len() <= 1 {
-                return Err(refuse("its directory did not come before it, or was left already"));
-            }
-            self.close_last(store)?;
-        }
-        self.claim(name).map_err(|why| refuse(&why))?;
+        let name = self.turn_to(path, store)?;
         match kind {
             StoredKind::Dir => self.stack.push(OpenDir::new(name.to_owned(), meta)),
             StoredKind::File(_) => {
@@ -84,6 +75,47 @@ impl TreeBuilder {
             other => self.push(&node::build(name, &meta, other, None, None))?,
         }
         Ok(())
+    }
+
+    /// Takes an entry whose node is finished.
+    pub(super) fn finished(
+        &mut self,
+        path: &RelPath,
+        json: &[u8],
+        store: &mut dyn FnMut(Vec<u8>) -> Result<Digest, VaultError>,
+    ) -> Result<(), VaultError> {
+        self.turn_to(path, store)?;
+        match self.stack.last_mut() {
+            Some(dir) => {
+                dir.separate();
+                dir.json.extend_from_slice(json);
+                Ok(())
+            }
+            None => Err(VaultError::Internal("no directory is open".to_owned())),
+        }
+    }
+
+    /// Closes the directories `path` is not in and claims its name.
+    fn turn_to<'p>(
+        &mut self,
+        path: &'p RelPath,
+        store: &mut dyn FnMut(Vec<u8>) -> Result<Digest, VaultError>,
+    ) -> Result<&'p OsStr, VaultError> {
+        let refuse = |why: &str| VaultError::BadCapture(format!("{path}: {why}"));
+        if self.file.is_some() {
+            return Err(refuse("an entry before the end of a file"));
+        }
+        let Some((parent, name)) = path.split_last() else {
+            return Err(refuse("the root is not an entry"));
+        };
+        while !self.is_open(&parent) {
+            if self.stack.len() <= 1 {
+                return Err(refuse("its directory did not come before it, or was left already"));
+            }
+            self.close_last(store)?;
+        }
+        self.claim(name).map_err(|why| refuse(&why))?;
+        Ok(name)
     }
 
     /// The next chunk of the open file.

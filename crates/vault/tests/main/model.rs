@@ -10,7 +10,9 @@ use lifeboat_vault::VaultError;
 use lifeboat_vault::storage::{MemoryStorage, Storage};
 use proptest::prelude::*;
 
-use super::support::{Fixture, Model, Thing, backup, bytes_of, noise, path, read_tree, restore};
+use super::support::{
+    Fixture, Model, Thing, backup, backup_capture, bytes_of, noise, path, read_tree, restore,
+};
 
 fn name() -> impl Strategy<Value = Vec<u8>> {
     let plain = prop::collection::vec(1u8.., 1..12).prop_filter("plain", |bytes| {
@@ -66,6 +68,10 @@ proptest! {
         prop_assert_eq!((written.new_blobs, written.new_bytes, written.packs), (0, 0, 0));
         prop_assert!(written.stored_bytes < 2_000);
         prop_assert!(restore(&vault, &second).unwrap() == model.below_data());
+        let (third, written) =
+            backup_capture(&vault, 3, model.capture().backwards(), &Findings::new()).unwrap();
+        prop_assert_eq!((written.new_blobs, written.new_bytes), (0, 0), "another order, the same tree");
+        prop_assert!(restore(&vault, &third).unwrap() == model.below_data());
     }
 }
 

@@ -12,7 +12,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use lifeboat_base::capture::{
-    Body, Capture, CaptureFacts, Consistency, ConsistencyLevel, Entry, Layout, Meta, RestoreSource, Xattr,
+    Body, Capture, CaptureFacts, Consistency, ConsistencyLevel, Entry, Layout, Meta, Order, RestoreSource,
+    Xattr,
 };
 use lifeboat_base::digest::Digest;
 use lifeboat_base::entropy::OsEntropy;
@@ -113,7 +114,7 @@ impl Model {
             };
             Entry { path: at.clone(), meta, body: self.body(thing) }
         });
-        ModelCapture { entries: entries.collect(), lost: Arc::default() }
+        ModelCapture { entries: entries.collect(), order: Order::Tree, lost: Arc::default() }
     }
 
     fn body(&self, thing: &Thing) -> Body {
@@ -149,10 +150,24 @@ impl Read for Failing {
 
 pub(crate) struct ModelCapture {
     pub(crate) entries: VecDeque<Entry>,
+    pub(crate) order: Order,
     pub(crate) lost: Arc<Mutex<Vec<String>>>,
 }
 
+impl ModelCapture {
+    /// The same entries, last first.
+    pub(crate) fn backwards(mut self) -> Self {
+        self.entries.make_contiguous().reverse();
+        self.order = Order::Any;
+        self
+    }
+}
+
 impl Capture for ModelCapture {
+    fn order(&self) -> Order {
+        self.order
+    }
+
     fn total_bytes(&self) -> Option<u64> {
         None
     }
@@ -245,6 +260,15 @@ pub(crate) fn backup(
     model: &Model,
     monitor: &dyn Monitor,
 ) -> Result<(PointManifest, Written), VaultError> {
+    backup_capture(vault, number, model.capture(), monitor)
+}
+
+pub(crate) fn backup_capture(
+    vault: &Vault,
+    number: u32,
+    capture: ModelCapture,
+    monitor: &dyn Monitor,
+) -> Result<(PointManifest, Written), VaultError> {
     let stamp = SnapshotStamp {
         point: point_id(number),
         store: vault.store().clone(),
@@ -253,7 +277,12 @@ pub(crate) fn backup(
         time: now(),
         parent: None,
     };
-    let written = vault.write(Box::new(model.capture()), &stamp, &WriteOptions { workers: 2 }, monitor)?;
+    let written = vault.write(
+        Box::new(capture),
+        &stamp,
+        &WriteOptions { workers: 2, spool: std::env::temp_dir() },
+        monitor,
+    )?;
     let manifest = PointManifest {
         format: POINT_FORMAT.to_owned(),
         id: point_id(number),
