@@ -1,0 +1,52 @@
+//! A streaming standby of a test's server, and its promotion.
+
+use std::path::Path;
+
+use crate::pgserver::PgServer;
+use crate::{fail, need};
+
+impl PgServer {
+    /// Starts a hot standby of this server, made by `pg_basebackup`; tablespaces get folders of their own. It streams
+    /// without a slot, over the socket.
+    #[track_caller]
+    pub fn standby(&self) -> Self {
+        let mut standby = Self::prepare(self.installation.clone());
+        let data = standby.data();
+        let target = data.to_string_lossy();
+        let mappings = self.tablespace_mappings(&standby);
+        let mut arguments = vec!["-D", &target, "-R", "-X", "stream", "-c", "fast", "--no-sync"];
+        arguments.extend(mappings.iter().map(String::as_str));
+        self.run("pg_basebackup", &arguments);
+        standby.configure(&standby.place());
+        standby.start_again();
+        standby
+    }
+
+    /// Promotes a standby and waits until it takes writes.
+    #[track_caller]
+    pub fn promote(&self) {
+        if self.psql("SELECT pg_promote(true, 60)") != "t" {
+            fail(format_args!("the standby was not promoted:\n{}", self.log()));
+        }
+    }
+
+    /// Arguments of `pg_basebackup` that move every tablespace of ours into a folder of `other`.
+    #[track_caller]
+    fn tablespace_mappings(&self, other: &Self) -> Vec<String> {
+        let folder = self.root.path().join("tablespaces");
+        let entries = need(std::fs::read_dir(&folder), "the tablespaces cannot be listed");
+        entries
+            .map(|entry| {
+                let from = need(entry, "the tablespaces cannot be listed").path();
+                let name = from
+                    .file_name()
+                    .map(Path::new)
+                    .unwrap_or_else(|| Path::new(""))
+                    .to_string_lossy()
+                    .into_owned();
+                let to = other.tablespace_dir(&name);
+                format!("--tablespace-mapping={}={}", from.display(), to.display())
+            })
+            .collect()
+    }
+}

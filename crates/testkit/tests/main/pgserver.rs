@@ -1,0 +1,88 @@
+//! Servers start on every version, survive what tests do to them, and leave nothing behind.
+
+use std::fs;
+use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use lifeboat_testkit::{PgOptions, PgServer, pg_installations};
+
+/// Processes whose working folder is `data`.
+fn processes_in(data: &Path) -> Vec<PathBuf> {
+    fs::read_dir("/proc")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|process| fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == data))
+        .collect()
+}
+
+#[test]
+fn every_version_starts_answers_and_leaves_nothing_behind() {
+    let majors: Vec<_> = pg_installations().iter().map(|found| found.major).collect();
+    assert!(majors.len() >= 2, "{majors:?}");
+    for major in majors {
+        let server = PgServer::start(PgOptions::new(major).initdb("--data-checksums").tablespace("spare"));
+        let version = server.psql("SHOW server_version_num");
+        assert_eq!(version.parse::<u32>().unwrap() / 10_000, major);
+        assert_eq!(server.psql("SELECT 1, NULL, 'ä|'; SELECT 2"), "1||ä|\n2");
+        assert_eq!(server.psql("SHOW data_checksums"), "on");
+        server.psql("CREATE TABLE t (i int) TABLESPACE spare");
+        assert!(TcpStream::connect(("127.0.0.1", server.port())).is_ok());
+        let (root, data) = (server.data().parent().unwrap().to_owned(), server.data());
+        assert!(!processes_in(&data).is_empty());
+        drop(server);
+        assert_eq!(processes_in(&data), Vec::<PathBuf>::new());
+        assert!(!root.exists());
+    }
+}
+
+#[test]
+fn what_was_committed_survives_a_crash_and_a_restart_on_the_same_port() {
+    let mut server = PgServer::start(PgOptions::new(16).set("work_mem", "1MB"));
+    let port = server.port();
+    server.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS i");
+    server.crash();
+    assert_eq!(processes_in(&server.data()), Vec::<PathBuf>::new());
+    server.start_again();
+    assert_eq!(server.psql("SELECT count(*) FROM t; SHOW work_mem"), "1000\n1MB");
+    server.restart();
+    assert_eq!(server.port(), port);
+    assert!(server.log().contains("database system was not properly shut down"));
+    assert!(!server.try_psql("SELECT 1/0").status.success());
+}
+
+#[test]
+fn a_standby_follows_its_primary_and_writes_after_its_promotion() {
+    for major in [15, 18] {
+        let primary = PgServer::start(PgOptions::new(major).tablespace("spare"));
+        primary.psql("CREATE TABLE t (i int) TABLESPACE spare; INSERT INTO t VALUES (1)");
+        let standby = primary.standby();
+        assert_eq!(standby.psql("SELECT pg_is_in_recovery()"), "t");
+        standby.promote();
+        standby.psql("INSERT INTO t VALUES (2)");
+        assert_eq!(standby.psql("SELECT sum(i) FROM t"), "3");
+        assert_eq!(primary.psql("SELECT sum(i) FROM t"), "1");
+        assert_eq!(standby.psql("SELECT timeline_id FROM pg_control_checkpoint()"), "2");
+    }
+}
+
+#[test]
+fn a_test_that_panics_ends_its_server() {
+    let mut data = PathBuf::new();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let server = PgServer::start(PgOptions::new(18));
+        data = server.data();
+        panic!("as a failed assertion would");
+    }));
+    assert!(panicked.is_err());
+    assert!(data.is_absolute() && !data.exists());
+    assert_eq!(processes_in(&data), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn load_comes_from_the_servers_own_program() {
+    let server = PgServer::start(PgOptions::new(15));
+    server.pgbench_init(1);
+    let report = server.pgbench_run(&["-c", "2", "-t", "50"]);
+    assert!(report.contains("100/100"), "{report}");
+}
