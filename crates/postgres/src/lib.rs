@@ -6,6 +6,7 @@
 
 pub mod lsn;
 pub mod server;
+pub mod wal;
 pub mod wire;
 
 pub use lsn::{Lsn, Timeline};
