@@ -1,0 +1,137 @@
+//! Sockets to a server, with time limits on everything they do.
+//!
+//! In: one host. Out: a connected TCP or unix socket that notices a dead peer: TCP keepalives, and on Linux a limit
+//! for unacknowledged data. Resolving a name takes as long as the machine's resolver lets it.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use lifeboat_base::time::{Clock, SystemClock};
+use rustix::net::sockopt;
+
+use super::options::Host;
+
+/// A quiet connection is probed after this long,
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// this often,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// and given up after so many probes without an answer: after a minute in all.
+const KEEPALIVE_COUNT: u32 = 3;
+/// Sent data that is not acknowledged for this long is the end, too. Linux only.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_LIMIT_MS: u32 = 60_000;
+/// The operating system takes no shorter limit, and reads zero as "forever".
+const SHORTEST_LIMIT: Duration = Duration::from_millis(1);
+
+/// A moment by which something must have happened, on the machine's monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline {
+    clock: SystemClock,
+    limit: Duration,
+}
+
+impl Deadline {
+    pub(super) fn after(limit: Duration) -> Self {
+        Self { clock: SystemClock::new(), limit }
+    }
+
+    /// Nothing once it has passed.
+    pub(super) fn remaining(&self) -> Option<Duration> {
+        self.limit.checked_sub(self.clock.monotonic()).filter(|left| !left.is_zero())
+    }
+}
+
+/// A connected socket.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Tries every address of the host; what the last one said is the error.
+    pub(super) fn connect(host: &Host, deadline: Deadline) -> io::Result<Self> {
+        match host {
+            Host::Unix { directory, port } => {
+                let path = directory.join(format!(".s.PGSQL.{port}"));
+                Ok(Self::Unix(UnixStream::connect(path)?))
+            }
+            Host::Tcp { name, port } => {
+                let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+                for address in (name.as_str(), *port).to_socket_addrs()? {
+                    let Some(left) = deadline.remaining() else {
+                        return Err(ErrorKind::TimedOut.into());
+                    };
+                    match TcpStream::connect_timeout(&address, left) {
+                        Ok(stream) => return tune(stream).map(Self::Tcp),
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last)
+            }
+        }
+    }
+
+    /// How long the next reads may take, each.
+    pub(super) fn limit_reads(&self, limit: Duration) -> io::Result<()> {
+        let limit = Some(limit.max(SHORTEST_LIMIT));
+        match self {
+            Self::Tcp(stream) => stream.set_read_timeout(limit),
+            Self::Unix(stream) => stream.set_read_timeout(limit),
+        }
+    }
+
+    /// How long the next writes may take, each.
+    pub(super) fn limit_writes(&self, limit: Duration) -> io::Result<()> {
+        let limit = Some(limit.max(SHORTEST_LIMIT));
+        match self {
+            Self::Tcp(stream) => stream.set_write_timeout(limit),
+            Self::Unix(stream) => stream.set_write_timeout(limit),
+        }
+    }
+}
+
+fn tune(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(&stream, true)?;
+    sockopt::set_tcp_keepidle(&stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(&stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(&stream, KEEPALIVE_COUNT)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(&stream, UNACKNOWLEDGED_LIMIT_MS)?;
+    Ok(stream)
+}
+
+/// Whether an error only says that the limit of a read or write has passed.
+pub(super) fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) && !is_dead_peer(error)
+}
+
+/// `ETIMEDOUT` comes from the keepalives of TCP; the limit of a read comes as `EAGAIN`.
+fn is_dead_peer(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::TIMEDOUT.raw_os_error())
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
