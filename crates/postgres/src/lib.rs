@@ -4,6 +4,7 @@
 //! records and throwaway servers. Invariant: knows no vault, no policy and no adapter; a password never leaves
 //! [`Secret`](lifeboat_base::secret::Secret).
 
+pub mod backup;
 pub mod lsn;
 pub mod server;
 pub mod wal;

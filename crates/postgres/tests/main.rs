@@ -1,0 +1,6 @@
+//! The crate against real servers.
+
+#[cfg(test)]
+mod main {
+    mod backup;
+}
