@@ -9,7 +9,7 @@ mod pgport;
 mod pgserver;
 mod pgstandby;
 
-pub use peers::{pg_installation, pg_installations};
+pub use peers::{pg_installation, pg_majors, pg_system_major};
 pub use pgserver::{PgOptions, PgServer};
 
 /// Ends the test.

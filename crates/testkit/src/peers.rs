@@ -9,6 +9,8 @@ use crate::{fail, need};
 
 /// Folders inside the Python package that carries server programs.
 const TREES: [&str; 2] = ["pginstall", "pginstall18"];
+/// What it carries.
+const WHEEL_MAJORS: [u32; 2] = [16, 18];
 
 /// The newest installed server of this major version; without one the test fails and says what to run.
 #[track_caller]
@@ -17,15 +19,25 @@ pub fn pg_installation(major: u32) -> Installation {
     need(found, "a peer of the tests is missing; run scripts/install-test-peers.sh")
 }
 
-/// Every server the tests can use, newest first, one for each major version.
+/// The major versions every test of several versions runs on: the system's own and the two of the peers' environment,
+/// newest first. One that is missing fails the test.
 #[track_caller]
-pub fn pg_installations() -> Vec<Installation> {
-    let mut found = installations(&wheel_folders());
-    found.dedup_by_key(|installation| installation.major);
-    if found.is_empty() {
-        fail("no PostgreSQL server programs on this machine; run scripts/install-test-peers.sh");
+pub fn pg_majors() -> Vec<u32> {
+    let mut majors = WHEEL_MAJORS.map(|major| pg_installation(major).major).to_vec();
+    majors.push(pg_system_major());
+    majors.sort_unstable_by(|a, b| b.cmp(a));
+    majors.dedup();
+    majors
+}
+
+/// The newest major version from the system's own packages, 15 on Debian 12: the one with the contributed modules such
+/// as `amcheck`.
+#[track_caller]
+pub fn pg_system_major() -> u32 {
+    match installations(&[]).first() {
+        Some(newest) => newest.major,
+        None => fail("no PostgreSQL server in the system's packages; run scripts/install-test-peers.sh"),
     }
-    found
 }
 
 /// The folders with programs below the Python environment of the peers; those that are missing are not there.

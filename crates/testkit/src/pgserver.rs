@@ -36,7 +36,7 @@ const SETTINGS: [(&str, &str); 9] = [
 /// What a test wants its server to be.
 #[derive(Clone, Debug)]
 pub struct PgOptions {
-    /// The major version: 15 from the system's packages on Debian 12, 16 and 18 from the peers' environment.
+    /// The major version, one of [`pg_majors`](crate::pg_majors).
     pub major: u32,
     /// Lines of `postgresql.conf`, stronger than the fixture's own.
     pub settings: Vec<(String, String)>,

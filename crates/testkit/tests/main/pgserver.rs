@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use lifeboat_testkit::{PgOptions, PgServer, pg_installations};
+use lifeboat_testkit::{PgOptions, PgServer, pg_majors, pg_system_major};
 
 /// Processes whose working folder is `data`.
 fn processes_in(data: &Path) -> Vec<PathBuf> {
@@ -18,9 +18,7 @@ fn processes_in(data: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn every_version_starts_answers_and_leaves_nothing_behind() {
-    let majors: Vec<_> = pg_installations().iter().map(|found| found.major).collect();
-    assert!(majors.len() >= 2, "{majors:?}");
-    for major in majors {
+    for major in pg_majors() {
         let server = PgServer::start(PgOptions::new(major).initdb("--data-checksums").tablespace("spare"));
         let version = server.psql("SHOW server_version_num");
         assert_eq!(version.parse::<u32>().unwrap() / 10_000, major);
@@ -53,7 +51,7 @@ fn what_was_committed_survives_a_crash_and_a_restart_on_the_same_port() {
 
 #[test]
 fn a_standby_follows_its_primary_and_writes_after_its_promotion() {
-    for major in [15, 18] {
+    for major in pg_majors() {
         let primary = PgServer::start(PgOptions::new(major).tablespace("spare"));
         primary.psql("CREATE TABLE t (i int) TABLESPACE spare; INSERT INTO t VALUES (1)");
         let standby = primary.standby();
@@ -81,7 +79,7 @@ fn a_test_that_panics_ends_its_server() {
 
 #[test]
 fn load_comes_from_the_servers_own_program() {
-    let server = PgServer::start(PgOptions::new(15));
+    let server = PgServer::start(PgOptions::new(pg_system_major()));
     server.pgbench_init(1);
     let report = server.pgbench_run(&["-c", "2", "-t", "50"]);
     assert!(report.contains("100/100"), "{report}");
