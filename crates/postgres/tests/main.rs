@@ -3,4 +3,7 @@
 #[cfg(test)]
 mod main {
     mod backup;
+    mod server;
+    mod wal;
+    mod wire;
 }

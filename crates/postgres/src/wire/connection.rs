@@ -134,7 +134,7 @@ impl Connection {
     }
 
     /// Runs statements and returns the last set of rows; none if no statement returns rows. After an error of the
-    /// server, or a value that is not UTF-8, the connection takes the next statement.
+    /// server that is not fatal the connection takes the next statement.
     pub fn query(&mut self, sql: &str) -> Result<Vec<Row>, PgError> {
         self.start(sql)?;
         let (mut rows, mut kept_bytes, mut failed) = (Vec::new(), 0, None);
@@ -279,11 +279,9 @@ impl Connection {
                 self.columns = read_columns(&body).map_err(|error| self.end(error))?;
                 Event::Columns(Arc::clone(&self.columns))
             }
-            Message::DataRow(body) => match Row::read(&self.columns, &body) {
-                Ok(row) => Event::Row(row),
-                Err(error @ PgError::NotUtf8 { .. }) => return Err(error),
-                Err(error) => return Err(self.end(error)),
-            },
+            Message::DataRow(body) => {
+                Event::Row(Row::read(&self.columns, &body).map_err(|error| self.end(error))?)
+            }
             Message::CopyOutResponse(_) => Event::CopyOut,
             Message::CopyInResponse(_) => {
                 self.state = State::Sending;

@@ -78,12 +78,6 @@ pub enum PgError {
         /// What the operating system said; nothing for a plain end of the stream.
         source: Option<io::Error>,
     },
-    /// A value is not UTF-8, which a database in encoding SQL_ASCII can send; the connection stays usable.
-    #[error("a value of column {column} is not UTF-8")]
-    NotUtf8 {
-        /// Counted from 1.
-        column: usize,
-    },
     /// A call that does not fit the state of the connection, such as a second statement during a stream.
     #[error("the connection cannot do this now: {what}")]
     Misuse {
@@ -105,7 +99,6 @@ impl PgError {
             | Self::Silent { .. }
             | Self::Closed { .. } => FailureKind::Unreachable,
             Self::Server(error) => error.kind(),
-            Self::NotUtf8 { .. } => FailureKind::Refused,
             Self::Misuse { .. } => FailureKind::Internal,
         }
     }

@@ -339,3 +339,6 @@ fn hosts(hosts: &str, ports: &str) -> Result<Vec<Host>, OptionsError> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,8 +64,7 @@ impl Row {
                 continue;
             };
             let bytes = body.buffer().get(range).ok_or(MALFORMED)?;
-            let value =
-                str::from_utf8(bytes).map_err(|_invalid| PgError::NotUtf8 { column: values.len() + 1 })?;
+            let value = str::from_utf8(bytes).map_err(|_invalid| NOT_UTF_8)?;
             let start = text.len();
             text.push_str(value);
             values.push(Some(start..text.len()));
@@ -78,6 +77,8 @@ impl Row {
 }
 
 const MALFORMED: PgError = PgError::Protocol { what: "a malformed row" };
+/// We ask for UTF-8, and PostgreSQL checks what it sends, also from a database without an encoding.
+const NOT_UTF_8: PgError = PgError::Protocol { what: "a value that is not UTF-8" };
 
 impl fmt::Debug for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

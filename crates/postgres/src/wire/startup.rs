@@ -98,15 +98,17 @@ fn open_host(options: &ConnectOptions, host: &Host, mode: Mode) -> Result<Sessio
     };
     // What stopped the way that `sslmode` prefers is worth more than that the other way is closed, too.
     open_once(options, host, mode, second, deadline).map_err(|other| match other {
-        PgError::Tls { .. } => error,
+        PgError::Tls { source: TlsFault::NotOffered, .. } => error,
         other if second == Protection::Plain && may_change_protection(&other) => error,
         other => other,
     })
 }
 
+/// Not for a peer that is no PostgreSQL, nor for a file of ours that cannot be read.
 fn may_change_protection(error: &PgError) -> bool {
     match error {
-        PgError::Tls { .. } | PgError::Authentication { source: AuthFault::Cleartext, .. } => true,
+        PgError::Tls { source: TlsFault::Handshake(_), .. }
+        | PgError::Authentication { source: AuthFault::Cleartext, .. } => true,
         error => error.server().is_some_and(|error| error.code == NO_HBA_LINE),
     }
 }
