@@ -6,6 +6,7 @@
 
 pub mod backup;
 pub mod lsn;
+pub mod receive;
 pub mod server;
 pub mod wal;
 pub mod wire;

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod main {
     mod backup;
+    mod receive;
     mod server;
     mod wal;
     mod wire;

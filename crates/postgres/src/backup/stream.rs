@@ -58,6 +58,10 @@ pub struct BackupEntry {
     pub kind: BackupKind,
     /// Permission bits.
     pub mode: u32,
+    /// The account the server runs as, on its machine.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
     /// Last change, in seconds since 1970.
     pub mtime_s: i64,
 }
@@ -103,6 +107,8 @@ pub struct BaseBackup {
     /// A directory that the stream does not mention itself.
     implied: Option<BackupEntry>,
     seen: BTreeMap<String, SeenFile>,
+    /// The owner of the last entry, and so of the directories the stream does not mention.
+    owner: (u32, u32),
 }
 
 enum At {
@@ -155,6 +161,7 @@ impl BaseBackup {
             buffer: Bytes::new(),
             implied: None,
             seen: BTreeMap::new(),
+            owner: (0, 0),
         };
         for row in listed {
             let size_kib = row.get(2).and_then(|text| text.parse().ok());
@@ -202,7 +209,7 @@ impl BaseBackup {
                     Piece::Archive(tablespace) => {
                         self.at = At::Archive { tablespace, file: None };
                         if let Some(oid) = tablespace {
-                            return Ok(Some(directory(format!("{TABLESPACES}/{oid}"))));
+                            return Ok(Some(directory(format!("{TABLESPACES}/{oid}"), self.owner)));
                         }
                     }
                     Piece::Manifest => self.at = At::Manifest,
@@ -379,7 +386,8 @@ impl BaseBackup {
                     _ if filled > 0 => return Err(BackupError::stream("an archive ends inside a block")),
                     Piece::Archive(tablespace) => {
                         self.at = At::Archive { tablespace, file: None };
-                        self.implied = tablespace.map(|oid| directory(format!("{TABLESPACES}/{oid}")));
+                        self.implied =
+                            tablespace.map(|oid| directory(format!("{TABLESPACES}/{oid}"), self.owner));
                         return Ok(false);
                     }
                     Piece::Manifest => {
@@ -438,7 +446,9 @@ impl BaseBackup {
             // A log directory elsewhere: its files come as if it were here.
             TarKind::Link(_) => return Err(BackupError::stream(format!("{path} is a link"))),
         };
-        Ok(Some(BackupEntry { path, kind, mode: header.mode, mtime_s: header.mtime_s }))
+        self.owner = (header.uid, header.gid);
+        let (uid, gid) = self.owner;
+        Ok(Some(BackupEntry { path, kind, mode: header.mode, uid, gid, mtime_s: header.mtime_s }))
     }
 
     fn is_tablespace(&self, path: &str) -> bool {
@@ -454,8 +464,8 @@ impl Read for BaseBackup {
     }
 }
 
-fn directory(path: String) -> BackupEntry {
-    BackupEntry { path, kind: BackupKind::Dir, mode: 0o700, mtime_s: 0 }
+fn directory(path: String, (uid, gid): (u32, u32)) -> BackupEntry {
+    BackupEntry { path, kind: BackupKind::Dir, mode: 0o700, uid, gid, mtime_s: 0 }
 }
 
 fn command(options: &BackupOptions, one_stream: bool) -> String {

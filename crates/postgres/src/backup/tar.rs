@@ -21,6 +21,8 @@ pub(super) struct TarHeader {
     pub(super) kind: TarKind,
     pub(super) size_bytes: u64,
     pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
     pub(super) mtime_s: i64,
 }
 
@@ -55,8 +57,16 @@ pub(super) fn parse(block: &[u8; BLOCK_BYTES]) -> Result<Option<TarHeader>, Back
         return Err(BackupError::stream("a tar header holds a malformed number"));
     };
     let size_bytes = if kind == TarKind::File { size_bytes } else { 0 };
-    let mode = u32::try_from(mode & 0o7777).unwrap_or_default();
-    Ok(Some(TarHeader { name, kind, size_bytes, mode, mtime_s: i64::try_from(mtime).unwrap_or_default() }))
+    let owner = |field: &[u8]| number(field).and_then(|id| u32::try_from(id).ok()).unwrap_or_default();
+    Ok(Some(TarHeader {
+        name,
+        kind,
+        size_bytes,
+        mode: u32::try_from(mode & 0o7777).unwrap_or_default(),
+        uid: owner(&block[108..116]),
+        gid: owner(&block[116..124]),
+        mtime_s: i64::try_from(mtime).unwrap_or_default(),
+    }))
 }
 
 fn text(field: &[u8]) -> Result<String, BackupError> {
