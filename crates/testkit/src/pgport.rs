@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use lifeboat_base::lease::Lease;
 
-use crate::fail;
+use crate::fail::fail;
 
 const FIRST: u32 = 20_000;
 const COUNT: u32 = 10_000;

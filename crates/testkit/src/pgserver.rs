@@ -11,9 +11,9 @@ use lifeboat_base::time::SystemClock;
 use lifeboat_postgres::server::{Account, Installation, Launch, Postmaster, Stop, Wait, give_tree, run_tool};
 use tempfile::TempDir;
 
+use crate::fail::{fail, need};
 use crate::peers::pg_installation;
 use crate::pgport::Port;
-use crate::{fail, need};
 
 /// How long a server may take to start, recover or stop.
 const SERVER_LIMIT: Duration = Duration::from_secs(120);
@@ -275,10 +275,8 @@ impl PgServer {
     #[track_caller]
     pub fn configure(&self, settings: &[(String, String)]) {
         let path = self.data().join("postgresql.conf");
-        let mut text = String::new();
-        for (name, value) in settings {
-            text.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
-        }
+        let lines = settings.iter().map(|(name, value)| format!("{name} = '{}'", value.replace('\'', "''")));
+        let text = lines.collect::<Vec<_>>().join("\n") + "\n";
         let file = OpenOptions::new().append(true).open(&path);
         need(file.and_then(|mut file| file.write_all(text.as_bytes())), "postgresql.conf cannot be written");
     }

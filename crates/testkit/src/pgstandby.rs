@@ -1,13 +1,12 @@
 //! A streaming standby of a test's server, and its promotion.
 
-use std::path::Path;
-
+use crate::fail::{fail, need};
 use crate::pgserver::PgServer;
-use crate::{fail, need};
 
 impl PgServer {
     /// Starts a hot standby of this server, made by `pg_basebackup`; tablespaces get folders of their own. It streams
     /// without a slot, over the socket.
+    #[must_use]
     #[track_caller]
     pub fn standby(&self) -> Self {
         let mut standby = Self::prepare(self.installation.clone());
@@ -38,12 +37,7 @@ impl PgServer {
         entries
             .map(|entry| {
                 let from = need(entry, "the tablespaces cannot be listed").path();
-                let name = from
-                    .file_name()
-                    .map(Path::new)
-                    .unwrap_or_else(|| Path::new(""))
-                    .to_string_lossy()
-                    .into_owned();
+                let name = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let to = other.tablespace_dir(&name);
                 format!("--tablespace-mapping={}={}", from.display(), to.display())
             })

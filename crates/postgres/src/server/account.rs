@@ -1,10 +1,17 @@
 //! Which account a server runs as (PostgreSQL refuses root), and giving it what it must own.
 
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::os::unix::fs::{MetadataExt, lchown};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, openat, statat};
+use rustix::io::Errno;
 
 use super::error::ServerError;
 
@@ -14,6 +21,8 @@ const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
 const NOBODY: u32 = 65_534;
 /// The longest list of accounts read.
 const MAX_PASSWD_BYTES: u64 = 4 * 1024 * 1024;
+/// How deep a tree is given away; a cluster's is less than ten deep.
+const MAX_DEPTH: usize = 64;
 
 /// Who a server runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,29 +112,67 @@ impl Account {
 }
 
 /// Gives every entry of `tree`, itself included, to `account`; does nothing where we are not root. Links are given
-/// themselves and never followed, and no other file system is entered. Costs one look per entry.
+/// themselves and never followed, no other file system is entered, and a file with a second name is refused: whoever
+/// owns part of the tree must not aim us at something outside it. Costs one look per entry.
 pub fn give_tree(tree: &Path, account: &Account) -> Result<(), ServerError> {
     if !account.switch {
         return Ok(());
     }
+    let (Some(name), Some(parent)) = (tree.file_name(), tree.parent()) else {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "it has no name of its own");
+        return Err(ServerError::io("give away", tree)(source));
+    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let folder = open_folder(CWD, parent, OFlags::empty()).map_err(ServerError::io("open", parent))?;
     let device = fs::symlink_metadata(tree).map_err(ServerError::io("look at", tree))?.dev();
-    let mut pending: Vec<PathBuf> = vec![tree.to_owned()];
-    while let Some(path) = pending.pop() {
-        let meta = fs::symlink_metadata(&path).map_err(ServerError::io("look at", &path))?;
-        if meta.dev() != device {
-            continue;
+    give(folder.as_fd(), name, tree, (device, account), 0)
+}
+
+/// Gives away `name` in `folder`; `path` is how it is told.
+fn give(
+    folder: BorrowedFd<'_>,
+    name: &OsStr,
+    path: &Path,
+    to: (u64, &Account),
+    depth: usize,
+) -> Result<(), ServerError> {
+    let (device, account) = to;
+    let meta = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(errno("look at", path))?;
+    let kind = FileType::from_raw_mode(meta.st_mode);
+    if meta.st_dev != device {
+        return Ok(());
+    }
+    if kind == FileType::Directory {
+        if depth > MAX_DEPTH {
+            return Err(errno("go so deep as", path)(Errno::NAMETOOLONG));
         }
-        if meta.is_dir() {
-            for entry in fs::read_dir(&path).map_err(ServerError::io("list", &path))? {
-                pending.push(entry.map_err(ServerError::io("list", &path))?.path());
+        let inner =
+            open_folder(folder, Path::new(name), OFlags::NOFOLLOW).map_err(ServerError::io("open", path))?;
+        for entry in Dir::read_from(&inner).map_err(errno("list", path))? {
+            let entry = entry.map_err(errno("list", path))?;
+            let child = OsStr::from_bytes(entry.file_name().to_bytes());
+            if child != "." && child != ".." {
+                give(inner.as_fd(), child, &path.join(child), to, depth + 1)?;
             }
         }
-        if (meta.uid(), meta.gid()) != (account.uid, account.gid) {
-            lchown(&path, Some(account.uid), Some(account.gid))
-                .map_err(ServerError::io("give away", &path))?;
-        }
+    } else if meta.st_nlink > 1 && meta.st_uid != account.uid {
+        return Err(errno("give away a file with a second name,", path)(Errno::MLINK));
     }
-    Ok(())
+    if (meta.st_uid, meta.st_gid) == (account.uid, account.gid) {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(errno("give away", path))
+}
+
+fn open_folder(at: impl AsFd, path: &Path, further: OFlags) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | further;
+    Ok(openat(at, path, flags, Mode::empty())?)
+}
+
+fn errno(verb: &str, path: &Path) -> impl FnOnce(Errno) -> ServerError {
+    let wrap = ServerError::io(verb, path);
+    move |errno| wrap(errno.into())
 }
 
 /// Name, user and group number of the machine's own accounts; none if the list cannot be read.

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use lifeboat_base::time::Clock;
 
-use super::account::Account;
 use super::error::ServerError;
 use super::installation::Installation;
 use super::tool::run_tool;
@@ -21,17 +20,15 @@ const CONTROL_LIMIT: Duration = Duration::from_secs(60);
 
 /// Labels and values of the control file, such as `Database system identifier` or `Latest checkpoint's REDO location`.
 ///
-/// A control file that is damaged, or of another major version, is an error: the program itself only warns about the
+/// Runs the program as ourselves, root included: it only reads. A control file that is damaged, or of another major version, is an error: the program itself only warns about the
 /// first.
 pub fn control_data(
     installation: &Installation,
     data: &Path,
-    account: &Account,
     clock: &dyn Clock,
 ) -> Result<BTreeMap<String, String>, ServerError> {
     let mut command = Command::new(installation.program("pg_controldata"));
     command.arg("-D").arg(data).env_clear().env("LC_ALL", "C").env("TZ", "UTC").current_dir("/");
-    account.apply(&mut command);
     let output = run_tool(command, CONTROL_LIMIT, clock)?;
     let text = String::from_utf8_lossy(&output.stdout);
     let refuse = |message: &str| ServerError::Program {

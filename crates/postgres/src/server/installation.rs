@@ -47,7 +47,7 @@ impl Installation {
 /// newest first. Starts one short-lived process per candidate; folders whose program does not run are left out.
 pub fn installations(extra: &[PathBuf]) -> Vec<Installation> {
     let mut found: Vec<_> = candidates(extra).iter().filter_map(|bin| probe(bin).ok()).collect();
-    found.sort_by(|a, b| (b.major, minor(&b.version)).cmp(&(a.major, minor(&a.version))));
+    found.sort_by_key(|found| std::cmp::Reverse((found.major, minor(&found.version))));
     found
 }
 

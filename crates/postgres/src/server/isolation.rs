@@ -10,9 +10,9 @@ use super::error::ServerError;
 const MAX_MAP_BYTES: u64 = 1024 * 1024;
 
 /// Settings of every version that would reach outside, with the value that does not. They beat the configuration
-/// files and stand against callers. What the catalogs set for a role or a database beats even these, which matters for
-/// `session_preload_libraries` only: clients pass it empty when they connect.
-const SEALED: [(&str, &str); 29] = [
+/// files and stand against callers; the last few would hide damage rather than reach outside. What the catalogs set for
+/// a role or a database beats even these: see [`CLIENT_OPTIONS`](super::CLIENT_OPTIONS).
+const SEALED: [(&str, &str); 27] = [
     ("listen_addresses", ""),
     ("unix_socket_group", ""),
     ("unix_socket_permissions", "0700"),
@@ -35,12 +35,10 @@ const SEALED: [(&str, &str); 29] = [
     ("temp_tablespaces", ""),
     ("default_tablespace", ""),
     ("jit", "off"),
-    ("allow_system_table_mods", "off"),
     ("ignore_system_indexes", "off"),
-    ("data_sync_retry", "off"),
+    ("ignore_checksum_failure", "off"),
     ("ssl_passphrase_command", ""),
     ("krb_server_keyfile", ""),
-    ("cluster_name", ""),
     ("zero_damaged_pages", "off"),
 ];
 
@@ -78,14 +76,13 @@ const DEFAULTS: [(&str, &str); 6] = [
     ("log_checkpoints", "off"),
 ];
 
-/// Labels of the control file and the settings recovery wants at least as large.
-const FROM_CONTROL: [(&str, &str); 6] = [
-    ("max_connections setting", "max_connections"),
-    ("max_worker_processes setting", "max_worker_processes"),
-    ("max_wal_senders setting", "max_wal_senders"),
-    ("max_prepared_xacts setting", "max_prepared_transactions"),
-    ("max_locks_per_xact setting", "max_locks_per_transaction"),
-    ("track_commit_timestamp setting", "track_commit_timestamp"),
+/// Labels of the control file, the settings recovery wants at least as large, and the least a server starts with.
+const FROM_CONTROL: [(&str, &str, u32); 5] = [
+    ("max_connections setting", "max_connections", 20),
+    ("max_worker_processes setting", "max_worker_processes", 8),
+    ("max_wal_senders setting", "max_wal_senders", 0),
+    ("max_prepared_xacts setting", "max_prepared_transactions", 0),
+    ("max_locks_per_xact setting", "max_locks_per_transaction", 64),
 ];
 
 /// The settings of a sandbox, in the order of increasing weight: defaults, what the cluster needs to recover, what the
@@ -101,15 +98,16 @@ pub(super) fn settings(
     for (name, value) in DEFAULTS {
         put(name, value);
     }
-    for (label, name) in FROM_CONTROL {
-        if let Some(value) = control.get(label) {
-            put(name, value);
-        }
+    let control = |label: &str| control.get(label).map(String::as_str);
+    for (label, name, least) in FROM_CONTROL {
+        let value = control(label).and_then(|value| value.parse().ok()).unwrap_or(least);
+        put(name, &value.max(least).to_string());
     }
-    match control.get("wal_level setting").map(String::as_str) {
-        Some("logical") => put("wal_level", "logical"),
-        _ => put("wal_level", "replica"),
-    };
+    if control("track_commit_timestamp setting") == Some("on") {
+        put("track_commit_timestamp", "on");
+    }
+    let logical = control("wal_level setting") == Some("logical");
+    put("wal_level", if logical { "logical" } else { "replica" });
     for (name, value) in asked {
         if is_sealed(name) || value.contains('\0') || name.contains(['=', '\0']) {
             return Err(ServerError::Forbidden(name.clone()));
@@ -245,8 +243,8 @@ mod tests {
     fn links_and_maps_that_lead_out_are_refused_and_named() {
         let dir = tempfile::tempdir().unwrap();
         let (data, inner) = (dir.path().join("data"), dir.path().join("space"));
-        std::fs::create_dir_all(data.join("pg_tblspc")).unwrap();
-        std::fs::create_dir_all(&inner).unwrap();
+        fs::create_dir_all(data.join("pg_tblspc")).unwrap();
+        fs::create_dir_all(&inner).unwrap();
         std::os::unix::fs::symlink(&inner, data.join("pg_tblspc/16400")).unwrap();
         let allowed = [data.clone(), inner.clone()];
         check_links(&data, &allowed).unwrap();
@@ -258,7 +256,7 @@ mod tests {
         .unwrap();
         let Err(ServerError::LeadsOutside { target, .. }) = check_links(&data, &allowed) else { panic!() };
         assert_eq!(target, Path::new("/"));
-        std::fs::remove_file(data.join("tablespace_map")).unwrap();
+        fs::remove_file(data.join("tablespace_map")).unwrap();
         std::os::unix::fs::symlink("/nowhere-at-all", data.join("pg_wal")).unwrap();
         assert!(check_links(&data, &allowed).is_err(), "a link to nothing is a place to be made");
     }

@@ -4,16 +4,16 @@
 //! `/proc`; elsewhere only the first process is known, and its children end by themselves when it is gone.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::process::{Pid, Signal};
 
 /// The descendants of `root`, without itself.
 pub(super) fn descendants(root: i32) -> BTreeSet<i32> {
-    let parents: Vec<_> = all().into_iter().filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let parents: Vec<_> = everyone().into_iter().filter_map(|pid| Some((pid, parent(pid)?))).collect();
     let mut family = BTreeSet::from([root]);
     // A generation per round; the tree cannot be deeper than it has members.
     for _generation in 0..parents.len() {
@@ -32,7 +32,7 @@ pub(super) fn descendants(root: i32) -> BTreeSet<i32> {
 /// The processes of any server that works in `data`: a server's processes stand in their data directory.
 pub(super) fn servers_in(data: &Path) -> BTreeSet<i32> {
     let Ok(data) = fs::canonicalize(data) else { return BTreeSet::new() };
-    all().into_iter().filter(|pid| is_server_in(*pid, &data)).collect()
+    everyone().into_iter().filter(|pid| is_server_in(*pid, &data)).collect()
 }
 
 /// Whether `pid` is a server's process that stands in `data`, a path without links.
@@ -47,9 +47,9 @@ fn is_server_in(pid: i32, data: &Path) -> bool {
 }
 
 /// The arguments of a process; none if it is gone or may not be looked at.
-pub(super) fn arguments(pid: i32) -> Vec<PathBuf> {
+pub(super) fn arguments(pid: i32) -> Vec<OsString> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    bytes.split(|byte| *byte == 0).map(|part| PathBuf::from(OsStr::from_bytes(part))).collect()
+    bytes.split(|byte| *byte == 0).map(|part| OsStr::from_bytes(part).to_owned()).collect()
 }
 
 /// Ends `pid` at once if `sure` still holds when the process can no longer be mistaken for another.
@@ -117,7 +117,8 @@ fn stat(pid: i32) -> Option<Vec<String>> {
     Some(rest.split_whitespace().map(str::to_owned).collect())
 }
 
-fn all() -> Vec<i32> {
+/// Every process there is.
+pub(super) fn everyone() -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }

@@ -33,6 +33,10 @@ const MAX_SOCKET_PATH_BYTES: usize = 107;
 const PORT: u16 = 5432;
 /// How long a sandbox that is dropped may take to end in order before it is killed.
 const DROP_LIMIT: Duration = Duration::from_secs(10);
+/// For the `options` of every connection to a sandbox, which must be a superuser's: what a role or a database has set
+/// beats the command line of the server, and this beats it. No library is loaded into the session, no damage hidden.
+pub const CLIENT_OPTIONS: &str = "-c session_preload_libraries= -c local_preload_libraries= \
+                                  -c zero_damaged_pages=off -c ignore_checksum_failure=off";
 /// Where the cluster's own `postgresql.auto.conf` is kept.
 const SET_ASIDE: &str = "postgresql.auto.conf.before-sandbox";
 /// Only what can enter the socket folder gets as far as this file.
@@ -99,10 +103,13 @@ impl Sandbox {
         let account = Account::for_data(data)?;
         for tree in &trees {
             give_tree(tree, &account)?;
+        }
+        // Afterwards: one of the trees may be the folder above the others.
+        for tree in &trees {
             account.check_way_to(tree)?;
         }
         account.check_way_to(&installation.program("postgres"))?;
-        let control = control_data(installation, data, &account, wait.clock)?;
+        let control = control_data(installation, data, wait.clock)?;
         let runtime = options.runtime.as_deref().unwrap_or(Path::new("/tmp"));
         let folder = Folder::make(runtime, data, &account, entropy)?;
         let own = [
@@ -160,8 +167,7 @@ impl Sandbox {
         let mut command = Command::new(self.installation.program(name));
         command.env_clear().env("LC_ALL", "C").env("TZ", "UTC").env("PGHOST", self.socket_dir());
         command.env("PGPORT", PORT.to_string()).current_dir("/");
-        // What a role or a database has set does not get to load libraries into our sessions.
-        command.env("PGOPTIONS", "-c session_preload_libraries= -c local_preload_libraries=");
+        command.env("PGOPTIONS", CLIENT_OPTIONS);
         self.account.apply(&mut command);
         command
     }

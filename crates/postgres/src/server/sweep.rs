@@ -3,6 +3,7 @@
 //! A sandbox is an orphan when nobody holds its lease. Its server is ended only where the process shows that it is the
 //! server of the recorded data directory with that sandbox's socket folder on its command line.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -17,8 +18,8 @@ use lifeboat_base::time::Clock;
 use rustix::process::Signal;
 
 use super::error::ServerError;
-use super::postmaster::{pause, read_pid_file};
-use super::processes::{arguments, end_if, end_remains, family, servers_in};
+use super::postmaster::pause;
+use super::processes::{arguments, end_if, end_remains, everyone, family};
 
 /// How a sandbox's own folder is called.
 pub(super) const FOLDER_PREFIX: &str = "lb-pg-";
@@ -42,7 +43,8 @@ pub struct Swept {
 }
 
 /// Sweeps the sandboxes below `runtime` (where [`SandboxOptions::runtime`](super::SandboxOptions) pointed). Folders of
-/// other users and everything that is not a sandbox's are left alone. Data directories stay: they are the caller's.
+/// other users and everything that is not a sandbox's are left alone, and so is all where the system has no `/proc`.
+/// Data directories stay: they are the caller's.
 pub fn sweep(runtime: &Path, clock: &dyn Clock) -> Result<Swept, ServerError> {
     let mut swept = Swept::default();
     for entry in fs::read_dir(runtime).map_err(ServerError::io("list", runtime))? {
@@ -69,6 +71,10 @@ fn sweep_one(folder: &Path, swept: &mut Swept, clock: &dyn Clock) -> Result<(), 
         Err(error) if Lease::is_foreign(&error) => return Ok(()),
         Err(error) => return Err(ServerError::io("lock", folder)(error)),
     };
+    // Without /proc an orphan cannot be told from another process: it is left, and its folder with it.
+    if !Path::new("/proc/self").exists() {
+        return Ok(());
+    }
     // A sandbox that died before it wrote its record had not started its server.
     if let Ok(bytes) = fs::read(folder.join(RECORD)) {
         let data = PathBuf::from(OsStr::from_bytes(&bytes));
@@ -81,35 +87,39 @@ fn sweep_one(folder: &Path, swept: &mut Swept, clock: &dyn Clock) -> Result<(), 
     Ok(())
 }
 
-/// Ends the server on `data` if it is the one that listens in `sockets`; true if there was one.
+/// Ends the server on `data` if it is the one that listens in `sockets`; true if there was one. Goes by the processes
+/// themselves and not by the pid file: the data directory may be gone already.
 fn end_orphan(data: &Path, sockets: &Path, clock: &dyn Clock) -> Result<bool, ServerError> {
+    let mut wanted = OsStr::new("unix_socket_directories=").to_owned();
+    wanted.push(sockets);
     let ours = |pid: i32| {
         let arguments = arguments(pid);
-        let mut wanted = OsStr::new("unix_socket_directories=").to_owned();
-        wanted.push(sockets);
-        arguments.iter().any(|argument| argument.as_os_str() == data)
-            && arguments.iter().any(|argument| argument.as_os_str() == wanted)
+        let has = |wanted: &OsStr| arguments.iter().any(|argument| argument == wanted);
+        has(data.as_os_str()) && has(&wanted)
     };
-    let Some((pid, _)) = read_pid_file(data) else { return Ok(false) };
-    if !ours(pid) {
-        return Ok(false);
-    }
-    let relatives = family(pid);
     let started = clock.monotonic();
-    end_if(pid, Signal::QUIT, || ours(pid));
-    let gone = || !ours(pid) && servers_in(data).is_empty();
-    while !gone() {
+    let mut relatives = BTreeSet::new();
+    let mut found = false;
+    loop {
+        let living: Vec<_> = everyone().into_iter().filter(|pid| ours(*pid)).collect();
         let waited = clock.monotonic().saturating_sub(started);
+        for pid in &living {
+            relatives.extend(family(*pid));
+            if !found {
+                end_if(*pid, Signal::QUIT, || ours(*pid));
+            } else if waited > ORPHAN_LIMIT {
+                end_if(*pid, Signal::KILL, || ours(*pid));
+            }
+        }
+        found |= !living.is_empty();
+        // The first process is the last to end when all goes well; after a kill its children are ended here.
+        if living.is_empty() && (!found || end_remains(data, &relatives) == 0) {
+            return Ok(found);
+        }
         if waited > 2 * ORPHAN_LIMIT {
             let limit_s = 2 * ORPHAN_LIMIT.as_secs();
             return Err(ServerError::Late { goal: "gone", limit_s, log: String::new() });
         }
-        if waited > ORPHAN_LIMIT {
-            end_if(pid, Signal::KILL, || ours(pid));
-            end_remains(data, &relatives);
-        }
         pause();
     }
-    end_remains(data, &relatives);
-    Ok(true)
 }

@@ -54,9 +54,13 @@ fn start_within(
     Sandbox::start(server.installation(), data, options, &OsEntropy, Wait::for_at_most(limit, &clock))
 }
 
-/// Options with a runtime folder of the test's own, so that tests do not sweep each other.
+/// Options with a runtime folder of the test's own, so that tests do not sweep each other. No test cuts the power.
 fn options(runtime: &tempfile::TempDir) -> SandboxOptions {
-    SandboxOptions { runtime: Some(runtime.path().to_owned()), ..SandboxOptions::default() }
+    SandboxOptions {
+        runtime: Some(runtime.path().to_owned()),
+        settings: vec![("fsync".to_owned(), "off".to_owned())],
+        ..SandboxOptions::default()
+    }
 }
 
 /// A short folder that every account may pass through.

@@ -64,9 +64,11 @@ fn no_setting_of_the_restored_cluster_reaches_outside() {
         crashsafe::replace(&data.join("pg_hba.conf"), b"local all all reject\n").unwrap();
 
         // The canary: on an ordinary server the same lines do all of it.
-        server.restart_unwatched();
+        server.restart();
         assert!(listens_on_tcp(server.pid()), "{major}");
-        server.psql_at(&marks, "SELECT pg_switch_wal()");
+        let switched =
+            server.bin("psql").env("PGHOST", &marks).args(["-X", "-c", "SELECT pg_switch_wal()"]).output();
+        assert!(switched.unwrap().status.success());
         server.stop();
         for mark in ["archived", "pid", "log"] {
             let gone_at_the_end = mark == "pid";

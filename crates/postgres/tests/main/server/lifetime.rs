@@ -79,7 +79,8 @@ fn a_file_with_a_second_name_is_not_given_away() {
     let precious = data.parent().unwrap().join("precious");
     crashsafe::write_new(&precious, b"root's").unwrap();
     fs::hard_link(&precious, data.join("base/planted")).unwrap();
-    let error = start(&server, &data, &options(&runtime())).unwrap_err();
+    let runtime = runtime();
+    let error = start(&server, &data, &options(&runtime)).unwrap_err();
     assert!(error.to_string().contains("second name"), "{error}");
     assert_eq!(fs::metadata(&precious).unwrap().uid(), 0);
 }
@@ -90,10 +91,8 @@ fn recovery_to_a_named_moment_has_ended_when_the_sandbox_is_ready() {
         let server = PgServer::start(PgOptions::new(major));
         let archive = server.dir("archive");
         let copy = format!("cp %p {}/%f", archive.display());
-        server.configure(&[
-            ("archive_mode".to_owned(), "on".to_owned()),
-            ("archive_command".to_owned(), copy),
-        ]);
+        server
+            .configure(&[("archive_mode".to_owned(), "on".to_owned()), ("archive_command".to_owned(), copy)]);
         let mut server = server;
         server.restart();
         server.psql("CREATE TABLE t (i int)");
@@ -108,9 +107,8 @@ fn recovery_to_a_named_moment_has_ended_when_the_sandbox_is_ready() {
         let runtime = runtime();
         let mut options = options(&runtime);
         options.restore_command = Some(format!("cp {}/%f %p", archive.display()));
-        options.settings = [("recovery_target_name", "here"), ("recovery_target_action", "promote")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec();
+        let target = [("recovery_target_name", "here"), ("recovery_target_action", "promote")];
+        options.settings.extend(target.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let sandbox = start(&server, &data, &options).unwrap();
         assert_eq!(psql(&sandbox, "SELECT pg_is_in_recovery()"), "f");
         assert_eq!(psql(&sandbox, "SELECT string_agg(i::text, ',') FROM t"), "1", "{major}");
@@ -168,7 +166,8 @@ fn a_server_that_never_gets_ready_is_ended_at_its_deadline_or_when_cancelled() {
 fn a_directory_on_which_a_server_runs_is_refused_and_untouched() {
     let server = PgServer::start(PgOptions::new(16));
     let before = fs::read(server.data().join("postmaster.pid")).unwrap();
-    let error = start(&server, &server.data(), &options(&runtime())).unwrap_err();
+    let runtime = runtime();
+    let error = start(&server, &server.data(), &options(&runtime)).unwrap_err();
     assert!(matches!(error, ServerError::Running { pid, .. } if pid > 0), "{error:?}");
     assert_eq!(error.kind(), FailureKind::Refused);
     assert_eq!(fs::read(server.data().join("postmaster.pid")).unwrap(), before);
@@ -182,7 +181,8 @@ fn a_pid_file_that_a_copy_brought_along_does_not_stop_the_start() {
     let data = restored(&server, "copy");
     let mine = format!("{}\n{}\n1\n5432\n\n\n\nready   \n", std::process::id(), data.display());
     crashsafe::write_new(&data.join("postmaster.pid"), mine.as_bytes()).unwrap();
-    let sandbox = start(&server, &data, &options(&runtime())).unwrap();
+    let runtime = runtime();
+    let sandbox = start(&server, &data, &options(&runtime)).unwrap();
     assert_eq!(psql(&sandbox, "SELECT 1"), "1");
 }
 
@@ -196,7 +196,8 @@ fn places_that_cannot_work_are_refused_before_anything_starts() {
     let options = SandboxOptions { runtime: Some(deep), ..SandboxOptions::default() };
     assert!(matches!(start(&server, &data, &options), Err(ServerError::TooLong(_))));
     if is_root() {
-        let closed = tempfile::tempdir_in("/tmp").unwrap();
+        let closed = runtime();
+        fs::set_permissions(closed.path(), PermissionsExt::from_mode(0o700)).unwrap();
         let options = SandboxOptions { runtime: Some(closed.path().to_owned()), ..SandboxOptions::default() };
         let error = start(&server, &data, &options).unwrap_err();
         assert!(matches!(&error, ServerError::Closed { folder, .. } if folder == closed.path()), "{error:?}");

@@ -37,15 +37,10 @@ fn owner(test: &str, runtime: &Path, data: &Path) -> (Child, BufReader<ChildStdo
         .spawn()
         .unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    loop {
-        line.clear();
-        assert_ne!(output.read_line(&mut line).unwrap(), 0, "the owner ended without a sandbox");
-        // The harness may have written before it on the same line.
-        if let Some((_, pid)) = line.trim().rsplit_once("started ") {
-            return (child, output, pid.parse().unwrap());
-        }
-    }
+    // The harness may have written before it on the same line.
+    let number = |line: std::io::Result<String>| line.unwrap().rsplit_once("started ")?.1.parse().ok();
+    let pid = output.by_ref().lines().find_map(number).expect("the owner ended without a sandbox");
+    (child, output, pid)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the other process of this test learns its role from it")]
