@@ -7,4 +7,4 @@ mod query;
 mod replication;
 mod stream;
 mod support;
-//t
+mod tls;

@@ -13,7 +13,7 @@ proptest! {
 
     #[test]
     fn an_encoded_password_comes_back(secret in "[^\0]{1,20}", user in "[^\0]{1,8}") {
-        let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+        let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
         let read =
             options(&format!("postgres://{}:{}@h/d", encode(&user), encode(&secret))).unwrap();
         prop_assert_eq!(password(&read), Some(secret.as_str()));

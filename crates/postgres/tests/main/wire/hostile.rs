@@ -47,7 +47,7 @@ struct Peer {
 impl Peer {
     /// Reads whatever comes next; nothing at the end.
     fn hear(&mut self) -> Vec<u8> {
-        let mut buffer = [0; 65_536];
+        let mut buffer = [0; 16_384];
         let count = self.stream.read(&mut buffer).unwrap_or(0);
         self.heard.extend_from_slice(&buffer[..count]);
         buffer[..count].to_vec()

@@ -5,7 +5,7 @@ use lifeboat_base::secret::Secret;
 use lifeboat_postgres::wire::{AuthFault, Connection, Mode, PgError};
 use lifeboat_testkit::{PgOptions, PgServer};
 
-use super::support::{MAJORS, code, local, login, options, private_file};
+use super::support::{MAJORS, code, local, login, options, private_file, set_mode};
 
 const PASSWORD: &str = "pä s'w\\ord";
 /// The same, percent-encoded.
@@ -94,8 +94,7 @@ fn a_password_file_counts_only_while_it_is_private() {
     // A password of its own is stronger than the file.
     let wrong = options(&text).with_password(Secret::new("wrong".to_owned()));
     assert_eq!(code(&Connection::connect(&wrong, Mode::Sql).unwrap_err()), "28P01");
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    set_mode(&path, 0o644);
     let error = login(&text).unwrap_err();
     assert!(matches!(error, PgError::Authentication { source: AuthFault::PassFile { .. }, .. }));
 }

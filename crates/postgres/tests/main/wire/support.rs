@@ -1,5 +1,6 @@
 //! What the tests of connections share.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use lifeboat_base::failure::chain;
@@ -48,7 +49,10 @@ pub(super) fn drain(connection: &mut Connection) {
 
 /// A file only its owner can read, as keys and password files must be.
 pub(super) fn private_file(path: &Path, content: &[u8]) {
-    use std::os::unix::fs::PermissionsExt;
     lifeboat_base::crashsafe::replace(path, content).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    set_mode(path, 0o600);
+}
+
+pub(super) fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
