@@ -6,10 +6,12 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_base::time::{Clock, SystemClock};
-use rustix::net::sockopt;
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::options::Host;
 
@@ -22,6 +24,8 @@ const KEEPALIVE_COUNT: u32 = 3;
 /// Sent data that is not acknowledged for this long is the end, too. Linux only.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED_LIMIT_MS: u32 = 60_000;
+/// How many addresses of one name are tried.
+const ADDRESS_LIMIT: usize = 16;
 /// The operating system takes no shorter limit, and reads zero as "forever".
 const SHORTEST_LIMIT: Duration = Duration::from_millis(1);
 
@@ -55,16 +59,19 @@ impl Socket {
     pub(super) fn connect(host: &Host, deadline: Deadline) -> io::Result<Self> {
         match host {
             Host::Unix { directory, port } => {
-                let path = directory.join(format!(".s.PGSQL.{port}"));
-                Ok(Self::Unix(UnixStream::connect(path)?))
+                connect_unix(&directory.join(format!(".s.PGSQL.{port}")), deadline).map(Self::Unix)
             }
             Host::Tcp { name, port } => {
+                let addresses: Vec<_> =
+                    (name.as_str(), *port).to_socket_addrs()?.take(ADDRESS_LIMIT).collect();
                 let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-                for address in (name.as_str(), *port).to_socket_addrs()? {
+                for (index, address) in addresses.iter().enumerate() {
                     let Some(left) = deadline.remaining() else {
                         return Err(ErrorKind::TimedOut.into());
                     };
-                    match TcpStream::connect_timeout(&address, left) {
+                    // An address that swallows everything leaves time for the next one.
+                    let others = u32::try_from(addresses.len() - index).unwrap_or(1);
+                    match TcpStream::connect_timeout(address, (left / others).max(SHORTEST_LIMIT)) {
                         Ok(stream) => return tune(stream).map(Self::Tcp),
                         Err(error) => last = error,
                     }
@@ -93,6 +100,19 @@ impl Socket {
     }
 }
 
+/// A listener that takes nobody while its queue is full would make the standard library wait for ever.
+fn connect_unix(path: &Path, deadline: Deadline) -> io::Result<UnixStream> {
+    let left = deadline.remaining().ok_or(ErrorKind::TimedOut)?;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(left.max(SHORTEST_LIMIT)))?;
+    let address = SocketAddrUnix::new(path)?;
+    match rustix::io::retry_on_intr(|| net::connect(&socket, &address)) {
+        Ok(()) => Ok(UnixStream::from(socket)),
+        Err(Errno::AGAIN) => Err(ErrorKind::TimedOut.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn tune(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(&stream, true)?;
@@ -111,7 +131,7 @@ pub(super) fn is_timeout(error: &io::Error) -> bool {
 
 /// `ETIMEDOUT` comes from the keepalives of TCP; the limit of a read comes as `EAGAIN`.
 fn is_dead_peer(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::TIMEDOUT.raw_os_error())
+    error.raw_os_error() == Some(Errno::TIMEDOUT.raw_os_error())
 }
 
 impl Read for Socket {
@@ -133,5 +153,32 @@ impl Write for Socket {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unix_listener_that_takes_nobody_is_not_waited_for_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        let path = dir.path().join(".s.PGSQL.5432");
+        net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        net::listen(&listener, 0).unwrap();
+        let host = Host::Unix { directory: dir.path().into(), port: 5432 };
+        let connect = || Socket::connect(&host, Deadline::after(Duration::from_millis(200)));
+        // The queue takes a first one, and perhaps a second.
+        let mut waiting = Vec::new();
+        let error = loop {
+            match connect() {
+                Ok(socket) => waiting.push(socket),
+                Err(error) => break error,
+            }
+            assert!(waiting.len() < 10);
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(!waiting.is_empty());
     }
 }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use lifeboat_base::failure::{FailureKind, chain};
 use lifeboat_postgres::wire::{AuthFault, ConnectOptions, Connection, Event, Mode, PgError, TlsFault};
 
+use proptest::prelude::*;
+
 use super::support::{code, options};
 
 const PASSWORD: &str = "cAnArY-of-the-password";
@@ -323,4 +325,35 @@ fn an_answer_to_the_request_for_tls_that_is_none_ends_there() {
     let fake = Fake::saying(vec![message(b'E', b"SFATAL\0C57P03\0Mstarting up\0\0")]);
     let text = format!("host=127.0.0.1 port={} user=app password={PASSWORD} sslmode=require", fake.port);
     assert_eq!(code(&fake.error(&options(&text))), "57P03");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn whatever_a_server_says_is_an_answer_or_a_typed_error(
+        login in proptest::collection::vec((0u32..14, proptest::collection::vec(any::<u8>(), 0..24)), 0..3),
+        welcomed: bool,
+        tag: u8,
+        body in proptest::collection::vec(any::<u8>(), 0..40),
+        tail in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut lines: Vec<_> = login.iter().map(|(kind, body)| authentication(*kind, body)).collect();
+        if welcomed {
+            lines = vec![welcome()];
+        }
+        let fake = Fake::new(move |peer| {
+            for line in lines {
+                peer.hear();
+                peer.say(&line);
+            }
+            peer.hear();
+            peer.say(&[message(tag, &body), message(b'D', &body), tail].concat());
+        });
+        if let Ok(mut connection) = Connection::connect(&fake.options(""), Mode::Sql) {
+            // A fake ends the connection; only a real end of an answer comes before.
+            drop(connection.query("SELECT"));
+        }
+        fake.thread.join().unwrap();
+    }
 }

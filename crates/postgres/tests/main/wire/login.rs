@@ -1,9 +1,12 @@
 //! Every way a server asks for a password, and every way it says no.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
+
 use lifeboat_base::failure::{FailureKind, chain};
 use lifeboat_base::secret::Secret;
 use lifeboat_postgres::wire::{AuthFault, Connection, Mode, PgError};
 use lifeboat_testkit::{PgOptions, PgServer};
+use rustix::net::{AddressFamily, SocketType};
 
 use super::support::{MAJORS, code, local, login, options, private_file, set_mode};
 
@@ -102,13 +105,10 @@ fn a_password_file_counts_only_while_it_is_private() {
 #[test]
 fn the_next_host_is_tried_when_one_is_not_there_but_not_when_it_says_no() {
     let server = server(15);
-    // A port nobody listens on: bound and released by nobody else while the listener lives.
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let dead = {
-        let address = taken.local_addr().unwrap();
-        drop(taken);
-        address.port()
-    };
+    // Bound and not listening: nobody else can take it meanwhile.
+    let holder = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&holder, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let dead = SocketAddrV4::try_from(rustix::net::getsockname(&holder).unwrap()).unwrap().port();
     let port = server.port();
     let both = format!("host=127.0.0.1,127.0.0.1 port={dead},{port} user=by_trust dbname=postgres");
     assert_eq!(login(&both).unwrap(), "by_trust");

@@ -116,6 +116,13 @@ fn a_value_that_is_not_utf_8_is_an_error_and_not_another_value() {
 }
 
 #[test]
+fn a_connection_may_move_to_another_thread() {
+    let server = PgServer::start(PgOptions::new(15));
+    let mut connection = connect(&server);
+    std::thread::spawn(move || assert_eq!(value(&mut connection, "SELECT 5"), "5")).join().unwrap();
+}
+
+#[test]
 fn another_thread_can_cancel() {
     for major in MAJORS {
         let server = PgServer::start(PgOptions::new(major));
