@@ -4,6 +4,7 @@
 //! A fixture that cannot be made fails the test on the spot; a missing peer says how to bring it in.
 
 mod fail;
+mod leftovers;
 mod peers;
 mod pgbench;
 mod pgport;

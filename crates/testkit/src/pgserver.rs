@@ -7,11 +7,13 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use lifeboat_base::crashsafe;
+use lifeboat_base::lease::Lease;
 use lifeboat_base::time::SystemClock;
 use lifeboat_postgres::server::{Account, Installation, Launch, Postmaster, Stop, Wait, give_tree, run_tool};
 use tempfile::TempDir;
 
 use crate::fail::{fail, need};
+use crate::leftovers;
 use crate::peers::pg_installation;
 use crate::pgport::Port;
 
@@ -19,6 +21,9 @@ use crate::pgport::Port;
 const SERVER_LIMIT: Duration = Duration::from_secs(120);
 /// How long a program such as `pgbench` may take.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(300);
+
+/// A statement that waits for ever fails its test instead.
+const STATEMENT_LIMITS: &str = "-c lock_timeout=30s -c statement_timeout=300s";
 
 /// What every server starts from: small, and as fast as a server that only its own crash can hurt may be.
 const SETTINGS: [(&str, &str); 9] = [
@@ -94,6 +99,7 @@ pub struct PgServer {
     pub(crate) installation: Installation,
     pub(crate) account: Account,
     clock: SystemClock,
+    _lease: Lease,
 }
 
 impl PgServer {
@@ -113,16 +119,18 @@ impl PgServer {
     /// A folder, an account and a port, and no cluster yet.
     #[track_caller]
     pub(crate) fn prepare(installation: Installation) -> Self {
-        let root =
-            need(tempfile::Builder::new().prefix("lb-test-").tempdir_in("/tmp"), "no folder for a server");
+        leftovers::sweep(Path::new("/tmp"));
+        let root = tempfile::Builder::new().prefix(leftovers::FOLDER_PREFIX).tempdir_in("/tmp");
+        let root = need(root, "no folder for a server");
         let account = Account::unprivileged();
         for name in ["s", "tablespaces"] {
             need(fs::create_dir(root.path().join(name)), "no folder for a server");
         }
         need(give_tree(root.path(), &account), "the server's folder cannot be given to its account");
+        let lease = need(leftovers::claim(root.path()), "no folder for a server");
         need(account.check_way_to(&installation.program("postgres")), "the server cannot be run");
         let clock = SystemClock::new();
-        Self { postmaster: None, root, port: Port::take(), installation, account, clock }
+        Self { postmaster: None, root, port: Port::take(), installation, account, clock, _lease: lease }
     }
 
     #[track_caller]
@@ -315,6 +323,7 @@ impl PgServer {
     #[track_caller]
     pub fn try_psql(&self, sql: &str) -> Output {
         let mut command = self.bin("psql");
+        command.env("PGOPTIONS", STATEMENT_LIMITS);
         command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = need(command.spawn(), "psql cannot be run");

@@ -168,8 +168,7 @@ impl Postmaster {
                 break ServerError::Cancelled;
             }
             if wait.clock.monotonic().saturating_sub(started) > wait.limit {
-                let limit_s = wait.limit.as_secs();
-                break ServerError::Late { goal: "ready", limit_s, log: self.log_tail() };
+                break self.late("ready", wait.limit);
             }
             pause();
         };
@@ -187,11 +186,7 @@ impl Postmaster {
         })?;
         while self.status()?.is_none() {
             if wait.clock.monotonic().saturating_sub(started) > wait.limit {
-                let late = ServerError::Late {
-                    goal: "stopped",
-                    limit_s: wait.limit.as_secs(),
-                    log: self.log_tail(),
-                };
+                let late = self.late("stopped", wait.limit);
                 self.kill(wait.clock)?;
                 return Err(late);
             }
@@ -204,8 +199,13 @@ impl Postmaster {
     pub fn kill(&mut self, clock: &dyn Clock) -> Result<(), ServerError> {
         let relatives = family(self.pid());
         self.signal(Signal::KILL)?;
-        if self.ended.is_none() {
-            self.ended = Some(self.child.wait().map_err(ServerError::io("wait for", &self.data))?);
+        let started = clock.monotonic();
+        while self.status()?.is_none() {
+            // A process that waits for a dead disk or network file system cannot be ended.
+            if clock.monotonic().saturating_sub(started) > END_LIMIT {
+                return Err(self.late("gone", END_LIMIT));
+            }
+            pause();
         }
         self.wait_gone(&relatives, clock)
     }
@@ -213,6 +213,10 @@ impl Postmaster {
     /// The last lines of this server's messages, printable, at most 4 KiB.
     pub fn log_tail(&self) -> String {
         tail(&self.log, self.log_start_bytes).unwrap_or_else(|error| format!("(not readable: {error})"))
+    }
+
+    fn late(&self, goal: &'static str, limit: Duration) -> ServerError {
+        ServerError::Late { goal, limit_s: limit.as_secs(), log: self.log_tail() }
     }
 
     fn status(&mut self) -> Result<Option<ExitStatus>, ServerError> {
@@ -237,8 +241,7 @@ impl Postmaster {
         let started = clock.monotonic();
         while end_remains(&self.data, relatives) > 0 {
             if clock.monotonic().saturating_sub(started) > END_LIMIT {
-                let limit_s = END_LIMIT.as_secs();
-                return Err(ServerError::Late { goal: "gone", limit_s, log: self.log_tail() });
+                return Err(self.late("gone", END_LIMIT));
             }
             pause();
         }

@@ -1,10 +1,14 @@
 //! Servers start on every version, survive what tests do to them, and leave nothing behind.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_testkit::{PgOptions, PgServer, pg_majors, pg_system_major};
 
 /// Processes whose working folder is `data`.
@@ -83,4 +87,46 @@ fn load_comes_from_the_servers_own_program() {
     server.pgbench_init(1);
     let report = server.pgbench_run(&["-c", "2", "-t", "50"]);
     assert!(report.contains("100/100"), "{report}");
+}
+
+/// Tells the next test that it is the process to be killed.
+const ROLE: &str = "LIFEBOAT_TEST_LEFTOVER";
+
+#[expect(clippy::disallowed_methods, reason = "the other process of this test learns its role from it")]
+fn is_the_one_to_be_killed() -> bool {
+    std::env::var_os(ROLE).is_some()
+}
+
+#[test]
+fn the_server_of_a_killed_test_is_ended_by_the_next_one() {
+    if is_the_one_to_be_killed() {
+        let server = PgServer::start(PgOptions::new(18));
+        println!("started {}", server.data().display());
+        std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+        return;
+    }
+    let living = PgServer::start(PgOptions::new(18));
+    let mut killed = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "main::pgserver::the_server_of_a_killed_test_is_ended_by_the_next_one",
+            "--exact",
+            "--nocapture",
+        ])
+        .env(ROLE, "yes")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(killed.stdout.take().unwrap()).lines();
+    let data = lines.find_map(|line| Some(PathBuf::from(line.unwrap().rsplit_once("started ")?.1))).unwrap();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    // Another test that starts at this moment may sweep it first.
+    drop(PgServer::start(PgOptions::new(18)));
+    let started = SystemClock::new();
+    while data.exists() || !processes_in(&data).is_empty() {
+        assert!(started.monotonic() < Duration::from_secs(60), "it is still there");
+        std::thread::yield_now();
+    }
+    assert_eq!(living.psql("SELECT 1"), "1");
 }
