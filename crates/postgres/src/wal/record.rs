@@ -6,6 +6,7 @@ use crate::lsn::Lsn;
 
 /// Bytes of a record's header; the last 4 are the checksum of everything else.
 pub(super) const HEADER_BYTES: usize = 24;
+const MIN_RECORD_BYTES: u32 = 24;
 /// Records start at multiples of this.
 pub(super) const ALIGNMENT_BYTES: u64 = 8;
 /// The longest record a server can write or read (its largest allocation).
@@ -68,12 +69,12 @@ impl RecordHeader {
 
     /// Whether a record can have this length at all.
     pub(super) fn possible_length(total_bytes: u32) -> bool {
-        (HEADER_BYTES as u32..=MAX_RECORD_BYTES).contains(&total_bytes)
+        (MIN_RECORD_BYTES..=MAX_RECORD_BYTES).contains(&total_bytes)
     }
 
     /// Bytes after the header.
     pub(super) fn body_bytes(&self) -> u32 {
-        self.total_bytes.saturating_sub(HEADER_BYTES as u32)
+        self.total_bytes.saturating_sub(MIN_RECORD_BYTES)
     }
 
     /// `body` is the CRC-32C of everything after the header; the server adds the header last.

@@ -22,8 +22,17 @@ pub(super) struct Records {
     pub(super) first: Option<Lsn>,
     /// The start of the last whole record, and its end.
     pub(super) last: Option<(Lsn, Lsn)>,
-    /// The next record must say that it replaces the unfinished one, which started at the inner position if known.
-    replaces: Option<Option<Lsn>>,
+    /// The next record must say that it replaces this one.
+    replaces: Option<GivenUp>,
+}
+
+/// A record that a page says will never be finished.
+#[derive(Clone, Copy, Debug)]
+enum GivenUp {
+    /// It started here.
+    At(Lsn),
+    /// It started before the scan did.
+    BeforeTheScan,
 }
 
 /// What the next byte is, page headers aside.
@@ -108,7 +117,7 @@ impl Records {
             if !begins && expected_bytes == 0 {
                 return flags_are_wrong;
             }
-            self.replaces = Some(self.unfinished());
+            self.replaces = Some(self.unfinished().map_or(GivenUp::BeforeTheScan, GivenUp::At));
             self.state = State::Between;
         } else if found_bytes != expected_bytes {
             return Err(WalError::Page { at, fault: PageFault::Remainder { found_bytes, expected_bytes } });
@@ -242,10 +251,10 @@ impl Records {
     /// Only the first record of a page that says so may give up an unfinished record, and it must give up that one.
     fn check_replacement(&mut self, at: Lsn, event: Option<&Event>) -> Result<(), WalError> {
         let right = match (self.replaces.take(), event) {
-            (Some(Some(unfinished)), Some(Event::Overwritten { overwritten, .. })) => {
-                unfinished == *overwritten
+            (Some(GivenUp::At(lsn)), Some(Event::Overwritten { overwritten, .. })) => lsn == *overwritten,
+            (Some(GivenUp::BeforeTheScan), Some(Event::Overwritten { overwritten, .. })) => {
+                *overwritten < self.start
             }
-            (Some(None), Some(Event::Overwritten { overwritten, .. })) => *overwritten < at,
             (Some(_), _) | (None, Some(Event::Overwritten { .. })) => false,
             (None, _) => true,
         };

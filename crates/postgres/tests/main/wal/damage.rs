@@ -4,7 +4,7 @@ use lifeboat_postgres::Lsn;
 use lifeboat_postgres::wal::{Event, PageFault, Scanner, WalError, WalShape};
 use proptest::prelude::*;
 
-use super::logs::{Plan, plans, scan, write, Entry};
+use super::logs::{Entry, Plan, plans, scan, write};
 use super::writer::{Care, Draft, SHAPE, SYSTEM, Writer, main_data, server_time, time};
 
 /// What a scan says that took `bytes` for the bytes of `log`.
@@ -99,10 +99,7 @@ fn a_record_that_is_missing_or_stands_twice_is_noticed() {
     assert_eq!(verdict(&build(&[0, 1, 2]), &build(&[0, 1, 2]).bytes), Ok(()));
     let twice = build(&[0, 1, 1]);
     let at = twice.records[2].0;
-    assert_eq!(
-        verdict(&twice, &twice.bytes),
-        Err(WalError::Sequence { at, found: twice.records[0].0 })
-    );
+    assert_eq!(verdict(&twice, &twice.bytes), Err(WalError::Sequence { at, found: twice.records[0].0 }));
 }
 
 #[test]
@@ -125,7 +122,8 @@ fn a_page_of_another_place_system_shape_or_version_is_named() {
         Err(WalError::Page { at: elsewhere, fault: PageFault::Address(start) })
     );
     let sizes = WalShape { segment_bytes: 2 << 20, page_bytes: 1 << 10 };
-    let fault = PageFault::Flags(2);
+    // Long, and in the middle of a record.
+    let fault = PageFault::Flags(3);
     let found = wrong(None, sizes, start);
     assert!(matches!(found, Err(WalError::Page { fault: found, .. }) if found == fault), "{found:?}");
     let mut old = log.bytes.clone();
@@ -135,7 +133,9 @@ fn a_page_of_another_place_system_shape_or_version_is_named() {
 
 #[test]
 fn sizes_and_starts_that_no_server_has_are_refused() {
-    for (segment_bytes, page_bytes) in [(0, 8192), (16 << 20, 0), (3 << 20, 8192), (1 << 19, 8192), (1 << 20, 1 << 17)] {
+    for (segment_bytes, page_bytes) in
+        [(0, 8192), (16 << 20, 0), (3 << 20, 8192), (1 << 19, 8192), (1 << 20, 1 << 17)]
+    {
         let shape = WalShape { segment_bytes, page_bytes };
         let refused = Scanner::new(shape, 1, None, Lsn(0)).unwrap_err();
         assert_eq!(refused, WalError::Shape { segment_bytes, page_bytes });

@@ -63,7 +63,10 @@ fn an_older_page_after_a_timelines_own_or_after_its_first_segment_is_refused() {
     let (mut log, _) = forked();
     log.timeline = 3;
     write(&mut log, 4, &Entry::Noise { manager: 10, info: 0, length: 1500 });
-    assert!(matches!(feed(scanner(&log, 5), &log.bytes), Err(WalError::Timeline { found: 3, expected: 5, .. })));
+    assert!(matches!(
+        feed(scanner(&log, 5), &log.bytes),
+        Err(WalError::Timeline { found: 3, expected: 5, .. })
+    ));
 
     let mut log = Writer::new(17, 3, Lsn(SEGMENT - 1024));
     write(&mut log, 0, &Entry::Noise { manager: 10, info: 0, length: 1500 });

@@ -93,8 +93,10 @@ fn a_timeline_that_was_followed_but_never_reached_owns_nothing() {
 
 #[test]
 fn comments_and_missing_reasons_are_as_fine_as_for_the_server() {
-    let history = TimelineHistory::parse("0000000A.history", "# kept by hand\n\n  4 1/20\n 7\t1/30\tx y\n").unwrap();
-    let forks: Vec<_> = history.forks().iter().map(|fork| (fork.parent, fork.switch, fork.reason.as_str())).collect();
+    let history =
+        TimelineHistory::parse("0000000A.history", "# kept by hand\n\n  4 1/20\n 7\t1/30\tx y\n").unwrap();
+    let forks: Vec<_> =
+        history.forks().iter().map(|fork| (fork.parent, fork.switch, fork.reason.as_str())).collect();
     assert_eq!(forks, [(4, Lsn(0x1_0000_0020), ""), (7, Lsn(0x1_0000_0030), "x y")]);
 }
 
@@ -127,5 +129,8 @@ fn latest_is_the_last_timeline_before_a_gap() {
     let existing = [2, 3, 5];
     let newest = |start| newest_timeline(start, |timeline| existing.contains(timeline));
     assert_eq!((newest(1), newest(3), newest(4)), (3, 3, 5));
-    assert_eq!((history_name(0x1F), parse_history_name("0000001F.history")), ("0000001F.history".to_owned(), Some(31)));
+    assert_eq!(
+        (history_name(0x1F), parse_history_name("0000001F.history")),
+        ("0000001F.history".to_owned(), Some(31))
+    );
 }

@@ -27,9 +27,8 @@ pub(super) fn entries(count: Range<usize>) -> impl Strategy<Value = Vec<Entry>> 
         .prop_map(|(manager, info, length)| Entry::Noise { manager, info, length });
     let pages = (proptest::collection::vec(0u16..700, 0..33), any::<bool>(), any::<bool>())
         .prop_map(|(image_bytes, compressed, commit)| Entry::Pages { image_bytes, compressed, commit });
-    let transaction = (any::<bool>(), any::<bool>(), 0u32..512, 0u32..200).prop_map(
-        |(prepared, abort, parts, count)| Entry::Transaction { prepared, abort, parts, count },
-    );
+    let transaction = (any::<bool>(), any::<bool>(), 0u32..512, 0u32..200)
+        .prop_map(|(prepared, abort, parts, count)| Entry::Transaction { prepared, abort, parts, count });
     let entry = prop_oneof![
         4 => noise,
         2 => pages,
@@ -66,9 +65,14 @@ pub(super) fn write(log: &mut Writer, number: u32, entry: &Entry) {
             let opcode = [[0x00, 0x20], [0x30, 0x40]][usize::from(*prepared)][usize::from(*abort)];
             let has_info = if *prepared || *parts != 0 { 0x80 } else { 0 };
             let header_xid = if *prepared { 0 } else { xid };
-            let draft = Draft { manager: 1, info: opcode | has_info, xid: header_xid, body: main_data(&main) };
+            let draft =
+                Draft { manager: 1, info: opcode | has_info, xid: header_xid, body: main_data(&main) };
             log.record(&draft, |lsn, end| {
-                Some(if *abort { Event::Abort { lsn, end, xid, at } } else { Event::Commit { lsn, end, xid, at } })
+                Some(if *abort {
+                    Event::Abort { lsn, end, xid, at }
+                } else {
+                    Event::Commit { lsn, end, xid, at }
+                })
             });
         }
         Entry::Prepare => {
@@ -84,7 +88,8 @@ pub(super) fn write(log: &mut Writer, number: u32, entry: &Entry) {
         }
         Entry::Checkpoint { shutdown } => {
             let redo = Lsn(log.position().0.saturating_sub(64));
-            let main = [&redo.0.to_le_bytes()[..], &3u32.to_le_bytes(), &2u32.to_le_bytes(), &[1; 72]].concat();
+            let main =
+                [&redo.0.to_le_bytes()[..], &3u32.to_le_bytes(), &2u32.to_le_bytes(), &[1; 72]].concat();
             let (timeline, previous_timeline, shutdown) = (3, 2, *shutdown);
             log.record(&xlog(if shutdown { 0 } else { 0x10 }, &main), |lsn, end| {
                 Some(Event::Checkpoint { lsn, end, redo, timeline, previous_timeline, shutdown })
@@ -99,7 +104,9 @@ pub(super) fn write(log: &mut Writer, number: u32, entry: &Entry) {
         }
         Entry::BackupEnd => {
             let start = Lsn(u64::from(number));
-            log.record(&xlog(0x50, &start.0.to_le_bytes()), |lsn, end| Some(Event::BackupEnd { lsn, end, start }));
+            log.record(&xlog(0x50, &start.0.to_le_bytes()), |lsn, end| {
+                Some(Event::BackupEnd { lsn, end, start })
+            });
         }
         Entry::Settings { level } => {
             let main = [&[3; 20][..], &u32::try_from(*level).unwrap().to_le_bytes(), &[1, 1, 0, 0]].concat();
@@ -134,7 +141,15 @@ fn with_pages(major: u32, image_bytes: &[u16], compressed: bool, main: &[u8]) ->
 }
 
 /// The main data of a commit or rollback; `parts` are bits of its optional parts, lists of `count` items each.
-fn transaction(major: u32, second: &[u8], prepared: bool, abort: bool, parts: u32, count: u32, xid: u32) -> Vec<u8> {
+fn transaction(
+    major: u32,
+    second: &[u8],
+    prepared: bool,
+    abort: bool,
+    parts: u32,
+    count: u32,
+    xid: u32,
+) -> Vec<u8> {
     let known = if major >= 15 { 0x1FF } else { 0xFF };
     let invalidations = if abort { 0 } else { 8 };
     let has_info = prepared || parts != 0;
@@ -192,7 +207,11 @@ pub(super) fn scanner(log: &Writer) -> Scanner {
 }
 
 /// A scan of `bytes` as the bytes of `log`, in pieces of these lengths over and over.
-pub(super) fn scan(log: &Writer, bytes: &[u8], pieces: &[usize]) -> (Scanner, Vec<Event>, Result<(), WalError>) {
+pub(super) fn scan(
+    log: &Writer,
+    bytes: &[u8],
+    pieces: &[usize],
+) -> (Scanner, Vec<Event>, Result<(), WalError>) {
     let (mut scanner, mut events, mut rest) = (scanner(log), Vec::new(), bytes);
     for piece in pieces.iter().cycle() {
         if rest.is_empty() {

@@ -68,7 +68,12 @@ fn a_segment_of_another_system_is_refused() {
 fn a_segment_that_is_too_short_or_too_long_is_refused() {
     let (name, log) = full();
     let longer = [&log.bytes[..], &[0]].concat();
-    for (bytes, segment_bytes) in [(&log.bytes[..0], 0), (&log.bytes[..39], 0), (&log.bytes[..SEGMENT - 1], 1 << 20), (&longer, 1 << 20)] {
+    for (bytes, segment_bytes) in [
+        (&log.bytes[..0], 0),
+        (&log.bytes[..39], 0),
+        (&log.bytes[..SEGMENT - 1], 1 << 20),
+        (&longer, 1 << 20),
+    ] {
         let error = check_segment(&name, bytes, None, &mut Vec::new()).unwrap_err();
         let found_bytes = bytes.len() as u64;
         assert_eq!(error, WalError::FileLength { name: name.clone(), found_bytes, segment_bytes });
