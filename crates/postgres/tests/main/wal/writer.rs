@@ -85,10 +85,10 @@ impl Writer {
     /// Writes a page header if the position is the start of a page.
     fn open_page(&mut self, remainder_bytes: u32) {
         let at = self.position();
-        if at.0 % u64::from(SHAPE.page_bytes) != 0 {
+        if !at.0.is_multiple_of(u64::from(SHAPE.page_bytes)) {
             return;
         }
-        let long = at.0 % u64::from(SHAPE.segment_bytes) == 0;
+        let long = at.0.is_multiple_of(u64::from(SHAPE.segment_bytes));
         let mut flags = if remainder_bytes > 0 { CONTINUED } else { 0 };
         flags |= if long { LONG } else { 0 };
         flags |= if std::mem::take(&mut self.overwrites) { OVERWRITES } else { 0 };
@@ -120,7 +120,7 @@ impl Writer {
     }
 
     fn pad(&mut self) {
-        while self.position().0 % 8 != 0 {
+        while !self.position().0.is_multiple_of(8) {
             self.push(&[0], Care::None);
         }
     }
@@ -177,7 +177,7 @@ impl Writer {
     pub(super) fn switch(&mut self, filler: u8) {
         let draft = Draft { manager: 0, info: 0x40, xid: 0, body: Vec::new() };
         self.record(&draft, |lsn, end| Some(Event::Switch { lsn, end }));
-        while self.position().0 % u64::from(SHAPE.segment_bytes) != 0 {
+        while !self.position().0.is_multiple_of(u64::from(SHAPE.segment_bytes)) {
             self.push(&[filler], Care::None);
         }
     }
