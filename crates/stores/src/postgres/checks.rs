@@ -34,6 +34,7 @@ use crate::adapter::CheckResult;
 use crate::tally::{Tally, failed, not_applicable};
 
 pub(crate) use cluster::{Cluster, Recovery};
+pub(crate) use files::{check_files, files_below};
 pub(crate) use running::check_running;
 
 /// The files against the server's manifest.
@@ -110,7 +111,7 @@ pub(crate) fn check_with(
     recovery: Option<&Recovery>,
 ) -> Result<Vec<CheckResult>, Failure> {
     subject.monitor.phase("reading the restored files", Some(subject.facts.logical_bytes));
-    let mut results = vec![files::check_files(restored, subject.monitor)?];
+    let mut results = vec![check_files(restored, subject.monitor)?];
     let installed = match installed {
         Ok(installed) => installed,
         Err(error @ ServerError::NotInstalled { .. }) => {
@@ -251,3 +252,6 @@ fn recorded_schemas(
     }
     Ok(texts)
 }
+
+#[cfg(test)]
+mod tests;

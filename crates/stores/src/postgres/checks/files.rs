@@ -32,7 +32,7 @@ const LINKS: &str = "pg_tblspc";
 const MAX_DEPTH: usize = 32;
 
 /// Reads every file once.
-pub(super) fn check_files(restored: &Path, monitor: &dyn Monitor) -> Result<CheckResult, Failure> {
+pub(crate) fn check_files(restored: &Path, monitor: &dyn Monitor) -> Result<CheckResult, Failure> {
     let manifest = match File::open(restored.join(MANIFEST)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(failed(FILES, EXPECTED, format!("there is no {MANIFEST}")));
@@ -83,6 +83,13 @@ fn compare(path: &Path, expected: &ManifestFile, may_be_longer: bool) -> std::io
     }
     let (digest, _) = digest_of_reader(file.take(expected.size_bytes))?;
     Ok(digest == expected.sha256)
+}
+
+/// The files of a cluster by their paths in a manifest.
+pub(crate) fn files_below(data: &Path) -> std::io::Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    walk(data, &mut found, &mut Tally::default())?;
+    Ok(found)
 }
 
 /// Every file below `restored`, by its path in the manifest: those of a tablespace stand below its link. Links anywhere
