@@ -21,8 +21,9 @@ use lifeboat_postgres::server::{Installation, control_data, installation, instal
 
 use self::sample::{DAMAGE, Sample, needs};
 use super::checks::{
-    AMCHECK, CHECKSUMS, COLLATION, CONTENT, DATABASES, FILES, FOREIGN_KEYS, INVALID_INDEXES, RECOVERY, ROWS,
-    SCHEMA, SQL, SYSTEM, Subject, TABLES, UNIQUE, check_checksums, check_files, check_running, check_with,
+    AMCHECK, CHECKSUMS, COLLATION, CONTENT, Cluster, DATABASES, FILES, FOREIGN_KEYS, INVALID_INDEXES,
+    RECOVERY, ROWS, SCHEMA, SQL, SYSTEM, Subject, TABLES, UNIQUE, check_checksums, check_files,
+    check_running, check_with,
 };
 use super::error;
 use crate::adapter::{CanaryResult, CheckResult, CheckState};
@@ -103,7 +104,7 @@ pub(crate) fn run_with(
     };
     let good = check_with(&subject(&sample.facts), &sample.texts, data, Ok(installed.clone()), None)?;
     let cluster = sample.start()?;
-    let table = sample.damage(&cluster)?;
+    let table = Sample::damage(&cluster)?;
     let control = control_data(installed, data, clock).map_err(error::server("failed to read the sample"))?;
     let altered = sample.altered_facts();
     let mut bad = check_running(&subject(&altered), &sample.texts, &cluster, &control, false);
@@ -200,15 +201,16 @@ impl Sample<'_> {
     }
 
     /// Does the damage that a server can be asked for; gives the file of a table whose pages nobody needs any more.
-    fn damage(&self, cluster: &super::checks::Cluster) -> Result<String, Failure> {
+    fn damage(cluster: &Cluster) -> Result<String, Failure> {
         for (database, sql) in DAMAGE {
             let what = || format!("failed to damage the sample of the canaries: {sql}");
             let session = cluster.session_as_set(database);
             let done = session.and_then(|mut session| session.ask(sql).map(drop));
             done.map_err(error::connection(what()))?;
         }
-        let mut session =
-            cluster.session(sample::DATABASE).map_err(error::connection("failed to enter the sample"))?;
+        let mut session = cluster
+            .session_as_set(sample::DATABASE)
+            .map_err(error::connection("failed to enter the sample"))?;
         if session.version() >= 150_000 {
             let sql = "UPDATE pg_catalog.pg_database SET datcollversion = '0' WHERE datname = 'other'";
             session.ask(sql).map_err(error::connection("failed to damage the sample"))?;

@@ -141,6 +141,12 @@ pub(crate) fn check_with(
             subject.monitor.phase("checking the recovered cluster", None);
             results.extend(check_running(subject, texts, &cluster, &control, recovery.is_some()));
             let stopped = cluster.stop(subject.clock);
+            if subject.monitor.cancelled() {
+                return Err(Failure::new(
+                    FailureKind::Refused,
+                    "checking the recovered cluster was cancelled",
+                ));
+            }
             results.push(match stopped {
                 Ok(()) => check_checksums(&installed, restored, &control, subject.clock)?,
                 Err(error) => failed(CHECKSUMS, "a server that stops in order", chain(&error)),
@@ -163,12 +169,16 @@ fn major(restored: &Path) -> u32 {
     text.trim().parse().unwrap_or_default()
 }
 
-/// The role that the cluster was made with, which cannot be dropped.
+/// A role that may see everything: the one that the cluster was made with, unless it may not log in.
 fn superuser(facts: &CaptureFacts) -> String {
     let roles = facts.environment.get("roles").and_then(Value::as_object);
-    let bootstrap = |role: &Value| role.get("bootstrap").and_then(Value::as_bool) == Some(true);
-    let found = roles.into_iter().flatten().find(|(_, role)| bootstrap(role));
-    found.map_or_else(|| "postgres".to_owned(), |(name, _)| name.clone())
+    let has = |role: &Value, name: &str| {
+        let attributes = role.get("attributes").and_then(Value::as_array);
+        attributes.is_some_and(|attributes| attributes.iter().any(|attribute| attribute == name))
+    };
+    let able = roles.into_iter().flatten().filter(|(_, role)| has(role, "superuser") && has(role, "login"));
+    let first = able.max_by_key(|(_, role)| role.get("bootstrap").and_then(Value::as_bool));
+    first.map_or_else(|| "postgres".to_owned(), |(name, _)| name.clone())
 }
 
 /// One result per family that could not be measured: it proves nothing.

@@ -22,8 +22,9 @@ const PATIENCE: Patience =
 /// The segment size of nearly all clusters, for a server that does not tell.
 const DEFAULT_SEGMENT_BYTES: u32 = 16 * 1024 * 1024;
 
-const SETTINGS: &str = "SELECT name, setting, unit, source FROM pg_catalog.pg_settings \
-     WHERE setting IS DISTINCT FROM boot_val AND source NOT IN ('client', 'session', 'override') ORDER BY name";
+/// What a new session gets: ours has changed some for itself, of which the source is not told any more.
+const SETTINGS: &str = "SELECT name, reset_val, unit, nullif(source, 'session') FROM pg_catalog.pg_settings \
+     WHERE reset_val IS DISTINCT FROM boot_val AND source NOT IN ('client', 'override') ORDER BY name";
 
 const ROLES: &str = "SELECT r.rolname, r.oid = 10, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, \
      r.rolcanlogin, r.rolreplication, r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil, \
@@ -224,7 +225,7 @@ fn tablespaces(rows: &[Row]) -> Value {
     Value::Object(rows.iter().map(space).collect())
 }
 
-/// One row per database. Versions of collations are kept since 15 for databases; before, the collation of the same name
+/// One row per database; one whose dropping broke off (limit -2) takes no connection. Versions of collations are kept since 15 for databases; before, the collation of the same name
 /// tells which version the machine has. Since 17 the locale of all providers stands in one column.
 pub(crate) fn databases_sql(version: u32) -> String {
     let provider = if version >= 150_000 { "d.datlocprovider" } else { "'c'" };
@@ -248,7 +249,7 @@ pub(crate) fn databases_sql(version: u32) -> String {
         "SELECT d.datname, pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collate, \
          d.datctype AS ctype, {provider} AS provider, {locale} AS locale, {recorded} AS recorded_version, \
          {actual} AS actual_version, d.datallowconn AS allows_connections, \
-         d.datallowconn AND pg_catalog.has_database_privilege(d.oid, 'CONNECT') AS connectable, \
+         d.datallowconn AND d.datconnlimit <> -2 AND pg_catalog.has_database_privilege(d.oid, 'CONNECT') AS connectable, \
          d.datistemplate AS template FROM pg_catalog.pg_database d ORDER BY d.datname"
     )
 }

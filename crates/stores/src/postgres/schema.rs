@@ -30,7 +30,8 @@ const LISTINGS: [(&str, &str); 15] = [
     (
         "parent",
         "SELECT i.inhrelid::pg_catalog.regclass, i.inhseqno, i.inhparent::pg_catalog.regclass \
-         FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relkind IN ('r', 'p', 'f')",
+         FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relkind IN ('r', 'p', 'f') \
+         AND c.relpersistence <> 't'",
     ),
     (
         "column",
@@ -76,7 +77,8 @@ const LISTINGS: [(&str, &str); 15] = [
     (
         "trigger",
         "SELECT t.tgrelid::pg_catalog.regclass, t.tgname, pg_catalog.pg_get_triggerdef(t.oid), t.tgenabled \
-         FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal",
+         FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid \
+         WHERE NOT t.tgisinternal AND c.relpersistence <> 't'",
     ),
     (
         "type",
@@ -89,19 +91,22 @@ const LISTINGS: [(&str, &str); 15] = [
     (
         "sequence",
         "SELECT s.seqrelid::pg_catalog.regclass, s.seqtypid::pg_catalog.regtype, s.seqstart, s.seqincrement, s.seqmin, \
-         s.seqmax, s.seqcache, s.seqcycle FROM pg_catalog.pg_sequence s",
+         s.seqmax, s.seqcache, s.seqcycle FROM pg_catalog.pg_sequence s \
+         JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid WHERE c.relpersistence <> 't'",
     ),
     (
         "policy",
         "SELECT p.polrelid::pg_catalog.regclass, p.polname, p.polcmd, p.polpermissive, \
          (SELECT pg_catalog.array_agg(r ORDER BY r) FROM (SELECT coalesce(pg_catalog.pg_get_userbyid(nullif(u, 0)), 'public') \
          FROM pg_catalog.unnest(p.polroles) u) x(r))::text, pg_catalog.pg_get_expr(p.polqual, p.polrelid), \
-         pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) FROM pg_catalog.pg_policy p",
+         pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) FROM pg_catalog.pg_policy p \
+         JOIN pg_catalog.pg_class c ON c.oid = p.polrelid WHERE c.relpersistence <> 't'",
     ),
     (
         "rule",
         "SELECT r.ev_class::pg_catalog.regclass, r.rulename, pg_catalog.pg_get_ruledef(r.oid), r.ev_enabled \
-         FROM pg_catalog.pg_rewrite r WHERE r.oid >= 16384 AND r.rulename <> '_RETURN'",
+         FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class \
+         WHERE r.oid >= 16384 AND r.rulename <> '_RETURN' AND c.relpersistence <> 't'",
     ),
     (
         "extension",
@@ -151,7 +156,7 @@ fn field(value: Option<&str>) -> String {
             '\\' => text.push_str("\\\\"),
             '|' => text.push_str("\\|"),
             '\n' => text.push_str("\\n"),
-            c if c.is_control() => text.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if c.is_control() => text.extend(c.escape_unicode()),
             c => text.push(c),
         }
     }
@@ -164,7 +169,7 @@ mod tests {
 
     #[test]
     fn no_value_can_look_like_another_line_or_column() {
-        assert_eq!(field(Some("a\nb|c\\n\u{1}")), "a\\nb\\|c\\\\n\\x01");
+        assert_eq!(field(Some("a\nb|c\\n\u{1}")), "a\\nb\\|c\\\\n\\u{1}");
         assert_ne!(field(None), field(Some("-")));
         assert_ne!(field(Some("")), field(None));
         assert_ne!(field(Some("\\")), field(Some("")));

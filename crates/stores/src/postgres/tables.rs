@@ -41,9 +41,9 @@ const TABLES: &str = "SELECT c.oid, n.nspname, c.relname, c.relispopulated, c.re
      WHERE c.relkind IN ('r', 'm') AND c.relpersistence = 'p' \
      AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY c.relpages, c.oid";
 
-/// Databases that can be entered at all; `template0` cannot.
+/// Databases that can be entered at all; `template0` cannot, nor can one whose dropping broke off.
 const DATABASES: &str = "SELECT datname, pg_catalog.has_database_privilege(oid, 'CONNECT') \
-                         FROM pg_catalog.pg_database WHERE datallowconn ORDER BY datname";
+                         FROM pg_catalog.pg_database WHERE datallowconn AND datconnlimit <> -2 ORDER BY datname";
 
 /// Rows inserted, updated and deleted since the server last forgot; transactions that failed count as well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,7 +115,10 @@ pub(crate) fn survey(options: &ConnectOptions) -> Result<Survey, Failure> {
         }
         match Session::open(&options.with_database(database), PATIENCE) {
             Ok(mut inside) => {
-                survey_database(&mut inside, database, &mut budget, &mut survey).map_err(fail())?;
+                let done = survey_database(&mut inside, database, &mut budget, &mut survey);
+                if let Err(why) = refused(done).map_err(fail())? {
+                    survey.closed.insert(database.to_owned(), why);
+                }
             }
             Err(error) if error.server().is_some() => {
                 survey.closed.insert(database.to_owned(), reason(&error));

@@ -58,15 +58,12 @@ pub(super) fn check_amcheck(
         let why = "this machine's server has no amcheck: install the contrib modules of its package";
         return Ok(not_applicable(&id, EXPECTED, why));
     }
-    session.ask("BEGIN")?;
-    let schema = match installed_in(session)? {
-        Some(schema) => schema,
-        None => {
-            session.ask(&format!("CREATE SCHEMA {SCHEMA}; CREATE EXTENSION amcheck WITH SCHEMA {SCHEMA}"))?;
-            SCHEMA.to_owned()
-        }
-    };
-    let schema = quote_identifier(&schema);
+    session.ask("BEGIN TRANSACTION READ WRITE")?;
+    let installed = installed_in(session)?;
+    if installed.is_none() {
+        session.ask(&format!("CREATE SCHEMA {SCHEMA}; CREATE EXTENSION amcheck WITH SCHEMA {SCHEMA}"))?;
+    }
+    let schema = quote_identifier(installed.as_deref().unwrap_or(SCHEMA));
     let mut tally = Tally::default();
     let mut looked_at = 0u64;
     for row in session.ask(BTREES)? {

@@ -42,13 +42,12 @@ impl UniqueSpec {
         loop {
             let (column, after) = name(rest)?;
             columns.push(column);
-            match after.strip_prefix(',') {
-                Some(more) => rest = more,
-                None => {
-                    let done = after.strip_prefix(')')?.trim().is_empty();
-                    return done.then(|| Self { database, schema: names.pop(), table, columns });
-                }
+            if let Some(more) = after.strip_prefix(',') {
+                rest = more;
+                continue;
             }
+            let done = after.strip_prefix(')')?.trim().is_empty();
+            return done.then(|| Self { database, schema: names.pop(), table, columns });
         }
     }
 }
@@ -191,7 +190,7 @@ fn truth(session: &mut Session, statement: &str) -> Result<&'static str, PgError
         Some("t") => "one true value",
         Some("f") => "a false value",
         Some(value) => match value.parse::<f64>() {
-            Ok(number) if number == 0.0 => "a false value",
+            Ok(0.0) => "a false value",
             Ok(number) if number.is_finite() => "one true value",
             _ => "a value that is neither true nor false",
         },
@@ -202,33 +201,28 @@ fn truth(session: &mut Session, statement: &str) -> Result<&'static str, PgError
 mod tests {
     use super::*;
 
-    fn spec(
-        database: Option<&str>,
-        schema: Option<&str>,
-        table: &str,
-        columns: &[&str],
-    ) -> Option<UniqueSpec> {
-        Some(UniqueSpec {
+    fn spec(database: Option<&str>, schema: Option<&str>, table: &str, columns: &[&str]) -> UniqueSpec {
+        UniqueSpec {
             database: database.map(str::to_owned),
             schema: schema.map(str::to_owned),
             table: table.to_owned(),
             columns: columns.iter().map(|column| (*column).to_owned()).collect(),
-        })
+        }
     }
 
     #[test]
     fn promises_name_database_schema_table_and_columns() {
-        assert_eq!(UniqueSpec::parse("orders(no)"), spec(None, None, "orders", &["no"]));
+        assert_eq!(UniqueSpec::parse("orders(no)").unwrap(), spec(None, None, "orders", &["no"]));
         assert_eq!(
-            UniqueSpec::parse(" Sales.Orders ( No , region ) "),
+            UniqueSpec::parse(" Sales.Orders ( No , region ) ").unwrap(),
             spec(None, Some("sales"), "orders", &["no", "region"])
         );
         assert_eq!(
-            UniqueSpec::parse("shop:public.orders(no)"),
+            UniqueSpec::parse("shop:public.orders(no)").unwrap(),
             spec(Some("shop"), Some("public"), "orders", &["no"])
         );
         assert_eq!(
-            UniqueSpec::parse("\"my.shop\":\"A:b\".\"Odd\"\"t\"(\"C\")"),
+            UniqueSpec::parse("\"my.shop\":\"A:b\".\"Odd\"\"t\"(\"C\")").unwrap(),
             spec(Some("my.shop"), Some("A:b"), "Odd\"t", &["C"])
         );
         for bad in [

@@ -47,14 +47,11 @@ pub(super) fn check_foreign_keys(session: &mut Session, database: &str) -> Resul
             apart.push(format!("{name}: a key over periods is not checked"));
             continue;
         }
-        let orphans = match orphans_sql(&row) {
-            Some(sql) => session.ask(&sql),
-            None => {
-                tally.add(|| format!("{name}: the catalog does not say what it compares"));
-                continue;
-            }
+        let Some(sql) = orphans_sql(&row) else {
+            tally.add(|| format!("{name}: the catalog does not say what it compares"));
+            continue;
         };
-        let orphans = match orphans {
+        let orphans = match session.ask(&sql) {
             Ok(rows) => rows.first().and_then(|row| number::<u64>(row, 0)),
             Err(error) if is_lost(&error) => return Err(error),
             Err(error) => {

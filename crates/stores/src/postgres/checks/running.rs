@@ -22,7 +22,8 @@ use crate::tally::{Tally, equal, failed, not_applicable};
 
 /// Databases tried, after that of the policy, for questions about the cluster as a whole.
 const COMMON: [&str; 2] = ["postgres", "template1"];
-const ALL_DATABASES: &str = "SELECT datname, datallowconn FROM pg_catalog.pg_database ORDER BY datname";
+const ALL_DATABASES: &str =
+    "SELECT datname, datallowconn AND datconnlimit <> -2 FROM pg_catalog.pg_database ORDER BY datname";
 /// How far the log was replayed; a cluster that was stopped in order replays nothing.
 const REPLAYED: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
      coalesce(pg_catalog.pg_last_wal_replay_lsn(), pg_catalog.pg_current_wal_insert_lsn())";
@@ -59,7 +60,7 @@ pub(crate) fn check_running(
         walk.collations.broke_off(reason(&error));
     }
     drop(session);
-    for row in databases.iter().filter(|row| text(row, 1) == "t") {
+    for row in databases.iter().filter(|row| text(row, 1) == "t" && !subject.monitor.cancelled()) {
         walk.enter(text(row, 0));
     }
     let names: Vec<String> = databases.iter().map(|row| text(row, 0).to_owned()).collect();
