@@ -56,7 +56,7 @@ const EXPECTED: [Expectation; 19] = [
         "postgres.content/sample.public.notes",
         "found pg-hashtext64x2:",
     ),
-    (SCHEMA, "a column has another type", "postgres.schema/other", "column public | shape | a | bigint"),
+    (SCHEMA, "a column has another type", "postgres.schema/other", "column public | shape | a | 1 | bigint"),
     (
         UNIQUE,
         "a code is given twice",

@@ -35,9 +35,9 @@ const LISTINGS: [(&str, &str); 15] = [
     ),
     (
         "column",
-        "SELECT n.nspname, c.relname, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, \
-         pg_catalog.pg_get_expr(d.adbin, d.adrelid), a.attidentity, a.attgenerated, \
-         a.attcollation::pg_catalog.regcollation, a.attacl::text \
+        "SELECT n.nspname, c.relname, a.attname, a.attnum, pg_catalog.format_type(a.atttypid, a.atttypmod), \
+         a.attnotnull, pg_catalog.pg_get_expr(d.adbin, d.adrelid), nullif(a.attidentity::text, ''), \
+         nullif(a.attgenerated::text, ''), nullif(a.attcollation, 0)::pg_catalog.regcollation, a.attacl::text \
          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
@@ -54,7 +54,8 @@ const LISTINGS: [(&str, &str); 15] = [
     ),
     (
         "constraint",
-        "SELECT n.nspname, o.conname, o.conrelid::pg_catalog.regclass, o.contypid::pg_catalog.regtype, \
+        "SELECT n.nspname, o.conname, nullif(o.conrelid, 0)::pg_catalog.regclass, \
+         nullif(o.contypid, 0)::pg_catalog.regtype, \
          pg_catalog.pg_get_constraintdef(o.oid), o.convalidated \
          FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_namespace n ON n.oid = o.connamespace \
          WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'",
@@ -82,11 +83,12 @@ const LISTINGS: [(&str, &str); 15] = [
     ),
     (
         "type",
-        "SELECT n.nspname, t.typname, t.typtype, pg_catalog.format_type(t.typbasetype, t.typtypmod), t.typnotnull, \
+        "SELECT n.nspname, t.typname, t.typtype, pg_catalog.format_type(nullif(t.typbasetype, 0), t.typtypmod), t.typnotnull, \
          t.typdefault, (SELECT pg_catalog.array_agg(e.enumlabel ORDER BY e.enumsortorder) \
          FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid)::text \
          FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
-         WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND t.typelem = 0",
+         WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND t.typcategory <> 'A' \
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid AND c.relkind <> 'c')",
     ),
     (
         "sequence",

@@ -2,14 +2,14 @@
 //! rows.
 
 use lifeboat_base::capture::CaptureFacts;
-use lifeboat_postgres::wire::{PgError, quote_identifier};
+use lifeboat_postgres::wire::{PgError, Row, quote_identifier};
 use serde_json::Value;
 
 use super::COLLATION;
 use crate::adapter::CheckResult;
 use crate::postgres::facts::databases_sql;
 use crate::postgres::session::{Session, dotted, qualified, text};
-use crate::tally::Tally;
+use crate::tally::{Tally, not_applicable};
 
 /// Collations that a column, an index or a domain of the database names.
 const USED: &str = "SELECT n.nspname, c.collname, c.collversion, pg_catalog.pg_collation_actual_version(c.oid) \
@@ -23,6 +23,8 @@ const USED: &str = "SELECT n.nspname, c.collname, c.collversion, pg_catalog.pg_c
 pub(super) struct Collations {
     tally: Tally,
     compared: u64,
+    /// Databases whose collation has no version anywhere, and is none that never changes.
+    unversioned: Vec<String>,
 }
 
 impl Collations {
@@ -36,6 +38,9 @@ impl Collations {
             let here = row.by_name("actual_version");
             let known: Vec<&str> = row.by_name("recorded_version").into_iter().chain(captured).collect();
             self.compared += u64::from(!known.is_empty());
+            if known.is_empty() && here.is_none() && !is_plain(&row) {
+                self.unversioned.push(database.to_owned());
+            }
             if let Some(wrong) = known.into_iter().find(|version| Some(*version) != here) {
                 let name = quote_identifier(database);
                 let locale = row.by_name("locale").or(row.by_name("collate")).unwrap_or_default();
@@ -76,7 +81,23 @@ impl Collations {
     }
 
     pub(super) fn finish(self) -> CheckResult {
+        const EXPECTED: &str = "this machine sorts as the captured one did";
+        if self.tally.count() == 0 && !self.unversioned.is_empty() {
+            let names = self.unversioned.join(", ");
+            return not_applicable(
+                COLLATION,
+                EXPECTED,
+                format!("the collation of {names} has no version to compare"),
+            );
+        }
         let measured = format!("{} of {} versions differ", self.tally.count(), self.compared);
-        self.tally.result(COLLATION, measured, "this machine sorts as the captured one did")
+        self.tally.result(COLLATION, measured, EXPECTED)
     }
+}
+
+/// Whether a database sorts by bytes or code points, which no library changes.
+fn is_plain(row: &Row) -> bool {
+    let sorts = row.by_name("collate").unwrap_or_default();
+    row.by_name("provider") == Some("c")
+        && (matches!(sorts, "C" | "POSIX") || sorts.starts_with("C.") || sorts.starts_with("POSIX."))
 }
