@@ -95,6 +95,9 @@ pub(crate) fn check_cluster(
     from: &dyn RestoreSource,
     restored: &Path,
 ) -> Result<Vec<CheckResult>, Failure> {
+    // The server's programs run elsewhere.
+    let restored = &fs::canonicalize(restored)
+        .map_err(|error| Failure::io("failed to find the restored cluster", error))?;
     let texts = recorded_schemas(from, subject.facts)?;
     let told = recovery_target(restored)?;
     let recovery = (!told.is_empty()).then(|| Recovery::new(told));

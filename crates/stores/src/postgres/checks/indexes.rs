@@ -58,7 +58,8 @@ pub(super) fn check_amcheck(
         let why = "this machine's server has no amcheck: install the contrib modules of its package";
         return Ok(not_applicable(&id, EXPECTED, why));
     }
-    session.ask("BEGIN TRANSACTION READ WRITE")?;
+    // Event triggers of the cluster are somebody else's code: they do not run for a replica.
+    session.ask("BEGIN TRANSACTION READ WRITE; SET LOCAL session_replication_role = replica")?;
     let installed = installed_in(session)?;
     if installed.is_none() {
         session.ask(&format!("CREATE SCHEMA {SCHEMA}; CREATE EXTENSION amcheck WITH SCHEMA {SCHEMA}"))?;

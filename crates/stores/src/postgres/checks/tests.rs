@@ -65,9 +65,10 @@ fn server(major: u32) -> PgServer {
     server
 }
 
+/// Runs SQL in a database; its counters are up to date when this returns.
 #[track_caller]
-fn sql(server: &PgServer, database: &str, sql: &str) -> String {
-    server.psql(&format!("\\connect {database}\n{sql}"))
+fn sql(server: &PgServer, database: &str, sql: &str) {
+    server.psql(&format!("\\connect {database}\n{sql};\nSELECT pg_stat_force_next_flush()"));
 }
 
 struct Point {
@@ -411,4 +412,15 @@ fn a_key_of_any_kind_is_followed_to_its_parent() {
             "tree_up_fkey of public.tree: 1 rows refer to rows of public.tree that are not there",
         ]
     );
+}
+
+#[test]
+fn code_of_the_cluster_does_not_run_while_it_is_checked() {
+    let source = server(15);
+    let trap = "CREATE FUNCTION trap() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''trapped''; END'; \
+         CREATE EVENT TRIGGER trap ON ddl_command_start EXECUTE FUNCTION trap()";
+    sql(&source, "shop", trap);
+    let results = check(&point(&source, "restored"), 15, &[], &[], None);
+    assert_eq!(failures(&results), Vec::<String>::new());
+    assert_eq!(state(&results, "postgres.amcheck/shop"), CheckState::Passed);
 }
