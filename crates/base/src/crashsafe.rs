@@ -13,6 +13,7 @@ pub const TEMP_PREFIX: &str = ".lifeboat-tmp-";
 
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
+const PASSAGE_MODE: u32 = 0o711;
 
 fn parent_of(path: &Path) -> &Path {
     match path.parent() {
@@ -52,6 +53,15 @@ pub fn create_dir_all(dir: &Path) -> io::Result<()> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Lets other accounts pass through `dir`, one of ours, to folders below it whose names they know (mode 0711). Needed
+/// where we are root and a server that refuses to be runs below; otherwise nothing is changed.
+pub fn let_through(dir: &Path) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        fs::set_permissions(dir, fs::Permissions::from_mode(PASSAGE_MODE))?;
+    }
+    Ok(())
 }
 
 fn write_temp(path: &Path, pieces: &[&[u8]]) -> io::Result<PathBuf> {

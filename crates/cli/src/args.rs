@@ -83,7 +83,8 @@ pub(crate) enum Command {
         /// The folder to make; it must not exist or be empty
         #[arg(long, value_name = "TARGET")]
         to: PathBuf,
-        /// A moment ("2026-11-21 02:00", "yesterday 21:00", "5 minutes ago") or a recovery point id
+        /// A moment ("2026-11-21 02:00", "yesterday 21:00", "5 minutes ago") or a recovery point id; with a log also
+        /// `latest`, a position (16/B374D848), `name:RESTORE-POINT` or `xid:NUMBER`
         #[arg(long, value_name = "TIME|POINT")]
         at: Option<String>,
         /// Only from this copy
@@ -118,6 +119,12 @@ pub(crate) enum Command {
         #[arg(long)]
         copy: Option<CopyName>,
     },
+    /// The continuous log of a store
+    Wal {
+        /// What to do with it
+        #[command(subcommand)]
+        action: WalAction,
+    },
     /// Verify, export or show the evidence
     Evidence {
         /// What to do with it
@@ -135,6 +142,18 @@ pub(crate) enum Command {
         /// What to do
         #[command(subcommand)]
         action: CatalogAction,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WalAction {
+    /// Follow the log and bring it to every copy, until the store ends it
+    Stream {
+        /// The store
+        store: StoreName,
+        /// End as soon as everything the store has now is in every copy
+        #[arg(long)]
+        once: bool,
     },
 }
 

@@ -9,12 +9,12 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StoreName;
 use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_engine::{
-    BackupOptions, DrillOptions, Engine, EngineError, Environment, ProofLevel, RestoreOptions, VerifyOptions,
-    keys,
+    BackupOptions, DrillOptions, Engine, EngineError, Environment, FollowOptions, ProofLevel, RestoreOptions,
+    VerifyOptions, keys,
 };
 use serde_json::json;
 
-use crate::args::{Args, CatalogAction, Command, EvidenceAction, KeysAction, Level};
+use crate::args::{Args, CatalogAction, Command, EvidenceAction, KeysAction, Level, WalAction};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::secrets::Secrets;
@@ -138,6 +138,11 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
             }
             let options = DrillOptions { at: at.clone(), copy: copy.clone() };
             drill(engine, stores, &options, args.verbose, output)
+        }
+        Command::Wal { action: WalAction::Stream { store, once } } => {
+            let report = engine.follow_log(store, &FollowOptions { once: *once })?;
+            output.result(&report, || show::jobs::follow(&report))?;
+            Ok(report.worst())
         }
         _ => Err(EngineError::new(FailureKind::Internal, "this command has no way to run")),
     }

@@ -15,6 +15,7 @@ mod main {
     mod kills;
     mod peers;
     mod places;
+    mod postgres;
     mod secrets;
     mod tree;
     mod truth;

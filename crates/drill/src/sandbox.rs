@@ -26,7 +26,7 @@ impl From<SandboxError> for Failure {
     }
 }
 
-/// A throwaway folder (mode 0700). Torn down by [`Sandbox::teardown`], and as well as possible when dropped.
+/// A throwaway folder (mode 0700, for root 0711: the servers of a sandbox run as somebody else). Torn down by [`Sandbox::teardown`], and as well as possible when dropped.
 #[derive(Debug)]
 pub struct Sandbox {
     dir: PathBuf,
@@ -46,6 +46,8 @@ impl Sandbox {
             .map_err(fail)?
             .map_err(|held| fail(io::Error::new(io::ErrorKind::ResourceBusy, held.0)))?;
         crashsafe::create_dir_all(&dir).map_err(fail)?;
+        crashsafe::let_through(root).map_err(fail)?;
+        crashsafe::let_through(&dir).map_err(fail)?;
         Ok(Self { dir, lock, _lease: lease })
     }
 
@@ -54,6 +56,11 @@ impl Sandbox {
         let dir = self.dir.join(name);
         crashsafe::create_dir_all(&dir).map_err(|source| SandboxError {
             action: "fill",
+            path: dir.clone(),
+            source,
+        })?;
+        crashsafe::let_through(&dir).map_err(|source| SandboxError {
+            action: "open a way to",
             path: dir.clone(),
             source,
         })?;

@@ -1,8 +1,14 @@
 //! From a row of the policy to the adapter that can talk to its store.
 
+use std::sync::Arc;
+
 use lifeboat_base::failure::FailureKind;
-use lifeboat_policy::{Source, Store};
-use lifeboat_stores::{Adapter, FilesAdapter, FilesOptions, SqliteAdapter, SqliteOptions};
+use lifeboat_base::ids::StoreName;
+use lifeboat_base::secret::Secret;
+use lifeboat_policy::{Endpoint, Kind, Source, Store};
+use lifeboat_stores::{
+    Adapter, FilesAdapter, FilesOptions, PostgresAdapter, PostgresOptions, SqliteAdapter, SqliteOptions,
+};
 
 use crate::context::Engine;
 use crate::error::EngineError;
@@ -27,12 +33,33 @@ impl Engine {
                 };
                 Ok(Box::new(SqliteAdapter::new(options)))
             }
+            Source::Url(endpoint) if row.kind == Kind::Postgres => {
+                let (endpoint, secrets) = (endpoint.clone(), Arc::clone(&self.env.secrets));
+                // Asked for only when the server is contacted: a restore must not need production's address.
+                let url = move || match &endpoint {
+                    Endpoint::Secret(reference) => secrets.resolve(reference),
+                    Endpoint::Plain(url) => Ok(Secret::new(url.clone())),
+                };
+                let options = PostgresOptions {
+                    url: Arc::new(url),
+                    slot: slot_name(&row.name),
+                    unique: row.checks.unique.clone(),
+                    sql: row.checks.sql.clone(),
+                };
+                Ok(Box::new(PostgresAdapter::new(options)))
+            }
             Source::Url(_) => Err(EngineError::new(
                 FailureKind::Refused,
                 format!("this version cannot capture stores of kind `{}` (`{}`)", row.kind.word(), row.name),
             )
             .risking(&row.name, "rpo")
-            .next("this version captures `files` and `sqlite`; the row stays broken in `lifeboat status`")),
+            .next("this version captures `files`, `sqlite` and `postgres`; the row stays broken in `lifeboat status`")),
         }
     }
+}
+
+/// A replication slot takes fewer characters than the name of a store.
+fn slot_name(store: &StoreName) -> String {
+    let plain = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '_' };
+    format!("lifeboat_{}", store.as_str().chars().map(plain).collect::<String>())
 }

@@ -1,6 +1,7 @@
 //! Drills of a policy's stores: choose the points, rehearse, file the evidence, update what is proven.
 
-use lifeboat_base::capture::RestoreSource;
+use lifeboat_base::capture::{CaptureFacts, RestoreSource};
+use lifeboat_base::crashsafe;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, DrillId, StoreName};
 use lifeboat_base::monitor::Finding;
@@ -33,6 +34,8 @@ struct Prepared<'a> {
     adapter: Box<dyn Adapter>,
     chosen: Chosen,
     copy: CopyName,
+    /// What the point says, at the moment the drill restores.
+    facts: CaptureFacts,
 }
 
 impl Engine {
@@ -65,6 +68,8 @@ impl Engine {
         let monitor = Collector::new(self.observer.job(&format!("drill {id}")));
         let subjects = prepared.iter().map(|ready| self.subject(ready)).collect();
         let root = self.state.join("sandbox");
+        crashsafe::let_through(&self.state)
+            .map_err(|error| Failure::io("failed to open a way to the sandbox", error))?;
         let mut report = lifeboat_drill::run(id, moment, subjects, &root, self.env.clock.as_ref(), &monitor)
             .map_err(Failure::from)?;
         if !findings.is_empty() {
@@ -91,7 +96,12 @@ impl Engine {
         let set = self.open_vaults(row)?;
         findings.extend(set.findings());
         findings.extend(self.reconcile(row, &set)?);
-        let chosen = self.choose(row, options.at.as_deref(), options.copy.as_ref())?;
+        let asked = (options.at.as_deref(), options.copy.as_ref());
+        let (chosen, replay) = match self.plan_replay(row, adapter.as_ref(), &set, asked)?.into_iter().next()
+        {
+            Some(plan) => plan,
+            None => (self.choose(row, asked.0, asked.1)?, None),
+        };
         findings.extend(chosen.findings());
         let copy = candidates(row, &chosen.row, options.copy.as_ref())
             .into_iter()
@@ -101,7 +111,15 @@ impl Engine {
                 let id = &chosen.row.manifest.id;
                 EngineError::new(FailureKind::Unreachable, format!("no copy that holds {id} can be used"))
             })?;
-        Ok(Prepared { row, adapter, chosen, copy })
+        let mut facts = chosen.row.manifest.facts.clone();
+        let adapter = match (replay, set.get(&copy)) {
+            (Some(replay), Some(entry)) => {
+                facts.consistency.moment = replay.moment;
+                Box::new(self.replaying(row, entry, &replay)?)
+            }
+            _ => adapter,
+        };
+        Ok(Prepared { row, adapter, chosen, copy, facts })
     }
 
     fn subject<'a>(&'a self, ready: &'a Prepared<'_>) -> DrillSubject<'a> {
@@ -111,7 +129,7 @@ impl Engine {
             store: ready.row.name.clone(),
             point: manifest.id.clone(),
             copy: ready.copy.clone(),
-            facts: &manifest.facts,
+            facts: &ready.facts,
             adapter: ready.adapter.as_ref(),
             // The vault is opened again inside the drill: key derivation and index load count in the recovery time.
             open: Box::new(move || {

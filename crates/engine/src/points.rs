@@ -9,11 +9,13 @@ use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel};
 use lifeboat_policy::{Retention, Store};
 use lifeboat_vault::PointEntry;
+use lifeboat_vault::logs::Position;
 use serde::Serialize;
 
 use crate::context::Engine;
 use crate::copies::VaultSet;
 use crate::error::EngineError;
+use crate::logs::Reach;
 
 /// Where one point lies, as shown.
 #[derive(Clone, Debug, Serialize)]
@@ -150,7 +152,7 @@ impl Engine {
             let mut findings = set.findings();
             findings.extend(self.reconcile(row, &set)?);
             let rows = self.catalog()?.points(&row.name).map_err(Failure::from)?;
-            let ranges = ranges(&rows);
+            let ranges = self.ranges(row, &set, &rows)?;
             let points = rows.into_iter().map(view).collect();
             reports.push(PointsReport {
                 schema: "lifeboat.points/v1",
@@ -161,6 +163,28 @@ impl Engine {
             });
         }
         Ok(reports)
+    }
+}
+
+impl Engine {
+    /// The moments that can be restored: with a log, from each point as far as it goes; else each point's own.
+    fn ranges(&self, row: &Store, set: &VaultSet, rows: &[PointRow]) -> Result<Vec<RangeView>, EngineError> {
+        let usable: Vec<&PointRow> = rows.iter().filter(|row| row.usable()).collect();
+        let adapter = self.adapter(row).ok();
+        let reaches = match (adapter, set.open.first()) {
+            (Some(adapter), Some(entry)) => self.reaches(row, adapter.as_ref(), entry, &usable)?,
+            _ => None,
+        };
+        let Some(reaches) = reaches else { return Ok(ranges(rows)) };
+        // Points that lead to the same end are one range, from the oldest of them on.
+        let mut merged: BTreeMap<Position, RangeView> = BTreeMap::new();
+        for Reach { from, to, end, gap_after, .. } in reaches {
+            let range = RangeView { from, to, timeline: Some(end.timeline), gap_after };
+            let known = merged.entry(end).or_insert_with(|| range.clone());
+            known.from = known.from.min(range.from);
+            known.to = known.to.max(range.to);
+        }
+        Ok(merged.into_values().collect())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Restore: pick the point, stage it beside the target, prove it, publish it in one step.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use crate::context::Engine;
 use crate::copies::VaultSet;
 use crate::error::EngineError;
 use crate::journal::Entry;
+use crate::logs::Replay;
 use crate::view::{View, in_future};
 use crate::when;
 
@@ -54,6 +56,8 @@ pub struct RestoreOutcome {
     pub point: PointId,
     /// The moment it shows.
     pub moment: Timestamp,
+    /// Whether log was replayed on top of the point.
+    pub replayed: bool,
     /// The moment asked for, resolved.
     pub asked: Option<Timestamp>,
     /// The copy it came from.
@@ -128,6 +132,7 @@ impl Staging {
             Failure::new(FailureKind::Refused, format!("the staging folder is in use: {}", held.0))
         })?;
         crashsafe::create_dir_all(&dir).map_err(fail)?;
+        crashsafe::let_through(&dir).map_err(fail)?;
         Ok(Self { dir, lock, _lease: lease })
     }
 }
@@ -177,10 +182,36 @@ impl Engine {
         let set = self.open_vaults(row)?;
         let mut findings = set.findings();
         findings.extend(self.reconcile(row, &set)?);
-        let chosen = self.choose(row, options.at.as_deref(), options.copy.as_ref())?;
+        let asked = (options.at.as_deref(), options.copy.as_ref());
+        let mut plans: VecDeque<_> = self.plan_replay(row, adapter.as_ref(), &set, asked)?.into();
+        loop {
+            let (chosen, replay) = match plans.pop_front() {
+                Some(plan) => plan,
+                None => (self.choose(row, asked.0, asked.1)?, None),
+            };
+            let outcome = self.restore_chosen(row, &set, &chosen, replay.as_ref(), (options, &findings));
+            match outcome {
+                // An older point may lead to what this one does not.
+                Err(error) if error.kind() == FailureKind::Refused && !plans.is_empty() => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Restores one point, with the log if there is one to replay, from the first copy that can.
+    fn restore_chosen(
+        &self,
+        row: &Store,
+        set: &VaultSet,
+        chosen: &Chosen,
+        replay: Option<&Replay>,
+        (options, before): (&RestoreOptions, &[Finding]),
+    ) -> Result<RestoreOutcome, EngineError> {
+        let adapter = self.adapter(row)?;
+        let mut findings = before.to_vec();
         findings.extend(chosen.findings());
         if options.copy.is_none() {
-            findings.extend(self.passed_over(row, &chosen.row, &set));
+            findings.extend(self.passed_over(row, &chosen.row, set));
         }
         let start = self.env.clock.monotonic();
         let run = RunId::generate(self.env.clock.now(), self.env.entropy.as_ref());
@@ -190,8 +221,18 @@ impl Engine {
                 last = set.absent.contains(copy).then(|| self.absence(row, copy)).or(last);
                 continue;
             };
-            match self.restore_from(entry, adapter.as_ref(), &chosen, &run, options) {
+            let restored = match replay {
+                Some(replay) => self
+                    .replaying(row, entry, replay)
+                    .and_then(|adapter| self.restore_from(entry, &adapter, chosen, &run, options)),
+                None => self.restore_from(entry, adapter.as_ref(), chosen, &run, options),
+            };
+            match restored {
                 Ok(mut outcome) => {
+                    if let Some(replay) = replay {
+                        outcome.moment = replay.moment;
+                        outcome.replayed = true;
+                    }
                     outcome.seconds = self.env.clock.monotonic().saturating_sub(start).as_secs_f64();
                     outcome.findings.splice(0..0, findings);
                     return Ok(self.file_restore(row, run, outcome));
@@ -211,7 +252,7 @@ impl Engine {
             }
         }
         let id = &chosen.row.manifest.id;
-        let error = match last.or_else(|| unusable(&set, options.copy.as_ref())) {
+        let error = match last.or_else(|| unusable(set, options.copy.as_ref())) {
             Some(failure) => Failure::with_source(
                 failure.kind(),
                 format!("failed to restore {id}: nothing was published"),
@@ -314,6 +355,7 @@ impl Engine {
         } else {
             Some(checked(adapter.checks(&reader, facts, &content, &monitor)?)?)
         };
+        adapter.settle(&content, &options.target)?;
         publish(&content, &options.target)?;
         let artefact = restored.artefact.strip_prefix(&content).map_or_else(
             |_error| options.target.clone(),
@@ -335,6 +377,7 @@ impl Engine {
             store: options.store.clone(),
             point: manifest.id.clone(),
             moment: facts.consistency.moment,
+            replayed: false,
             asked: chosen.asked,
             copy: entry.copy.clone(),
             target: options.target.clone(),

@@ -12,10 +12,12 @@ use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
 use lifeboat_policy::{CopyUrl, Retention, Store};
 use lifeboat_vault::Vault;
+use lifeboat_vault::logs::LogName;
 use serde::Serialize;
 
 use crate::context::Engine;
 use crate::error::EngineError;
+use crate::logs::{Head, position};
 use crate::view::{View, drill_digest, in_future, source_digest};
 
 mod promises;
@@ -158,6 +160,41 @@ impl StatusReport {
     }
 }
 
+/// What is known of a row's log without a key.
+struct LogState {
+    /// Everything committed before this moment is held in every copy.
+    as_of: Timestamp,
+    /// Where the log ends.
+    head: u64,
+    /// The stretches each copy lists, by offset.
+    listed: Vec<(CopyName, Vec<(u64, u64)>)>,
+    /// Where each point's own content ends, by point.
+    base_ends: Vec<(PointId, u64)>,
+}
+
+impl LogState {
+    /// What is missing between a point and the head, in words.
+    fn hole(&self, point: &PointId) -> Option<String> {
+        let Some((_, from)) = self.base_ends.iter().find(|(id, _)| id == point) else {
+            return Some("where its log begins is not known".to_owned());
+        };
+        for (copy, stretches) in &self.listed {
+            let mut at = *from;
+            for (first, last) in stretches {
+                if *first > at {
+                    break;
+                }
+                at = at.max(*last);
+            }
+            if at < self.head {
+                let shown = format!("{:X}/{:X}", at >> 32, at & 0xFFFF_FFFF);
+                return Some(format!("the log in `{copy}` has a gap after {shown}"));
+            }
+        }
+        None
+    }
+}
+
 /// What the cells of one row are judged by.
 struct Facts<'a> {
     row: &'a Store,
@@ -181,6 +218,8 @@ struct Facts<'a> {
     /// Recipients of the policy that a vault's envelope does not name, and the copy it lies in.
     unnamed: Vec<(String, String)>,
     supported: bool,
+    /// How far the row's continuous log goes; nothing for a row without one.
+    log: Option<LogState>,
     locks: Vec<String>,
 }
 
@@ -228,6 +267,7 @@ impl Engine {
             drill: catalog.last_drill(&row.name, false).map_err(Failure::from)?,
             drill_ok: catalog.last_drill(&row.name, true).map_err(Failure::from)?,
             supported: self.adapter(row).is_ok(),
+            log: self.log_state(row),
             locks: row
                 .copies
                 .value
@@ -249,6 +289,35 @@ impl Engine {
         };
         let labels = self.policy.keys.recipients.iter().map(ToString::to_string);
         labels.filter(|label| !named(label)).collect::<Vec<_>>().into_iter()
+    }
+
+    /// How far the log of a row goes, from its head and what the copies list; every doubt counts as no log.
+    fn log_state(&self, row: &Store) -> Option<LogState> {
+        row.logs.value.as_ref()?;
+        let adapter = self.adapter(row).ok()?;
+        let store = adapter.continuous()?;
+        let head = Head::read(&self.log_folder(&row.name)).ok()??;
+        let prefix = format!("lifeboat/logs/{}/", store.stream());
+        let mut listed = Vec::new();
+        for copy in &row.copies.value {
+            let storage = self.storage(row, copy).ok()?;
+            let objects = storage.list(&prefix).ok()?;
+            let names =
+                objects.iter().filter_map(|object| object.name.as_str().strip_prefix(prefix.as_str()));
+            let mut stretches: Vec<(u64, u64)> = names
+                .filter_map(|name| name.parse::<LogName>().ok())
+                .map(|name| (name.first().offset, name.last().offset))
+                .collect();
+            stretches.sort_unstable();
+            listed.push((copy.clone(), stretches));
+        }
+        let points = self.view(row).ok()?.points;
+        let base_ends = points.iter().filter_map(|point| {
+            let end = position(store.base_end(&point.manifest.facts).ok()?);
+            Some((point.manifest.id.clone(), end.offset))
+        });
+        let base_ends = base_ends.collect();
+        Some(LogState { as_of: head.as_of, head: head.position.offset, listed, base_ends })
     }
 
     fn verifications(&self, row: &Store) -> Result<Vec<(CopyName, RunRow)>, EngineError> {

@@ -238,15 +238,16 @@ impl Receiver {
         }
     }
 
-    /// Tells the server how far the log was received and how far it is durable.
-    pub fn report(&mut self, flushed: Lsn, now: Timestamp) -> Result<(), ReceiveError> {
+    /// Tells the server how far the log was received and how far it is durable. With `ask` it answers at once with
+    /// [`Message::Alive`]: an idle server says nothing by itself for half a minute.
+    pub fn report(&mut self, flushed: Lsn, now: Timestamp, ask: bool) -> Result<(), ReceiveError> {
         let mut report = Vec::with_capacity(34);
         report.push(b'r');
         for position in [self.next, flushed, Lsn(0)] {
             report.extend_from_slice(&position.0.to_be_bytes());
         }
         report.extend_from_slice(&(now.as_microsecond() - EPOCH_MICROS).to_be_bytes());
-        report.push(0);
+        report.push(u8::from(ask));
         self.connection.send_copy(&report).map_err(failed("report to the server"))
     }
 }

@@ -11,6 +11,8 @@ use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::Clock;
 use serde::{Deserialize, Serialize};
 
+use crate::continuous::Continuous;
+
 /// What an adapter can say about a store without reading its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {
@@ -115,6 +117,19 @@ pub trait Adapter: Send + Sync {
         into: &Path,
         monitor: &dyn Monitor,
     ) -> Result<RestoreReport, Failure>;
+
+    /// What [`Adapter::restore`] left in `restored` is about to be moved to `target`: the last chance to point to where it
+    /// will lie.
+    fn settle(&self, restored: &Path, target: &Path) -> Result<(), Failure> {
+        // Most content does not know where it lies.
+        let (_restored, _target) = (restored, target);
+        Ok(())
+    }
+
+    /// The store's continuous log, if its kind has one.
+    fn continuous(&self) -> Option<&dyn Continuous> {
+        None
+    }
 
     /// Compares what [`Adapter::restore`] left in the directory `restored` with what was captured, in both
     /// directions: missing, extra and changed. A check that cannot run is `NotApplicable`, never `Passed`.

@@ -9,7 +9,9 @@
 pub mod adapter;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod continuous;
 pub mod files;
+pub mod postgres;
 pub mod recording;
 pub mod sqlite;
 
@@ -20,6 +22,8 @@ mod tally;
 pub use adapter::{
     Adapter, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport,
 };
+pub use continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Step};
 pub use files::{FilesAdapter, FilesOptions};
+pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;
 pub use sqlite::{SqliteAdapter, SqliteOptions};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lifeboat_base::human;
 use lifeboat_engine::{
-    BackupReport, CopyVerification, RebuildReport, RestoreOutcome, StoreBackup, VerifyReport,
+    BackupReport, CopyVerification, FollowReport, RebuildReport, RestoreOutcome, StoreBackup, VerifyReport,
 };
 
 use super::text::{Page, moment, plural};
@@ -105,6 +105,7 @@ pub(crate) fn restore(outcome: &RestoreOutcome) -> String {
         Some(count) => format!("{} passed", plural(count as u64, "check", "checks")),
         None => "checks skipped".to_owned(),
     };
+    let replayed = if outcome.replayed { ", its log replayed" } else { "" };
     page.line(format!(
         "{}: {} from {} restored to {}",
         outcome.store,
@@ -113,13 +114,28 @@ pub(crate) fn restore(outcome: &RestoreOutcome) -> String {
         outcome.artefact.display()
     ))
     .line(format!(
-        "  shows {}; {}, {}, {checks} ({})",
+        "  shows {}{replayed}; {}, {}, {checks} ({})",
         moment(outcome.moment),
         plural(outcome.files, "file", "files"),
         human::bytes(outcome.bytes),
         seconds(outcome.seconds)
     ))
     .findings(&outcome.findings);
+    page.finish()
+}
+
+/// What following a log came to.
+pub(crate) fn follow(report: &FollowReport) -> String {
+    let mut page = Page::new();
+    let as_of =
+        report.as_of.map(|at| format!(", everything before {} is held", moment(at))).unwrap_or_default();
+    page.line(format!(
+        "{}: {} of log received, {} brought to every copy{as_of}",
+        report.store,
+        human::bytes(report.received_bytes),
+        plural(report.shipped, "piece", "pieces")
+    ))
+    .findings(&report.findings);
     page.finish()
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -61,6 +62,15 @@ url = "env:SESSIONS_URL"
 retention = "none"
 "#;
 
+const CLUSTER: &str = r#"
+[store.shop]
+kind = "postgres"
+url = "env:SHOP_URL"
+logs = "7d"
+rpo = "5m"
+checks = { unique = ["orders(order_no)"], sql = ["select count(*) = 0 from orders where total < 0"] }
+"#;
+
 /// What a command came to.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -108,6 +118,15 @@ impl World {
     pub(crate) fn of_files() -> Self {
         let world = Self::with(&[UPLOADS]);
         tree::grow(&world.uploads());
+        world
+    }
+
+    /// A PostgreSQL cluster whose log is kept; every name in the address stays a secret.
+    pub(crate) fn of_cluster(url: &str) -> Self {
+        let mut world = Self::with(&[CLUSTER]);
+        // A server in a sandbox refuses to be root, and has to get to its files.
+        fs::set_permissions(world.dir(), fs::Permissions::from_mode(0o711)).unwrap();
+        world.env.push(("SHOP_URL".to_owned(), url.to_owned()));
         world
     }
 

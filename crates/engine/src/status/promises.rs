@@ -128,7 +128,16 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
             None => cell.broken(why_no_point(facts)),
         };
     };
-    let lag = age(facts.now, point.manifest.facts.consistency.moment);
+    let own = age(facts.now, point.manifest.facts.consistency.moment);
+    let (lag, log) = match &facts.log {
+        // With a log that goes on from the point without a gap, what counts is how far the log goes.
+        Some(log) => match log.hole(&point.manifest.id) {
+            None => (own.min(age(facts.now, log.as_of)), None),
+            Some(hole) => (own, Some(hole)),
+        },
+        None if facts.row.logs.value.is_some() => (own, Some("its log is not followed".to_owned())),
+        None => (own, None),
+    };
     let captured = point.proven(ProofLevel::Captured).map_or(0, |proof| proof.evidence);
     let cell = cell.observed(human::duration(lag)).measured(facts.now, point.manifest.ended, captured);
     if !facts.same_source() {
@@ -138,8 +147,8 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
         return cell.unproven("the newest point is empty and the one before was not: is the store mounted?");
     }
     if lag > target.approx() {
-        return cell
-            .broken(format!("the newest complete point shows the store {} ago", human::duration(lag)));
+        let log = log.map(|log| format!(", and {log}")).unwrap_or_default();
+        return cell.broken(format!("what is held shows the store {} ago{log}", human::duration(lag)));
     }
     let changes = point.manifest.facts.consistency.changes;
     let fuzzy = if changes > 0 { format!(", taken while {changes} items changed") } else { String::new() };

@@ -52,7 +52,7 @@ pub enum BackupKind {
 /// One entry of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupEntry {
-    /// Its path below the data directory; tablespaces are directories below `pg_tblspc`.
+    /// Its path below the data directory; the content of tablespaces stands below `pg_tblspc/OID`, which is no entry itself.
     pub path: String,
     /// What it is.
     pub kind: BackupKind,
@@ -104,11 +104,7 @@ pub struct BaseBackup {
     tablespaces: Vec<Tablespace>,
     at: At,
     buffer: Bytes,
-    /// A directory that the stream does not mention itself.
-    implied: Option<BackupEntry>,
     seen: BTreeMap<String, SeenFile>,
-    /// The owner of the last entry, and so of the directories the stream does not mention.
-    owner: (u32, u32),
 }
 
 enum At {
@@ -159,9 +155,7 @@ impl BaseBackup {
             tablespaces: Vec::new(),
             at: At::Between,
             buffer: Bytes::new(),
-            implied: None,
             seen: BTreeMap::new(),
-            owner: (0, 0),
         };
         for row in listed {
             let size_kib = row.get(2).and_then(|text| text.parse().ok());
@@ -200,17 +194,11 @@ impl BaseBackup {
     pub fn next_entry(&mut self) -> Result<Option<BackupEntry>, BackupError> {
         self.close_file()?;
         loop {
-            if let Some(entry) = self.implied.take() {
-                return Ok(Some(entry));
-            }
             match self.at {
                 At::Manifest => return Ok(None),
                 At::Between => match self.piece()? {
                     Piece::Archive(tablespace) => {
                         self.at = At::Archive { tablespace, file: None };
-                        if let Some(oid) = tablespace {
-                            return Ok(Some(directory(format!("{TABLESPACES}/{oid}"), self.owner)));
-                        }
                     }
                     Piece::Manifest => self.at = At::Manifest,
                     Piece::Bytes(_) | Piece::End => {
@@ -386,8 +374,6 @@ impl BaseBackup {
                     _ if filled > 0 => return Err(BackupError::stream("an archive ends inside a block")),
                     Piece::Archive(tablespace) => {
                         self.at = At::Archive { tablespace, file: None };
-                        self.implied =
-                            tablespace.map(|oid| directory(format!("{TABLESPACES}/{oid}"), self.owner));
                         return Ok(false);
                     }
                     Piece::Manifest => {
@@ -446,9 +432,8 @@ impl BaseBackup {
             // A log directory elsewhere: its files come as if it were here.
             TarKind::Link(_) => return Err(BackupError::stream(format!("{path} is a link"))),
         };
-        self.owner = (header.uid, header.gid);
-        let (uid, gid) = self.owner;
-        Ok(Some(BackupEntry { path, kind, mode: header.mode, uid, gid, mtime_s: header.mtime_s }))
+        let tar::TarHeader { mode, uid, gid, mtime_s, .. } = header;
+        Ok(Some(BackupEntry { path, kind, mode, uid, gid, mtime_s }))
     }
 
     fn is_tablespace(&self, path: &str) -> bool {
@@ -462,10 +447,6 @@ impl Read for BaseBackup {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         Self::read(self, buffer).map_err(io::Error::other)
     }
-}
-
-fn directory(path: String, (uid, gid): (u32, u32)) -> BackupEntry {
-    BackupEntry { path, kind: BackupKind::Dir, mode: 0o700, uid, gid, mtime_s: 0 }
 }
 
 fn command(options: &BackupOptions, one_stream: bool) -> String {

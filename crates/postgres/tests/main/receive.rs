@@ -55,7 +55,7 @@ fn every_commit_arrives_while_it_is_written() {
         scanner.feed(&bytes, &mut events).unwrap();
         let commits = events.iter().filter(|event| matches!(event, Event::Commit { .. })).count();
         assert!(commits >= 21, "{major}: {commits}");
-        receiver.report(receiver.position(), Timestamp::UNIX_EPOCH).unwrap();
+        receiver.report(receiver.position(), Timestamp::UNIX_EPOCH, false).unwrap();
         let flushed = "SELECT restart_lsn FROM pg_replication_slots";
         let reported = receiver.position().to_string();
         while server.psql(flushed).trim() != reported {
@@ -79,7 +79,7 @@ fn the_end_of_a_timeline_names_the_next_one() {
         match receiver.next_within(TICK).unwrap() {
             Some(Message::TimelineEnd { next, switch }) => break (next, switch),
             Some(Message::Alive { urgent: true, .. }) => {
-                receiver.report(receiver.position(), Timestamp::UNIX_EPOCH).unwrap();
+                receiver.report(receiver.position(), Timestamp::UNIX_EPOCH, false).unwrap();
             }
             _ => {}
         }

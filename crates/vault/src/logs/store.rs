@@ -192,6 +192,19 @@ impl Logs {
         }
     }
 
+    /// Brings one object to the same stream of another copy of this vault, sealed as it is. Success if it is there with
+    /// the same bytes already.
+    pub fn carry(&self, stream: &StreamName, name: LogName, to: &Self) -> Result<(), LogsError> {
+        let object = self.object_name(stream, name);
+        let stored = self.get(&object)?;
+        self.check_object(&object, &stored)?;
+        match to.storage.put_new(&object, &[&stored]) {
+            Err(StorageError::AlreadyExists { .. }) if to.get(&object)? == stored => Ok(()),
+            Err(StorageError::AlreadyExists { .. }) => Err(LogsError::Conflict { object }),
+            other => other.map_err(LogsError::from),
+        }
+    }
+
     /// What is stored under the name of `wanted`, if it holds the same.
     fn existing(&self, stream: &StreamName, wanted: &LogHeader) -> Result<LogRef, LogsError> {
         let name = wanted.name;

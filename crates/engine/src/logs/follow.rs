@@ -1,0 +1,397 @@
+//! Follows a store's log: spool, tell the store, ship to every copy.
+//!
+//! Memory: one message of the store and one piece of at most 16 MiB while it is shipped.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::ids::{StoreName, StreamName};
+use lifeboat_base::lease::Lease;
+use lifeboat_base::monitor::Finding;
+use lifeboat_base::time::{SignedDuration, Timestamp};
+use lifeboat_policy::Store;
+use lifeboat_stores::{Adapter, Continuous, LogFeed, LogPosition, Step};
+use lifeboat_vault::logs::{LogName, LogObject, Logs, Position};
+use serde::Serialize;
+use serde_json::json;
+
+use super::head::Head;
+use super::ranges::position;
+use super::spool::{MAX_PIECE_BYTES, Spool};
+use crate::backup::{Collector, worst};
+use crate::context::Engine;
+use crate::copies::VaultSet;
+use crate::error::EngineError;
+use crate::journal::Entry;
+
+/// How long one wait for the store takes at most.
+const TICK: Duration = Duration::from_millis(500);
+/// Unshipped log goes out at least this often, whatever the RPO.
+const SLOWEST_SHIPMENT: Duration = Duration::from_secs(300);
+const FASTEST_SHIPMENT: Duration = Duration::from_secs(1);
+/// Roll-up indexes are written this often.
+const ROLL_UP_EVERY: SignedDuration = SignedDuration::from_secs(600);
+
+/// How to follow a log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FollowOptions {
+    /// Ends as soon as everything the store had at the start is in every copy.
+    pub once: bool,
+}
+
+/// What following a log came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct FollowReport {
+    /// `lifeboat.wal-stream/v1`.
+    pub schema: &'static str,
+    /// The store.
+    pub store: StoreName,
+    /// Where it began.
+    pub from: String,
+    /// The position after the last that every copy holds.
+    pub to: String,
+    /// Everything committed before this moment is held.
+    pub as_of: Option<Timestamp>,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Pieces brought to every copy.
+    pub shipped: u64,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
+
+impl FollowReport {
+    /// The worst thing found.
+    pub fn worst(&self) -> Option<FailureKind> {
+        worst(self.findings.iter())
+    }
+}
+
+struct Follower<'a> {
+    engine: &'a Engine,
+    row: &'a Store,
+    set: VaultSet,
+    stream: StreamName,
+    folder: PathBuf,
+    spool: Spool,
+    identity: String,
+    /// Everything committed before this moment has arrived.
+    as_of: Option<Timestamp>,
+    head: Option<Head>,
+    interval: SignedDuration,
+    shipped_at: Timestamp,
+    rolled_up: Timestamp,
+    report: FollowReport,
+}
+
+impl Engine {
+    /// The folder of a store's log in the state folder.
+    pub(crate) fn log_folder(&self, store: &StoreName) -> PathBuf {
+        self.state.join("logs").join(store.as_str())
+    }
+
+    /// Follows the log of a store until the store ends it, or with `once` until what was there at the start is kept.
+    pub fn follow_log(
+        &self,
+        store: &StoreName,
+        options: &FollowOptions,
+    ) -> Result<FollowReport, EngineError> {
+        let row = self.store(store)?;
+        let adapter = self.adapter(row)?;
+        let Some(continuous) = adapter.continuous() else {
+            let what = format!("stores of kind `{}` have no continuous log", row.kind.word());
+            return Err(EngineError::new(FailureKind::Refused, what));
+        };
+        self.ready_to_file()?;
+        let path = self.state.join("locks").join(format!("{store}.log.lock"));
+        let _lease = Lease::try_acquire(&path, &format!("the log of {store}"))
+            .map_err(|error| Failure::io(format!("failed to take the lease of the log of `{store}`"), error))?
+            .map_err(|held| {
+                EngineError::new(
+                    FailureKind::Refused,
+                    format!("the log of `{store}` is followed already: {}", held.0),
+                )
+            })?;
+        let set = {
+            let _lease = self.lease(store, "wal stream")?;
+            self.ensure_vaults(row, false)?
+        };
+        let mut follower = self.follower(row, set, continuous)?;
+        let monitor = Collector::new(self.observer.job(&format!("log of {store}")));
+        let resume = follower.resume()?;
+        let feed = continuous.follow(resume.map(log_position));
+        let mut feed = match feed {
+            Err(failure) if failure.kind() == FailureKind::Findings => {
+                follower.lost(resume, &failure)?;
+                continuous.follow(None)?
+            }
+            Err(failure) => {
+                // What is spooled is all there is of it now: it goes out whether or not the store comes back.
+                follower.ship()?;
+                return Err(EngineError::from(failure).risking(store, "rpo"));
+            }
+            Ok(feed) => feed,
+        };
+        follower.identify(adapter.as_ref(), feed.as_ref())?;
+        follower.report.from = position(feed.start()).to_string();
+        let outcome = follower.run(feed.as_mut(), options, &monitor);
+        follower.report.findings.extend(monitor.take());
+        // The store may be gone for good: what is here goes out at once.
+        let as_of = follower.known();
+        follower.spool.cut(as_of)?;
+        follower.ship()?;
+        match outcome {
+            Ok(()) => Ok(follower.report),
+            Err(failure) => Err(EngineError::from(failure)
+                .risking(store, "rpo")
+                .next(format!("what had arrived is kept; run `lifeboat wal stream {store}` again"))),
+        }
+    }
+
+    fn follower<'a>(
+        &'a self,
+        row: &'a Store,
+        set: VaultSet,
+        store: &dyn Continuous,
+    ) -> Result<Follower<'a>, EngineError> {
+        let folder = self.log_folder(&row.name);
+        let stream = stream_name(store)?;
+        let spool = Spool::open(&folder)?;
+        let head = Head::read(&folder)?;
+        let now = self.env.clock.now();
+        let rpo = row.rpo.value.map_or(SLOWEST_SHIPMENT, |rpo| rpo.approx() / 2);
+        let interval = rpo.clamp(FASTEST_SHIPMENT, SLOWEST_SHIPMENT);
+        let report = FollowReport {
+            schema: "lifeboat.wal-stream/v1",
+            store: row.name.clone(),
+            from: String::new(),
+            to: String::new(),
+            as_of: None,
+            received_bytes: 0,
+            shipped: 0,
+            findings: set.findings(),
+        };
+        Ok(Follower {
+            engine: self,
+            row,
+            set,
+            stream,
+            folder,
+            spool,
+            identity: String::new(),
+            as_of: None,
+            head,
+            interval: SignedDuration::try_from(interval).unwrap_or(SignedDuration::MAX),
+            shipped_at: now,
+            rolled_up: now,
+            report,
+        })
+    }
+}
+
+/// The name of a store's log in its vaults.
+pub(crate) fn stream_name(store: &dyn Continuous) -> Result<StreamName, Failure> {
+    StreamName::new(store.stream())
+        .map_err(|error| Failure::with_source(FailureKind::Internal, "failed to name the log", error))
+}
+
+fn log_position(at: Position) -> LogPosition {
+    LogPosition { timeline: at.timeline, offset: at.offset }
+}
+
+impl Follower<'_> {
+    /// Where to go on: after the newest thing that is kept anywhere.
+    fn resume(&self) -> Result<Option<Position>, Failure> {
+        let mut newest = self.spool.pieces()?.last().map(|piece| piece.head.last());
+        for entry in &self.set.open {
+            let kept = entry.vault.logs().list(&self.stream).map_err(Failure::from)?;
+            newest = newest.max(kept.iter().map(LogName::last).max());
+        }
+        Ok(newest)
+    }
+
+    /// The log must be that of the store the points were taken of.
+    fn identify(&mut self, adapter: &dyn Adapter, feed: &dyn LogFeed) -> Result<(), EngineError> {
+        self.identity = feed.identity();
+        let view = self.engine.view(self.row)?;
+        let of_point = view.points.last().zip(adapter.continuous());
+        let of_point = of_point.and_then(|(point, store)| store.identity(&point.manifest.facts));
+        let known = self.head.as_ref().map(|head| head.identity.clone()).or(of_point);
+        match known.filter(|known| *known != self.identity) {
+            None => Ok(()),
+            Some(known) => Err(EngineError::new(
+                FailureKind::Refused,
+                format!("`{}` is another cluster now: {} instead of {known}", self.row.name, self.identity),
+            )
+            .risking(&self.row.name, "rpo")
+            .next("name the right server, or make a row of its own for the new cluster")),
+        }
+    }
+
+    /// The store no longer has what comes next: from here on there is a gap, which is filed before anything goes on.
+    fn lost(&mut self, resume: Option<Position>, failure: &Failure) -> Result<(), EngineError> {
+        let at = resume.map_or_else(|| "its beginning".to_owned(), |at| at.to_string());
+        let message = format!("the log of `{}` has a gap after {at}: {}", self.row.name, failure.chain());
+        let body = json!({ "stream": self.stream, "after": resume, "error": failure.chain() });
+        self.engine.file(Entry { kind: "log-gap", store: &self.row.name, ok: false, body })?;
+        self.report.findings.push(Finding::new("log-gap", self.row.name.as_str(), message));
+        self.head = None;
+        Ok(())
+    }
+
+    fn known(&self) -> Timestamp {
+        self.as_of.unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    fn run(
+        &mut self,
+        feed: &mut dyn LogFeed,
+        options: &FollowOptions,
+        monitor: &Collector,
+    ) -> Result<(), Failure> {
+        use lifeboat_base::monitor::Monitor;
+        monitor.phase(&format!("following the log of {}", self.row.name), None);
+        let mut follows = None;
+        self.ship()?;
+        loop {
+            if monitor.cancelled() {
+                return Ok(());
+            }
+            let mut caught_up = false;
+            match feed.next(TICK)? {
+                Step::Bytes { at, bytes, newest, boundary } => {
+                    self.report.received_bytes += bytes.len() as u64;
+                    monitor.advance(bytes.len() as u64, 0);
+                    self.as_of = self.as_of.max(newest);
+                    let known = self.known();
+                    self.spool.push(position(at), &bytes, follows.take(), (known, newest))?;
+                    if boundary || self.spool.open_bytes() >= MAX_PIECE_BYTES {
+                        self.cut_and_ship()?;
+                    }
+                }
+                Step::Quiet { as_of } => {
+                    self.as_of = self.as_of.max(as_of);
+                    caught_up = as_of.is_some();
+                    self.sync(feed)?;
+                }
+                Step::Switch { left, entered } => {
+                    self.cut_and_ship()?;
+                    follows = Some(position(left));
+                    monitor.phase(&format!("following timeline {}", entered.timeline), None);
+                }
+            }
+            let now = self.engine.env.clock.now();
+            if now.duration_since(self.shipped_at) >= self.interval || (options.once && caught_up) {
+                self.sync(feed)?;
+                self.cut_and_ship()?;
+            }
+            if options.once && caught_up {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes what arrived durable and tells the store.
+    fn sync(&mut self, feed: &mut dyn LogFeed) -> Result<(), Failure> {
+        let now = self.engine.env.clock.now();
+        let durable = match self.spool.sync()? {
+            Some(at) => Some(at),
+            None => self.resume_point()?,
+        };
+        match durable {
+            Some(at) => feed.durable(log_position(at), now),
+            None => feed.durable(feed.start(), now),
+        }
+    }
+
+    /// The position after the newest finished piece, or the head.
+    fn resume_point(&self) -> Result<Option<Position>, Failure> {
+        let spooled = self.spool.pieces()?.last().map(|piece| piece.head.last());
+        Ok(spooled.max(self.head.as_ref().map(|head| head.position)))
+    }
+
+    fn cut_and_ship(&mut self) -> Result<(), Failure> {
+        let known = self.known();
+        self.spool.cut(known)?;
+        self.ship()
+    }
+
+    /// Brings every finished piece to every copy; a piece leaves the spool when all have it.
+    fn ship(&mut self) -> Result<(), Failure> {
+        let now = self.engine.env.clock.now();
+        self.shipped_at = now;
+        let wanted = self.row.copies.value.len();
+        for piece in self.spool.pieces()? {
+            let mut holders: Vec<Logs> = Vec::new();
+            for entry in &self.set.open {
+                let logs = entry.vault.logs();
+                let brought = match holders.first() {
+                    Some(holder) => holder.carry(&self.stream, piece.name, &logs),
+                    None => logs
+                        .append(
+                            &self.stream,
+                            LogObject {
+                                first: piece.head.first,
+                                last: piece.head.last(),
+                                follows: piece.head.follows,
+                                previous: None,
+                                started: piece.head.started,
+                                ended: piece.head.ended,
+                                content: &mut piece.open()?,
+                            },
+                            self.engine.env.entropy.as_ref(),
+                        )
+                        .map(drop),
+                };
+                match brought {
+                    Ok(()) => holders.push(logs),
+                    Err(error) => {
+                        let failure = Failure::from(error);
+                        let message =
+                            format!("copy `{}` does not get the log: {}", entry.copy, failure.chain());
+                        let finding = Finding::new("log-behind", entry.copy.as_str(), message);
+                        if !self.report.findings.contains(&finding) {
+                            self.report.findings.push(finding.with_kind(failure.kind()));
+                        }
+                    }
+                }
+            }
+            if holders.len() < wanted {
+                // It stays until every copy has it; later pieces wait, so that no copy has a hole.
+                return Ok(());
+            }
+            self.report.shipped += 1;
+            self.report.to = piece.head.last().to_string();
+            self.head = Some(Head::new(self.identity.clone(), piece.head.last(), piece.head.ended));
+            piece.remove()?;
+        }
+        self.advance_head()?;
+        self.roll_up(now)
+    }
+
+    /// Says how far every copy has everything, and as of when.
+    fn advance_head(&mut self) -> Result<(), Failure> {
+        let Some(head) = &mut self.head else { return Ok(()) };
+        if self.identity.is_empty() {
+            return Ok(());
+        }
+        head.identity.clone_from(&self.identity);
+        if self.spool.open_bytes() == 0 {
+            head.as_of = self.as_of.map_or(head.as_of, |as_of| as_of.max(head.as_of));
+        }
+        self.report.as_of = Some(head.as_of);
+        head.write(&self.folder)
+    }
+
+    fn roll_up(&mut self, now: Timestamp) -> Result<(), Failure> {
+        if now.duration_since(self.rolled_up) < ROLL_UP_EVERY {
+            return Ok(());
+        }
+        self.rolled_up = now;
+        for entry in &self.set.open {
+            entry.vault.logs().roll_up(&self.stream, now).map_err(Failure::from)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+//! Kept log as a restore reads it.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::ids::StreamName;
+use lifeboat_stores::LogSource;
+use lifeboat_vault::logs::{Inventory, LogName, Logs, PieceState, Position};
+
+/// The log of one vault along the way from a point to an end. Memory: one object of at most 64 MiB.
+pub(crate) struct KeptLog {
+    logs: Logs,
+    stream: StreamName,
+    pieces: Vec<LogName>,
+    path: Vec<(u32, u64, u64)>,
+    /// The object read last; neighbours are asked for one after the other.
+    last: Mutex<Option<(LogName, Vec<u8>)>>,
+}
+
+impl KeptLog {
+    /// The way from `from` to `to` through the timelines that lead there.
+    pub(crate) fn new(
+        logs: Logs,
+        stream: StreamName,
+        inventory: &Inventory,
+        from: Position,
+        to: Position,
+    ) -> Result<Self, Failure> {
+        let present = inventory.pieces.iter().filter(|piece| piece.state == PieceState::Present);
+        let pieces = present.map(|piece| piece.name).collect();
+        let mut entries: BTreeMap<u32, (u64, Position)> = BTreeMap::new();
+        for piece in &inventory.pieces {
+            if let Some(follows) = piece.follows {
+                let first = piece.name.first();
+                entries.entry(first.timeline).or_insert((first.offset, follows));
+            }
+        }
+        let mut path = Vec::new();
+        let mut end = to;
+        while end.timeline > from.timeline {
+            let Some((entered, follows)) = entries.get(&end.timeline).copied() else {
+                let what = format!("how timeline {} was entered is not known", end.timeline);
+                return Err(Failure::new(FailureKind::Damaged, what));
+            };
+            if follows.timeline >= end.timeline {
+                return Err(Failure::new(FailureKind::Damaged, "a timeline that follows itself"));
+            }
+            path.push((end.timeline, entered, end.offset));
+            end = follows;
+        }
+        if end.offset > from.offset {
+            path.push((end.timeline, from.offset, end.offset));
+        }
+        path.reverse();
+        Ok(Self { logs, stream, pieces, path, last: Mutex::new(None) })
+    }
+}
+
+impl LogSource for KeptLog {
+    fn read(&self, timeline: u32, from: u64, to: u64) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        let mut at = from;
+        for name in &self.pieces {
+            let (first, last) = (name.first(), name.last());
+            if first.timeline != timeline || last.offset <= at || first.offset > at {
+                continue;
+            }
+            let mut cached = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if cached.as_ref().is_none_or(|(held, _)| held != name) {
+                let (_header, content) = self.logs.read(&self.stream, *name).map_err(Failure::from)?;
+                *cached = Some((*name, content));
+            }
+            let end = last.offset.min(to);
+            let span = usize::try_from(at - first.offset).ok().zip(usize::try_from(end - first.offset).ok());
+            let part =
+                cached.as_ref().zip(span).and_then(|((_, content), (start, end))| content.get(start..end));
+            bytes.extend_from_slice(part.unwrap_or_default());
+            at = end;
+            if at >= to {
+                break;
+            }
+        }
+        if at < to {
+            let what = format!("the log of timeline {timeline} ends at {at:X}, before {to:X}");
+            return Err(Failure::new(FailureKind::Damaged, what));
+        }
+        Ok(bytes)
+    }
+
+    fn path(&self) -> &[(u32, u64, u64)] {
+        &self.path
+    }
+}

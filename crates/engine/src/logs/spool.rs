@@ -1,0 +1,292 @@
+//! Log that is durable here and not in every copy yet: finished pieces, and the one being written.
+//!
+//! A piece is a file of a 64-byte header and content. The header of the open piece says how much of it was synced, so
+//! that after a crash exactly that much is taken over; the store still has the rest.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use lifeboat_base::crashsafe;
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::time::Timestamp;
+use lifeboat_vault::logs::{LogName, Position};
+
+const MAGIC: &[u8; 8] = b"LBSPOOL1";
+const HEADER_BYTES: usize = 64;
+const OPEN: &str = "open.part";
+const PIECE_SUFFIX: &str = ".piece";
+/// Pieces end here at the latest, also where a store's own segments are larger.
+pub(super) const MAX_PIECE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What is known about a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PieceHead {
+    pub(super) first: Position,
+    pub(super) length_bytes: u64,
+    /// Where a timeline is entered.
+    pub(super) follows: Option<Position>,
+    pub(super) started: Timestamp,
+    pub(super) ended: Timestamp,
+}
+
+impl PieceHead {
+    /// The position after the last.
+    pub(super) fn last(&self) -> Position {
+        Position::new(self.first.timeline, self.first.offset + self.length_bytes)
+    }
+
+    fn to_bytes(self) -> [u8; HEADER_BYTES] {
+        let follows = self.follows.unwrap_or(Position::new(0, 0));
+        let fields: [&[u8]; 9] = [
+            MAGIC,
+            &self.length_bytes.to_le_bytes(),
+            &self.first.timeline.to_le_bytes(),
+            &follows.timeline.to_le_bytes(),
+            &self.first.offset.to_le_bytes(),
+            &follows.offset.to_le_bytes(),
+            &self.started.as_microsecond().to_le_bytes(),
+            &self.ended.as_microsecond().to_le_bytes(),
+            &[0; 8],
+        ];
+        let mut bytes = [0; HEADER_BYTES];
+        for (into, from) in bytes.iter_mut().zip(fields.concat()) {
+            *into = from;
+        }
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+        let rest = bytes.strip_prefix(MAGIC.as_slice())?;
+        let (length, rest) = rest.split_first_chunk::<8>()?;
+        let (timeline, rest) = rest.split_first_chunk::<4>()?;
+        let (old, rest) = rest.split_first_chunk::<4>()?;
+        let (first, rest) = rest.split_first_chunk::<8>()?;
+        let (left, rest) = rest.split_first_chunk::<8>()?;
+        let (started, rest) = rest.split_first_chunk::<8>()?;
+        let (ended, _) = rest.split_first_chunk::<8>()?;
+        let old = u32::from_le_bytes(*old);
+        Some(Self {
+            first: Position::new(u32::from_le_bytes(*timeline), u64::from_le_bytes(*first)),
+            length_bytes: u64::from_le_bytes(*length),
+            follows: (old > 0).then(|| Position::new(old, u64::from_le_bytes(*left))),
+            started: Timestamp::from_microsecond(i64::from_le_bytes(*started)).ok()?,
+            ended: Timestamp::from_microsecond(i64::from_le_bytes(*ended)).ok()?,
+        })
+    }
+}
+
+/// A finished piece.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) name: LogName,
+    pub(super) head: PieceHead,
+    path: PathBuf,
+}
+
+impl Piece {
+    /// Reads its content.
+    pub(super) fn open(&self) -> Result<impl Read + use<>, Failure> {
+        let fail = |error| Failure::io(format!("failed to read {}", self.path.display()), error);
+        let mut file = File::open(&self.path).map_err(fail)?;
+        file.seek(SeekFrom::Start(HEADER_BYTES as u64)).map_err(fail)?;
+        Ok(file.take(self.head.length_bytes))
+    }
+
+    /// It is in every copy.
+    pub(super) fn remove(self) -> Result<(), Failure> {
+        crashsafe::remove(&self.path)
+            .map_err(|error| Failure::io(format!("failed to remove {}", self.path.display()), error))
+    }
+}
+
+struct Open {
+    file: File,
+    head: PieceHead,
+    written_bytes: u64,
+}
+
+/// The spool of one store's log.
+pub(super) struct Spool {
+    folder: PathBuf,
+    open: Option<Open>,
+}
+
+impl Spool {
+    /// The spool in `folder`, which is made if need be; what a killed process left of its open piece becomes a piece.
+    pub(super) fn open(folder: &Path) -> Result<Self, Failure> {
+        let fail = |error| Failure::io(format!("failed to use the spool {}", folder.display()), error);
+        crashsafe::create_dir_all(folder).map_err(fail)?;
+        crashsafe::sweep(folder).map_err(fail)?;
+        let path = folder.join(OPEN);
+        match File::open(&path) {
+            Ok(mut file) => {
+                let mut header = [0; HEADER_BYTES];
+                let head = file.read_exact(&mut header).ok().and_then(|()| PieceHead::from_bytes(&header));
+                match head
+                    .filter(|head| head.length_bytes > 0)
+                    .and_then(|head| Some((piece_name(&head)?, head)))
+                {
+                    Some((name, _)) => {
+                        crashsafe::publish(&path, &folder.join(format!("{name}{PIECE_SUFFIX}")))
+                            .map_err(fail)?;
+                    }
+                    None => crashsafe::remove(&path).map_err(fail)?,
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(fail(error)),
+        }
+        Ok(Self { folder: folder.to_owned(), open: None })
+    }
+
+    /// Appends to the open piece, or begins one at `at`.
+    pub(super) fn push(
+        &mut self,
+        at: Position,
+        bytes: &[u8],
+        follows: Option<Position>,
+        (as_of, newest): (Timestamp, Option<Timestamp>),
+    ) -> Result<(), Failure> {
+        let fail = |error| Failure::io("failed to write to the spool", error);
+        let open = match &mut self.open {
+            Some(open) => open,
+            none => {
+                let path = self.folder.join(OPEN);
+                let head = PieceHead { first: at, length_bytes: 0, follows, started: as_of, ended: as_of };
+                let file = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(path)
+                    .map_err(fail)?;
+                file.write_all_at(&head.to_bytes(), 0).map_err(fail)?;
+                none.insert(Open { file, head, written_bytes: 0 })
+            }
+        };
+        let expected = Position::new(open.head.first.timeline, open.head.first.offset + open.written_bytes);
+        if at != expected {
+            let what = format!("the log goes on at {at}, expected was {expected}");
+            return Err(Failure::new(FailureKind::Internal, what));
+        }
+        open.file.write_all_at(bytes, HEADER_BYTES as u64 + open.written_bytes).map_err(fail)?;
+        open.written_bytes += bytes.len() as u64;
+        open.head.ended = newest.map_or(open.head.ended, |newest| newest.max(open.head.ended));
+        Ok(())
+    }
+
+    /// How much the open piece holds.
+    pub(super) fn open_bytes(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.written_bytes)
+    }
+
+    /// Makes everything durable; gives the position after it.
+    pub(super) fn sync(&mut self) -> Result<Option<Position>, Failure> {
+        let fail = |error| Failure::io("failed to make the spool durable", error);
+        let Some(open) = &mut self.open else { return Ok(None) };
+        if open.head.length_bytes < open.written_bytes {
+            open.file.sync_data().map_err(fail)?;
+            // Written only after what it vouches for is durable.
+            open.head.length_bytes = open.written_bytes;
+            open.file.write_all_at(&open.head.to_bytes(), 0).map_err(fail)?;
+        }
+        Ok(Some(open.head.last()))
+    }
+
+    /// Ends the open piece; everything committed before `as_of` is in it or before it.
+    pub(super) fn cut(&mut self, as_of: Timestamp) -> Result<(), Failure> {
+        let fail = |error| Failure::io("failed to finish a piece of the spool", error);
+        self.sync()?;
+        let Some(mut open) = self.open.take() else { return Ok(()) };
+        open.head.ended = open.head.ended.max(as_of);
+        let Some(name) = piece_name(&open.head) else { return Ok(()) };
+        open.file.write_all_at(&open.head.to_bytes(), 0).map_err(fail)?;
+        open.file.sync_all().map_err(fail)?;
+        let path = self.folder.join(format!("{name}{PIECE_SUFFIX}"));
+        crashsafe::publish(&self.folder.join(OPEN), &path).map_err(fail)
+    }
+
+    /// The finished pieces, oldest first.
+    pub(super) fn pieces(&self) -> Result<Vec<Piece>, Failure> {
+        let fail = |error| Failure::io(format!("failed to list {}", self.folder.display()), error);
+        let mut pieces = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .and_then(|name| name.strip_suffix(PIECE_SUFFIX));
+            let Some(name) = name.and_then(|name| name.parse::<LogName>().ok()) else { continue };
+            let mut header = [0; HEADER_BYTES];
+            let read = File::open(&path).and_then(|mut file| file.read_exact(&mut header));
+            let head = read.ok().and_then(|()| PieceHead::from_bytes(&header));
+            let Some(head) = head.filter(|head| piece_name(head) == Some(name)) else {
+                return Err(Failure::new(FailureKind::Damaged, format!("{} is damaged", path.display())));
+            };
+            pieces.push(Piece { name, head, path });
+        }
+        pieces.sort_by_key(|piece| piece.name);
+        Ok(pieces)
+    }
+}
+
+fn piece_name(head: &PieceHead) -> Option<LogName> {
+    LogName::of(head.first, head.last())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(offset: u64) -> Position {
+        Position::new(1, offset)
+    }
+
+    fn moment(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn content(piece: &Piece) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        piece.open().unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn what_was_pushed_comes_back_in_pieces() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path()).unwrap();
+        spool.push(at(100), b"abc", None, (moment(1), None)).unwrap();
+        spool.push(at(103), b"de", None, (moment(1), Some(moment(5)))).unwrap();
+        spool.cut(moment(4)).unwrap();
+        spool.push(Position::new(2, 105), b"f", Some(at(105)), (moment(5), None)).unwrap();
+        spool.cut(moment(9)).unwrap();
+        let pieces = Spool::open(dir.path()).unwrap().pieces().unwrap();
+        assert_eq!(pieces.iter().map(content).collect::<Vec<_>>(), [b"abcde".to_vec(), b"f".to_vec()]);
+        assert_eq!((pieces[0].head.started, pieces[0].head.ended), (moment(1), moment(5)));
+        assert_eq!((pieces[1].head.follows, pieces[1].head.ended), (Some(at(105)), moment(9)));
+    }
+
+    #[test]
+    fn after_a_crash_exactly_what_was_synced_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path()).unwrap();
+        spool.push(at(0), b"synced", None, (moment(1), None)).unwrap();
+        assert_eq!(spool.sync().unwrap(), Some(at(6)));
+        spool.push(at(6), b"not synced", None, (moment(1), None)).unwrap();
+        drop(spool);
+        let pieces = Spool::open(dir.path()).unwrap().pieces().unwrap();
+        assert_eq!(pieces.len(), 1);
+        assert_eq!(content(&pieces[0]), b"synced");
+    }
+
+    #[test]
+    fn log_that_does_not_go_on_where_it_ended_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path()).unwrap();
+        spool.push(at(0), b"abc", None, (moment(1), None)).unwrap();
+        assert!(spool.push(at(4), b"e", None, (moment(1), None)).is_err());
+    }
+}

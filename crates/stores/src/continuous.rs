@@ -1,0 +1,113 @@
+//! The contract with stores that have a continuous log: it is followed while it is written, and replayed after a restore.
+//!
+//! In: the position to go on from. Out: the log's bytes in order, with what is known about time. The caller keeps them and
+//! says how far they are durable; what an adapter is told is durable the store may throw away.
+
+use std::path::Path;
+use std::time::Duration;
+
+use lifeboat_base::capture::CaptureFacts;
+use lifeboat_base::failure::Failure;
+use lifeboat_base::time::Timestamp;
+
+/// A place in a log: offsets of different timelines do not compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogPosition {
+    /// The history the offset belongs to.
+    pub timeline: u32,
+    /// The place in it, in the engine's own unit.
+    pub offset: u64,
+}
+
+/// What happened next.
+#[derive(Debug)]
+pub enum Step {
+    /// The log goes on with these bytes.
+    Bytes {
+        /// Where they start; right after the bytes before.
+        at: LogPosition,
+        /// The bytes; they never cross a boundary at which the caller is to close a piece.
+        bytes: bytes::Bytes,
+        /// The newest change in them, if one is known.
+        newest: Option<Timestamp>,
+        /// A piece ends after these bytes.
+        boundary: bool,
+    },
+    /// Nothing came. Everything committed before `as_of` has arrived, if that is known.
+    Quiet {
+        /// The store's clock.
+        as_of: Option<Timestamp>,
+    },
+    /// The history goes on elsewhere.
+    Switch {
+        /// Where it was left.
+        left: LogPosition,
+        /// Where it goes on.
+        entered: LogPosition,
+    },
+}
+
+/// A log being followed.
+pub trait LogFeed: Send {
+    /// Where the first bytes will start.
+    fn start(&self) -> LogPosition;
+
+    /// What tells this store from every other, such as a system identifier.
+    fn identity(&self) -> String;
+
+    /// Waits for the next step, at most `limit`.
+    fn next(&mut self, limit: Duration) -> Result<Step, Failure>;
+
+    /// Everything before `position` is durable here: the store need not keep it for us.
+    fn durable(&mut self, position: LogPosition, now: Timestamp) -> Result<(), Failure>;
+}
+
+/// What a restore is to reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Everything there is.
+    Latest,
+    /// Every change up to this moment, and none after it.
+    Moment(Timestamp),
+    /// Every change before this position.
+    Position(u64),
+    /// A point that was named in the store.
+    Named(String),
+    /// This transaction and everything before it.
+    Transaction(u64),
+}
+
+/// A log as it was kept.
+pub trait LogSource {
+    /// The bytes from `from` up to `to`, as far as they are kept on the way to `to`'s timeline; the caller asks in pieces.
+    fn read(&self, timeline: u32, from: u64, to: u64) -> Result<Vec<u8>, Failure>;
+
+    /// The way from the point to the end, oldest first: each timeline with its first and last offset.
+    fn path(&self) -> &[(u32, u64, u64)];
+}
+
+/// A store with a log.
+pub trait Continuous: Send + Sync {
+    /// The name of its log in a vault.
+    fn stream(&self) -> &'static str;
+
+    /// What tells the store a point was taken of from every other; the same as [`LogFeed::identity`].
+    fn identity(&self, facts: &CaptureFacts) -> Option<String>;
+
+    /// Follows the log from `resume`, or from the present if nothing was kept yet. A `Findings` failure means that the
+    /// store no longer has it: what lies between is lost, and only a new base helps.
+    fn follow(&self, resume: Option<LogPosition>) -> Result<Box<dyn LogFeed>, Failure>;
+
+    /// The position up to which a point needs no log: where its own content ends.
+    fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure>;
+
+    /// Prepares the restored store so that it replays `log` up to `goal` when it is first started. Gives what it was told
+    /// to reach, in words.
+    fn replay(
+        &self,
+        facts: &CaptureFacts,
+        restored: &Path,
+        log: &dyn LogSource,
+        goal: &Goal,
+    ) -> Result<String, Failure>;
+}

@@ -1,0 +1,164 @@
+//! The adapter of kind `postgres`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lifeboat_base::capture::{Capture, CaptureFacts, RestoreSource};
+use lifeboat_base::failure::Failure;
+use lifeboat_base::monitor::Monitor;
+use lifeboat_base::secret::Secret;
+use lifeboat_base::time::{Clock, SystemClock};
+use lifeboat_postgres::wire::ConnectOptions;
+
+use super::canaries;
+use super::capture::PostgresCapture;
+use super::checks::{Subject, check_cluster};
+use super::error;
+use super::feed::PostgresFeed;
+use super::restore::{restore_cluster, settle};
+use super::{preflight, replay};
+use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
+use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource};
+
+/// Gives the address of a server, with everything a connection needs; a role that may replicate is enough.
+pub type Address = Arc<dyn Fn() -> Result<Secret<String>, Failure> + Send + Sync>;
+
+/// How a cluster is reached and what is checked after a restore.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    /// Gives the address of the primary; called only to inspect or capture, never to restore or check.
+    pub url: Address,
+    /// The replication slot that keeps the log for us; of `a` to `z`, `0` to `9` and `_`.
+    pub slot: String,
+    /// Column sets that must be unique, such as `orders(order_no)`.
+    pub unique: Vec<String>,
+    /// Statements that must each give one true value.
+    pub sql: Vec<String>,
+}
+
+impl fmt::Debug for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresOptions").field("unique", &self.unique).finish_non_exhaustive()
+    }
+}
+
+/// Captures and restores one cluster.
+#[derive(Clone)]
+pub struct PostgresAdapter {
+    options: PostgresOptions,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for PostgresAdapter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresAdapter").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl PostgresAdapter {
+    /// An adapter for one cluster. Nothing is contacted yet.
+    pub fn new(options: PostgresOptions) -> Self {
+        Self { options, clock: Arc::new(SystemClock::new()) }
+    }
+
+    fn connect_options(&self) -> Result<ConnectOptions, Failure> {
+        let parsed = ConnectOptions::parse(&(self.options.url)()?);
+        parsed.map_err(error::connection("failed to understand the address of the server"))
+    }
+}
+
+impl Adapter for PostgresAdapter {
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn inspect(&self) -> Result<Inspection, Failure> {
+        preflight::inspect(&self.connect_options()?)
+    }
+
+    fn capture(&self, at: &CaptureContext<'_>) -> Result<Box<dyn Capture>, Failure> {
+        let options = self.connect_options()?;
+        preflight::ready(&options)?;
+        Ok(Box::new(PostgresCapture::start(&options, at)?))
+    }
+
+    fn restore(
+        &self,
+        from: &dyn RestoreSource,
+        facts: &CaptureFacts,
+        into: &Path,
+        monitor: &dyn Monitor,
+    ) -> Result<RestoreReport, Failure> {
+        restore_cluster(from, facts, into, monitor)
+    }
+
+    fn continuous(&self) -> Option<&dyn Continuous> {
+        Some(self)
+    }
+
+    fn settle(&self, restored: &Path, target: &Path) -> Result<(), Failure> {
+        settle(restored, target)
+    }
+
+    fn checks(
+        &self,
+        from: &dyn RestoreSource,
+        facts: &CaptureFacts,
+        restored: &Path,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<CheckResult>, Failure> {
+        let subject = Subject {
+            unique: &self.options.unique,
+            sql: &self.options.sql,
+            database: facts.environment.get("database").and_then(|name| name.as_str()).map(str::to_owned),
+            clock: self.clock.as_ref(),
+            facts,
+            monitor,
+        };
+        check_cluster(&subject, from, restored)
+    }
+
+    fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
+        canaries::run(scratch, self.clock.as_ref())
+    }
+}
+
+impl Continuous for PostgresAdapter {
+    fn stream(&self) -> &'static str {
+        "wal"
+    }
+
+    fn identity(&self, facts: &CaptureFacts) -> Option<String> {
+        let found = facts.environment.get("system_identifier")?;
+        found.as_str().map(str::to_owned).or_else(|| found.as_u64().map(|number| number.to_string()))
+    }
+
+    fn follow(&self, resume: Option<LogPosition>) -> Result<Box<dyn LogFeed>, Failure> {
+        let options = self.connect_options()?;
+        preflight::ready(&options)?;
+        Ok(Box::new(PostgresFeed::start(&options, &self.options.slot, resume)?))
+    }
+
+    fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure> {
+        replay::base_end(facts)
+    }
+
+    fn replay(
+        &self,
+        facts: &CaptureFacts,
+        restored: &Path,
+        log: &dyn LogSource,
+        goal: &Goal,
+    ) -> Result<String, Failure> {
+        replay::replay(facts, restored, log, goal)
+    }
+}
+
+/// Where a restored cluster keeps the tablespaces that lay outside its data directory.
+pub(crate) const TABLESPACES: &str = "lifeboat_tablespaces";
+
+/// The folder of a tablespace inside a restored cluster.
+pub(crate) fn tablespace_folder(cluster: &Path, oid: &str) -> PathBuf {
+    cluster.join(TABLESPACES).join(oid)
+}

@@ -1,0 +1,246 @@
+//! The write-ahead log as it is written, from a replication slot, checked record by record before it is passed on.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::time::Timestamp;
+use lifeboat_postgres::receive::{
+    Identity, Message, ReceiveError, Receiver, ensure_slot, identify, timeline_history,
+};
+use lifeboat_postgres::wal::{Event, Scanner, TimelineHistory, WalShape, history_name};
+use lifeboat_postgres::wire::{ConnectOptions, Connection, Mode};
+use lifeboat_postgres::{Lsn, Timeline};
+
+use super::error;
+use crate::continuous::{LogFeed, LogPosition, Step};
+
+/// The server's `XLOG_BLCKSZ`; builds with another are refused by the scanner.
+const PAGE_BYTES: u32 = 8192;
+/// How often the server is told how far we are, so that it neither waits nor gives us up.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// A log being followed.
+pub(crate) struct PostgresFeed {
+    options: ConnectOptions,
+    slot: String,
+    identity: Identity,
+    shape: WalShape,
+    receiver: Receiver,
+    scanner: Scanner,
+    timeline: Timeline,
+    start: LogPosition,
+    /// The next byte to pass on; the stream may begin before it.
+    next: Lsn,
+    /// Received and not passed on, as it lies beyond a boundary.
+    pending: Bytes,
+    newest: Option<Timestamp>,
+    flushed: Lsn,
+    reported: Option<Timestamp>,
+}
+
+impl PostgresFeed {
+    /// Connects, sees to the slot and begins.
+    pub(crate) fn start(
+        options: &ConnectOptions,
+        slot: &str,
+        resume: Option<LogPosition>,
+    ) -> Result<Self, Failure> {
+        let mut connection = connect(options)?;
+        let identity = identify(&mut connection).map_err(failure)?;
+        let shape = WalShape { segment_bytes: segment_bytes(&mut connection)?, page_bytes: PAGE_BYTES };
+        if resume.is_none() {
+            // Nothing of ours depends on what an older slot of this name keeps.
+            drop(connection.query(&format!("DROP_REPLICATION_SLOT {slot}")));
+        }
+        ensure_slot(&mut connection, slot).map_err(failure)?;
+        let start = resume.unwrap_or_else(|| LogPosition {
+            timeline: identity.timeline,
+            offset: identity.flushed.segment_start(shape.segment_bytes).0,
+        });
+        if start.timeline > identity.timeline {
+            return Err(Failure::new(
+                FailureKind::Refused,
+                format!(
+                    "the server writes timeline {}, but timeline {} was kept already: is it a copy from before a promotion?",
+                    identity.timeline, start.timeline
+                ),
+            ));
+        }
+        let (receiver, scanner) = begin(
+            connection,
+            slot,
+            shape,
+            identity.system_identifier,
+            start.timeline,
+            Lsn(start.offset),
+            None,
+        )?;
+        Ok(Self {
+            options: options.clone(),
+            slot: slot.to_owned(),
+            identity,
+            shape,
+            receiver,
+            scanner,
+            timeline: start.timeline,
+            start,
+            next: Lsn(start.offset),
+            pending: Bytes::new(),
+            newest: None,
+            flushed: Lsn(start.offset),
+            reported: None,
+        })
+    }
+
+    /// Takes a message in: checks it, and drops what was passed on before.
+    fn take(&mut self, start: Lsn, mut bytes: Bytes) -> Result<(), Failure> {
+        let mut events = Vec::new();
+        let scanned = self.scanner.feed(&bytes, &mut events);
+        let newest = events.iter().filter_map(|event| match event {
+            Event::Commit { at, .. }
+            | Event::Abort { at, .. }
+            | Event::Prepare { at, .. }
+            | Event::RestorePoint { at, .. } => Some(*at),
+            _ => None,
+        });
+        self.newest = newest.chain(self.newest).max();
+        scanned.map_err(|error| {
+            Failure::with_source(FailureKind::Damaged, "the log the server sends cannot be replayed", error)
+        })?;
+        let known = self.next.0.saturating_sub(start.0);
+        bytes.advance(usize::try_from(known).unwrap_or(usize::MAX).min(bytes.len()));
+        self.pending = bytes;
+        Ok(())
+    }
+
+    /// Passes on what is pending, up to the end of the segment.
+    fn pass_on(&mut self) -> Step {
+        let segment = u64::from(self.shape.segment_bytes);
+        let left = usize::try_from(segment - self.next.0 % segment).unwrap_or(usize::MAX);
+        let bytes = self.pending.split_to(left.min(self.pending.len()));
+        let at = LogPosition { timeline: self.timeline, offset: self.next.0 };
+        self.next.0 += bytes.len() as u64;
+        let boundary = self.next.0.is_multiple_of(segment);
+        Step::Bytes { at, bytes, newest: self.newest.take(), boundary }
+    }
+
+    /// Goes on with the timeline that follows.
+    fn switch(&mut self, next: Timeline, switch: Lsn) -> Result<Step, Failure> {
+        let left = LogPosition { timeline: self.timeline, offset: switch.0 };
+        let mut connection = connect(&self.options)?;
+        let identity = identify(&mut connection).map_err(failure)?;
+        if identity.system_identifier != self.identity.system_identifier {
+            return Err(other_system());
+        }
+        let text = timeline_history(&mut connection, next).map_err(failure)?;
+        let history = TimelineHistory::parse(&history_name(next), &text).map_err(|error| {
+            Failure::with_source(error.kind(), "the server's history of its timelines cannot be read", error)
+        })?;
+        let system = identity.system_identifier;
+        let begun = begin(connection, &self.slot, self.shape, system, next, switch, Some(history))?;
+        (self.receiver, self.scanner) = begun;
+        self.timeline = next;
+        self.next = switch;
+        Ok(Step::Switch { left, entered: LogPosition { timeline: next, offset: switch.0 } })
+    }
+}
+
+impl LogFeed for PostgresFeed {
+    fn start(&self) -> LogPosition {
+        self.start
+    }
+
+    fn identity(&self) -> String {
+        self.identity.system_identifier.to_string()
+    }
+
+    fn next(&mut self, limit: Duration) -> Result<Step, Failure> {
+        if !self.pending.is_empty() {
+            return Ok(self.pass_on());
+        }
+        match self.receiver.next_within(limit).map_err(failure)? {
+            None => {
+                let flushed = self.flushed;
+                self.receiver.report(flushed, Timestamp::UNIX_EPOCH, true).map_err(failure)?;
+                Ok(Step::Quiet { as_of: None })
+            }
+            Some(Message::Alive { server_end, sent, urgent }) => {
+                if urgent {
+                    self.receiver.report(self.flushed, sent, false).map_err(failure)?;
+                }
+                Ok(Step::Quiet { as_of: (server_end <= self.next).then_some(sent) })
+            }
+            Some(Message::Log { start, bytes, .. }) => {
+                self.take(start, bytes)?;
+                if self.pending.is_empty() {
+                    return Ok(Step::Quiet { as_of: None });
+                }
+                Ok(self.pass_on())
+            }
+            Some(Message::TimelineEnd { next, switch }) => self.switch(next, switch),
+        }
+    }
+
+    fn durable(&mut self, position: LogPosition, now: Timestamp) -> Result<(), Failure> {
+        let advanced = position.timeline == self.timeline && position.offset > self.flushed.0;
+        let due = self.reported.is_none_or(|last| now.duration_since(last).unsigned_abs() >= REPORT_EVERY);
+        if advanced {
+            self.flushed = Lsn(position.offset);
+        }
+        if advanced || due {
+            self.receiver.report(self.flushed, now, false).map_err(failure)?;
+            self.reported = Some(now);
+        }
+        Ok(())
+    }
+}
+
+/// Begins to receive at the start of the segment, so that every record from `from` on is seen whole.
+fn begin(
+    connection: Connection,
+    slot: &str,
+    shape: WalShape,
+    system: u64,
+    timeline: Timeline,
+    from: Lsn,
+    history: Option<TimelineHistory>,
+) -> Result<(Receiver, Scanner), Failure> {
+    let segment = from.segment_start(shape.segment_bytes);
+    let receiver = Receiver::start(connection, slot, timeline, segment).map_err(failure)?;
+    let scanner = Scanner::new(shape, timeline, Some(system), segment).map_err(|error| {
+        Failure::with_source(error.kind(), "the server's log cannot be read by this version", error)
+    })?;
+    let scanner = match history {
+        Some(history) => scanner.with_history(history),
+        None => scanner,
+    };
+    Ok((receiver, scanner))
+}
+
+fn connect(options: &ConnectOptions) -> Result<Connection, Failure> {
+    Connection::connect(options, Mode::Replication)
+        .map_err(error::connection("failed to open a replication connection"))
+}
+
+/// The size of a log segment in bytes, such as `16MB`.
+fn segment_bytes(connection: &mut Connection) -> Result<u32, Failure> {
+    let rows = connection
+        .query("SHOW wal_segment_size")
+        .map_err(error::connection("failed to read the size of a log segment"))?;
+    let text = rows.first().and_then(|row| row.get(0)).unwrap_or_default();
+    let megabytes = text.strip_suffix("MB").and_then(|number| number.parse::<u32>().ok());
+    let gigabytes = text.strip_suffix("GB").and_then(|number| number.parse::<u32>().ok());
+    let size = megabytes.or(gigabytes.and_then(|number| number.checked_mul(1024)));
+    size.and_then(|size| size.checked_mul(1024 * 1024)).ok_or_else(|| {
+        Failure::new(FailureKind::Unreachable, "the server does not say how large a log segment is")
+    })
+}
+
+fn other_system() -> Failure {
+    Failure::new(FailureKind::Refused, "the address leads to another cluster than before")
+}
+
+fn failure(error: ReceiveError) -> Failure {
+    Failure::with_source(error.kind(), "failed to follow the log", error)
+}

@@ -1,0 +1,23 @@
+//! PostgreSQL clusters: a physical base backup with its log, recovered and checked on a throwaway server.
+//!
+//! In: the address of a primary and a role that may replicate. Out: a capture that restores to a data directory, and
+//! checks of what was recovered. The data directory is stored file by file, so stock tools restore it too.
+//! Invariant: the production server is only read; a restored cluster is started only in a sandbox without a network.
+
+mod adapter;
+mod canaries;
+mod capture;
+mod checks;
+mod error;
+mod facts;
+mod feed;
+mod masking;
+mod migrations;
+mod preflight;
+mod replay;
+mod restore;
+mod schema;
+mod session;
+mod tables;
+
+pub use adapter::{Address, PostgresAdapter, PostgresOptions};

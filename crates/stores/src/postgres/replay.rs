@@ -1,0 +1,303 @@
+//! Prepares a restored cluster to replay its log up to a goal.
+//!
+//! The segments are written into `pg_wal`, so that the cluster needs nothing but itself to recover. Memory: one segment.
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use lifeboat_base::capture::CaptureFacts;
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::time::Timestamp;
+use lifeboat_postgres::lsn::segment_name;
+use lifeboat_postgres::wal::{Event, Scanner, TimelineHistory, WalShape, history_name};
+use lifeboat_postgres::{Lsn, Timeline};
+use serde_json::Value;
+
+use super::restore::{give, owner_of};
+use crate::continuous::{Goal, LogPosition, LogSource};
+
+const PAGE_BYTES: u32 = 8192;
+/// Lines between these marks are ours; a sandbox is given the same settings.
+const BEGIN_MARK: &str = "# recovery settings of lifeboat: begin\n";
+const END_MARK: &str = "# recovery settings of lifeboat: end\n";
+const AUTO_CONF: &str = "postgresql.auto.conf";
+const SIGNAL: &str = "recovery.signal";
+/// Everything is in `pg_wal`: the archive a server insists on has nothing.
+const NO_ARCHIVE: &str = "false";
+
+/// Where the point's own log ends: the end of the segment its backup stopped in.
+pub(crate) fn base_end(facts: &CaptureFacts) -> Result<LogPosition, Failure> {
+    let segment = u64::from(segment_bytes(facts)?);
+    let stop: Lsn =
+        text(facts, "stop_lsn").and_then(|text| text.parse().ok()).ok_or_else(|| unknown("stop_lsn"))?;
+    let timeline = facts.environment.get("timeline").and_then(Value::as_u64);
+    let timeline =
+        timeline.and_then(|timeline| u32::try_from(timeline).ok()).ok_or_else(|| unknown("timeline"))?;
+    Ok(LogPosition { timeline, offset: stop.0.div_ceil(segment) * segment })
+}
+
+fn text<'a>(facts: &'a CaptureFacts, name: &str) -> Option<&'a str> {
+    facts.environment.get(name).and_then(Value::as_str)
+}
+
+fn unknown(name: &str) -> Failure {
+    Failure::new(FailureKind::Internal, format!("the recovery point does not say its {name}"))
+}
+
+/// The size of a log segment of the captured cluster.
+pub(crate) fn segment_bytes(facts: &CaptureFacts) -> Result<u32, Failure> {
+    let size = facts.environment.get("wal_segment_bytes").and_then(Value::as_u64);
+    let size = size.and_then(|size| u32::try_from(size).ok()).filter(|size| size.is_power_of_two());
+    size.ok_or_else(|| unknown("wal_segment_bytes"))
+}
+
+/// What the scan of the log found of the goal.
+#[derive(Default)]
+struct Found {
+    /// A change after the moment asked for: recovery can tell where to stop.
+    after: Option<Timestamp>,
+    /// The goal itself.
+    goal: bool,
+}
+
+impl Found {
+    fn see(&mut self, event: &Event, goal: &Goal) {
+        match (event, goal) {
+            (Event::Commit { at, .. } | Event::Abort { at, .. }, Goal::Moment(moment)) if at > moment => {
+                self.after = Some(*at);
+            }
+            (Event::RestorePoint { name, .. }, Goal::Named(wanted)) => self.goal |= name == wanted,
+            (Event::Commit { xid, .. }, Goal::Transaction(wanted)) => self.goal |= u64::from(*xid) == *wanted,
+            _ => {}
+        }
+    }
+
+    fn done(&self) -> bool {
+        self.goal || self.after.is_some()
+    }
+}
+
+/// Writes the log and the settings. The first start then recovers up to the goal.
+pub(crate) fn replay(
+    facts: &CaptureFacts,
+    restored: &Path,
+    log: &dyn LogSource,
+    goal: &Goal,
+) -> Result<String, Failure> {
+    let shape = WalShape { segment_bytes: segment_bytes(facts)?, page_bytes: PAGE_BYTES };
+    let base = base_end(facts)?;
+    let writer = Writer { folder: restored.join("pg_wal"), shape, owner: owner(restored)? };
+    let mut history = base_history(restored, base.timeline)?;
+    let mut found = Found::default();
+    let mut last = base.timeline;
+    for (timeline, from, to) in log.path().iter().copied() {
+        if timeline != history.timeline() {
+            let reason = "no recovery target specified";
+            history = history.fork(timeline, Lsn(from), reason).ok_or_else(|| {
+                Failure::new(
+                    FailureKind::Damaged,
+                    format!("timeline {timeline} does not follow from what is kept"),
+                )
+            })?;
+            writer.write(&history_name(timeline), history_text(&history).as_bytes())?;
+        }
+        last = timeline;
+        if writer.segments(log, (timeline, from, to), &history, &mut |event| found.see(event, goal), goal)?
+            || found.done()
+        {
+            break;
+        }
+    }
+    let told = settings(goal, &found, last)?;
+    configure(restored, &told, writer.owner)
+        .map_err(|error| Failure::io("failed to prepare the recovery", error))?;
+    Ok(match goal {
+        Goal::Moment(moment) if found.after.is_none() => {
+            format!("the end of the log, as nothing follows {moment}")
+        }
+        Goal::Moment(moment) => moment.to_string(),
+        Goal::Latest => "the end of the log".to_owned(),
+        Goal::Position(position) => Lsn(*position).to_string(),
+        Goal::Named(name) => format!("the restore point {name}"),
+        Goal::Transaction(xid) => format!("transaction {xid}"),
+    })
+}
+
+/// The history of the timeline the backup was taken on; its file, if it has one, came with the backup.
+fn base_history(restored: &Path, timeline: Timeline) -> Result<TimelineHistory, Failure> {
+    if timeline == 1 {
+        return Ok(TimelineHistory::root(1));
+    }
+    let name = history_name(timeline);
+    let path = restored.join("pg_wal").join(&name);
+    let text = fs::read_to_string(&path)
+        .map_err(|error| Failure::io(format!("failed to read the history {}", path.display()), error))?;
+    TimelineHistory::parse(&name, &text).map_err(|error| {
+        Failure::with_source(error.kind(), format!("the history {name} cannot be read"), error)
+    })
+}
+
+fn history_text(history: &TimelineHistory) -> String {
+    let line =
+        |fork: &lifeboat_postgres::wal::Fork| format!("{}\t{}\t{}\n", fork.parent, fork.switch, fork.reason);
+    history.forks().iter().map(line).collect()
+}
+
+struct Writer {
+    folder: PathBuf,
+    shape: WalShape,
+    owner: (u32, u32),
+}
+
+impl Writer {
+    /// Writes the segments of one timeline; true if the goal lies in them and the rest is not needed.
+    fn segments(
+        &self,
+        log: &dyn LogSource,
+        (timeline, from, to): (u32, u64, u64),
+        history: &TimelineHistory,
+        see: &mut dyn FnMut(&Event),
+        goal: &Goal,
+    ) -> Result<bool, Failure> {
+        let size = u64::from(self.shape.segment_bytes);
+        let start = Lsn(from).segment_start(self.shape.segment_bytes);
+        let mut scanner = Scanner::new(self.shape, timeline, None, start)
+            .map_err(|error| Failure::with_source(error.kind(), "the log cannot be read", error))?
+            .with_history(history.clone());
+        let mut at = start.0;
+        while at < to {
+            let end = (at + size).min(to);
+            let mut bytes = self.prefix(history, timeline, at, from)?;
+            bytes.extend(log.read(timeline, at.max(from), end)?);
+            if bytes.len() as u64 != end - at {
+                return Err(Failure::new(
+                    FailureKind::Damaged,
+                    "a piece of the log is shorter than its name says",
+                ));
+            }
+            let mut events = Vec::new();
+            let scanned = scanner.feed(&bytes, &mut events);
+            events.iter().for_each(&mut *see);
+            scanned.map_err(|error| {
+                Failure::with_source(FailureKind::Damaged, "the kept log is damaged", error)
+            })?;
+            bytes.resize(usize::try_from(size).unwrap_or(usize::MAX), 0);
+            self.write(&segment_name(timeline, Lsn(at), self.shape.segment_bytes), &bytes)?;
+            if matches!(goal, Goal::Position(position) if *position < end) {
+                return Ok(true);
+            }
+            if beyond(&events, goal) {
+                return Ok(true);
+            }
+            at += size;
+        }
+        Ok(false)
+    }
+
+    /// A timeline that begins inside a segment begins with a copy of what its parent wrote there.
+    fn prefix(
+        &self,
+        history: &TimelineHistory,
+        timeline: Timeline,
+        at: u64,
+        from: u64,
+    ) -> Result<Vec<u8>, Failure> {
+        if at >= from {
+            return Ok(Vec::new());
+        }
+        let parent = history.forks().last().map_or(timeline, |fork| fork.parent);
+        let path = self.folder.join(segment_name(parent, Lsn(at), self.shape.segment_bytes));
+        let mut bytes = Vec::new();
+        let read = fs::File::open(&path).and_then(|file| file.take(from - at).read_to_end(&mut bytes));
+        match read {
+            Ok(count) if count as u64 == from - at => Ok(bytes),
+            Ok(_) => Err(Failure::new(FailureKind::Damaged, format!("{} is cut short", path.display()))),
+            Err(error) => Err(Failure::io(format!("failed to read {}", path.display()), error)),
+        }
+    }
+
+    /// A file of the log; one that came with the backup is replaced, as the log may know more of its segment.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+        let path = self.folder.join(name);
+        let written = (|| {
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            give(&path, self.owner)
+        })();
+        written.map_err(|error| {
+            Failure::io(format!("failed to write the log segment {}", path.display()), error)
+        })
+    }
+}
+
+fn beyond(events: &[Event], goal: &Goal) -> bool {
+    let mut found = Found::default();
+    events.iter().for_each(|event| found.see(event, goal));
+    found.done()
+}
+
+fn owner(restored: &Path) -> Result<(u32, u32), Failure> {
+    owner_of(restored).map_err(|error| Failure::io("failed to look at the restored cluster", error))
+}
+
+/// What the server is told. A moment after which nothing was committed is no target: the server could not tell that it
+/// was reached.
+fn settings(goal: &Goal, found: &Found, timeline: Timeline) -> Result<Vec<(&'static str, String)>, Failure> {
+    let mut told = vec![
+        ("restore_command", NO_ARCHIVE.to_owned()),
+        ("recovery_target_timeline", timeline.to_string()),
+        ("recovery_target_action", "promote".to_owned()),
+    ];
+    let missing = |what: String| Failure::new(FailureKind::Refused, format!("the log holds no {what}"));
+    match goal {
+        Goal::Moment(moment) if found.after.is_some() => {
+            let utc = moment.strftime("%Y-%m-%d %H:%M:%S%.6f+00");
+            told.push(("recovery_target_time", utc.to_string()));
+        }
+        Goal::Moment(_) | Goal::Latest => {}
+        Goal::Position(position) => told.push(("recovery_target_lsn", Lsn(*position).to_string())),
+        Goal::Named(name) if found.goal => told.push(("recovery_target_name", name.clone())),
+        Goal::Named(name) => return Err(missing(format!("restore point `{name}`"))),
+        Goal::Transaction(xid) if found.goal => told.push(("recovery_target_xid", xid.to_string())),
+        Goal::Transaction(xid) => return Err(missing(format!("commit of transaction {xid}"))),
+    }
+    Ok(told)
+}
+
+fn configure(restored: &Path, told: &[(&str, String)], owner: (u32, u32)) -> std::io::Result<()> {
+    let path = restored.join(AUTO_CONF);
+    let before = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        other => other?,
+    };
+    let lines: String = told
+        .iter()
+        .map(|(name, value)| format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''")))
+        .collect();
+    lifeboat_base::crashsafe::replace(&path, format!("{before}{BEGIN_MARK}{lines}{END_MARK}").as_bytes())?;
+    give(&path, owner)?;
+    let signal = restored.join(SIGNAL);
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&signal)?.sync_all()?;
+    give(&signal, owner)
+}
+
+/// The settings a restored cluster is to recover with, as [`replay`] wrote them; none if it needs no log.
+pub(crate) fn recovery_target(restored: &Path) -> Result<Vec<(String, String)>, Failure> {
+    let path = restored.join(AUTO_CONF);
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(|error| Failure::io(format!("failed to read {}", path.display()), error))?,
+    };
+    let ours = text.rsplit_once(BEGIN_MARK).and_then(|(_, rest)| rest.split_once(END_MARK));
+    let Some((lines, _)) = ours.filter(|_| restored.join(SIGNAL).exists()) else { return Ok(Vec::new()) };
+    let setting = |line: &str| {
+        let (name, value) = line.split_once(" = ")?;
+        let value = value.strip_prefix('\'')?.strip_suffix('\'')?;
+        Some((name.to_owned(), value.replace("''", "'").replace("\\\\", "\\")))
+    };
+    Ok(lines.lines().filter_map(setting).collect())
+}

@@ -1,0 +1,159 @@
+//! From a recovery point to a data directory that a server can be started on.
+//!
+//! Tablespaces come to lie inside the directory, so that it can be moved as one; `settle` points their links to where
+//! it ends up.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
+
+use lifeboat_base::capture::{CaptureFacts, DATA, RestoreSource};
+use lifeboat_base::crashsafe;
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::monitor::Monitor;
+use lifeboat_base::path::RelPath;
+use serde_json::Value;
+
+use super::adapter::{TABLESPACES, tablespace_folder};
+use crate::adapter::RestoreReport;
+
+/// Files a server needs and some systems keep elsewhere, with what a restored cluster gets in their place.
+const CONFIGURATION: [(&str, &str); 3] = [
+    (
+        "postgresql.conf",
+        "# The captured cluster kept its configuration elsewhere; these settings let it recover.\n",
+    ),
+    (
+        "pg_hba.conf",
+        "# The captured cluster kept this file elsewhere: only its owner may connect, locally.\nlocal all all peer\n",
+    ),
+    ("pg_ident.conf", ""),
+];
+/// Settings of which a recovering server may not have less than the one it was captured from.
+pub(crate) const AT_LEAST: [&str; 5] = [
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+];
+/// A server refuses a directory that others can look into.
+const PRIVATE: u32 = 0o700;
+
+/// Writes the cluster into the empty directory `into`.
+pub(crate) fn restore_cluster(
+    from: &dyn RestoreSource,
+    facts: &CaptureFacts,
+    into: &Path,
+    monitor: &dyn Monitor,
+) -> Result<RestoreReport, Failure> {
+    let data = RelPath::new(DATA)
+        .map_err(|error| Failure::with_source(FailureKind::Internal, "failed to name the data", error))?;
+    let stats = from.materialize(&data, into, monitor)?;
+    finish(facts, into).map_err(|error| Failure::io("failed to finish the restored cluster", error))?;
+    Ok(RestoreReport { stats, artefact: into.to_owned() })
+}
+
+fn finish(facts: &CaptureFacts, into: &Path) -> io::Result<()> {
+    let owner = owner_of(into)?;
+    fs::set_permissions(into, fs::Permissions::from_mode(PRIVATE))?;
+    give(into, owner)?;
+    let spaces = tablespaces(facts);
+    if !spaces.is_empty() {
+        let folder = into.join(TABLESPACES);
+        fs::create_dir(&folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(PRIVATE))?;
+        give(&folder, owner)?;
+    }
+    for oid in &spaces {
+        let link = into.join("pg_tblspc").join(oid);
+        fs::rename(&link, tablespace_folder(into, oid))?;
+    }
+    point_links(into, into)?;
+    for (name, text) in CONFIGURATION {
+        let path = into.join(name);
+        if path.exists() {
+            continue;
+        }
+        let settings = if name == "postgresql.conf" { at_least(facts) } else { String::new() };
+        crashsafe::write_new(&path, format!("{text}{settings}").as_bytes())?;
+        give(&path, owner)?;
+    }
+    Ok(())
+}
+
+/// The object ids of the tablespaces outside the data directory.
+fn tablespaces(facts: &CaptureFacts) -> Vec<String> {
+    let listed = facts.environment.get("tablespaces").and_then(Value::as_array);
+    let oids = listed.into_iter().flatten().filter_map(|space| space.get("oid").and_then(Value::as_str));
+    // A manifest is signed, but what becomes a path is looked at all the same.
+    oids.filter(|oid| !oid.is_empty() && oid.bytes().all(|byte| byte.is_ascii_digit()))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Makes the links of the cluster in `restored` lead to where it will lie: `target`. PostgreSQL wants them absolute.
+fn point_links(restored: &Path, target: &Path) -> io::Result<()> {
+    let folder = restored.join(TABLESPACES);
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let owner = owner_of(restored)?;
+    for entry in entries {
+        let oid = entry?.file_name();
+        let link = restored.join("pg_tblspc").join(&oid);
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        symlink(target.join(TABLESPACES).join(&oid), &link)?;
+        give(&link, owner)?;
+    }
+    Ok(())
+}
+
+/// The cluster in `restored` is about to be moved to `target`.
+pub(crate) fn settle(restored: &Path, target: &Path) -> Result<(), Failure> {
+    let fail = |error| Failure::io("failed to point the tablespaces to where the cluster will lie", error);
+    let target = std::path::absolute(target).map_err(fail)?;
+    point_links(restored, &target).map_err(fail)
+}
+
+/// The settings a recovering server needs, as lines of its configuration.
+fn at_least(facts: &CaptureFacts) -> String {
+    let settings = recovery_settings(facts);
+    settings.into_iter().map(|(name, value)| format!("{name} = {value}\n")).collect()
+}
+
+/// Settings without which the captured log cannot be replayed, and their captured values.
+pub(crate) fn recovery_settings(facts: &CaptureFacts) -> Vec<(String, String)> {
+    let settings = facts.environment.get("settings");
+    let value = |name: &str| {
+        let found = settings.and_then(|settings| settings.get(name))?;
+        let text = found.get("setting").unwrap_or(found).as_str()?;
+        text.parse::<u32>().ok()
+    };
+    AT_LEAST
+        .iter()
+        .filter_map(|name| value(name).map(|number| ((*name).to_owned(), number.to_string())))
+        .collect()
+}
+
+/// Who the files of the directory belong to: the account the captured server ran as, where we may give files away.
+pub(crate) fn owner_of(cluster: &Path) -> io::Result<(u32, u32)> {
+    use std::os::unix::fs::MetadataExt;
+    let sample = fs::metadata(cluster.join("PG_VERSION"))?;
+    Ok((sample.uid(), sample.gid()))
+}
+
+pub(crate) fn give(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        if path.is_symlink() {
+            return std::os::unix::fs::lchown(path, Some(uid), Some(gid));
+        }
+        return chown(path, Some(uid), Some(gid));
+    }
+    Ok(())
+}
