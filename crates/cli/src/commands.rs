@@ -46,7 +46,14 @@ pub(crate) fn environment(base: &Path, clock: Arc<dyn Clock>) -> Environment {
         secrets: Arc::new(Secrets::new(base.to_owned())),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         user: rustix::process::geteuid().as_raw().to_string(),
+        programs: program_folders(),
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+fn program_folders() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).filter(|folder| folder.is_absolute()).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
@@ -140,7 +147,7 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
             drill(engine, stores, &options, args.verbose, output)
         }
         Command::Wal { action: WalAction::Stream { store, once } } => {
-            let report = engine.follow_log(store, &FollowOptions { once: *once })?;
+            let report = engine.follow_log(store, FollowOptions { once: *once })?;
             output.result(&report, || show::jobs::follow(&report))?;
             Ok(report.worst())
         }

@@ -153,7 +153,7 @@ fn drill_store(
             .with_kind(failure.kind()),
         ),
     }
-    judge_checks(&store, &checks, findings);
+    judge_checks(&store, &checks, adapter.essential(), findings);
     let scratch = format!("{store}.canaries");
     let canaries = watch.stage("canaries", || adapter.canaries(&sandbox.folder(&scratch)?));
     judge_canaries(&store, canaries, &mut checks, findings);
@@ -192,7 +192,13 @@ fn proven(checks: &[CheckOutcome]) -> bool {
         && checks.iter().any(|check| check.state == CheckState::Passed)
 }
 
-fn judge_checks(store: &StoreName, checks: &[CheckOutcome], findings: &mut Vec<Finding>) {
+fn judge_checks(store: &StoreName, checks: &[CheckOutcome], essential: &[&str], findings: &mut Vec<Finding>) {
+    let unapplied = checks.iter().filter(|check| check.state == CheckState::NotApplicable);
+    for check in unapplied.filter(|check| essential.contains(&check.family())) {
+        let why = check.detail.first().map(|line| format!(": {line}")).unwrap_or_default();
+        let message = format!("{} could not be applied{why}", check.id);
+        findings.push(Finding::new("drill.unproven", store.as_str(), message));
+    }
     for check in checks.iter().filter(|check| check.state == CheckState::Failed) {
         let first = check.detail.first().map(|line| format!(": {line}")).unwrap_or_default();
         findings.push(Finding::new(
@@ -222,7 +228,7 @@ fn judge_canaries(
         let message = format!("check has no power: {} did not notice {}", canary.check, canary.damage);
         findings.push(Finding::new("drill.no-power", store.as_str(), message));
     }
-    for check in checks {
+    for check in checks.iter_mut().filter(|check| check.state != CheckState::NotApplicable) {
         let mut own = canaries.iter().filter(|canary| canary.check == check.family()).peekable();
         if own.peek().is_none() {
             check.canary_caught = Some(false);

@@ -43,6 +43,7 @@ impl Engine {
                 let options = PostgresOptions {
                     url: Arc::new(url),
                     slot: slot_name(&row.name),
+                    programs: self.env.programs.clone(),
                     unique: row.checks.unique.clone(),
                     sql: row.checks.sql.clone(),
                 };

@@ -38,6 +38,8 @@ pub struct Environment {
     pub host: String,
     /// Who runs this, for snapshots.
     pub user: String,
+    /// Folders with programs, for servers that are not where packages put them.
+    pub programs: Vec<PathBuf>,
 }
 
 impl fmt::Debug for Environment {

@@ -8,7 +8,7 @@ use lifeboat_base::monitor::Finding;
 use lifeboat_catalog::ProofLevel;
 use lifeboat_drill::{DrillReport, DrillSubject, DrillVerdict, StoreDrill};
 use lifeboat_policy::{Retention, Span, Store};
-use lifeboat_stores::Adapter;
+use lifeboat_stores::{Adapter, CheckState};
 use serde_json::json;
 
 use crate::backup::Collector;
@@ -187,5 +187,9 @@ impl Engine {
 
 /// A point is proven as restored when every check passed, even if the drill missed a promise about time.
 fn restored(store: &StoreDrill) -> bool {
-    store.rto_s.is_some() && store.checks.iter().all(|check| check.canary_caught == Some(true))
+    store.rto_s.is_some()
+        && store
+            .checks
+            .iter()
+            .all(|check| check.state == CheckState::NotApplicable || check.canary_caught == Some(true))
 }

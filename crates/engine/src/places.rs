@@ -311,6 +311,7 @@ exclude = []
             secrets: Arc::new(Nothing),
             host: "host".to_owned(),
             user: "user".to_owned(),
+            programs: Vec::new(),
         };
         Engine::load(&path, env, Arc::new(Nothing)).unwrap()
     }

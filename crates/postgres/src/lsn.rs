@@ -17,6 +17,7 @@ pub struct InvalidLsn;
 
 impl Lsn {
     /// The start of the segment this position lies in; `segment_bytes` is a power of two.
+    #[must_use]
     pub fn segment_start(self, segment_bytes: u32) -> Self {
         Self(self.0 & !(u64::from(segment_bytes) - 1))
     }

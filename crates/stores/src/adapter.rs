@@ -126,6 +126,11 @@ pub trait Adapter: Send + Sync {
         Ok(())
     }
 
+    /// Families of checks without which a drill proves nothing: where one of them cannot be applied, the drill fails.
+    fn essential(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// The store's continuous log, if its kind has one.
     fn continuous(&self) -> Option<&dyn Continuous> {
         None
@@ -142,6 +147,6 @@ pub trait Adapter: Send + Sync {
     ) -> Result<Vec<CheckResult>, Failure>;
 
     /// Runs the same check code on a small generated sample, good and damaged, inside the directory `scratch`.
-    /// Every family of check ids has at least one canary. Takes well under a second.
+    /// Every family of check ids has at least one canary. Takes a few seconds at most.
     fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure>;
 }

@@ -21,7 +21,10 @@ fn server(major: u32) -> PgServer {
 }
 
 fn world_of(server: &PgServer) -> World {
-    World::of_cluster(&server.url("postgres"))
+    let mut world = World::of_cluster(&server.url("postgres"));
+    let programs = server.installation().bin.display();
+    world.env.push(("PATH".to_owned(), format!("{programs}:/usr/bin:/bin")));
+    world
 }
 
 /// Starts the restored cluster as a user would, asks it, and stops it.
@@ -80,8 +83,7 @@ fn every_commit_up_to_a_moment_is_there_and_none_after_it() {
     for n in 1..=5 {
         server.psql(&format!("INSERT INTO ledger (n) VALUES ({n})"));
     }
-    let middle = server
-        .psql("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+    let middle = server.psql(NOW);
     server.psql("SELECT pg_create_restore_point('before the rest')");
     for n in 6..=9 {
         server.psql(&format!("INSERT INTO ledger (n) VALUES ({n})"));
@@ -112,13 +114,11 @@ fn a_lost_piece_of_log_ends_the_range_there() {
     world.backup("shop");
     world.run(&["wal", "stream", "shop", "--once"]).expect(0);
     server.psql("INSERT INTO ledger (n) VALUES (1)");
-    let before = server
-        .psql("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+    let before = server.psql(NOW);
     world.run(&["wal", "stream", "shop", "--once"]).expect(0);
     server.psql("INSERT INTO ledger (n) VALUES (2)");
     world.run(&["wal", "stream", "shop", "--once"]).expect(0);
-    let after = server
-        .psql("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+    let after = server.psql(NOW);
     server.psql("INSERT INTO ledger (n) VALUES (3)");
     world.run(&["wal", "stream", "shop", "--once"]).expect(0);
     for copy in ["local", "offsite"] {
@@ -138,3 +138,145 @@ fn a_lost_piece_of_log_ends_the_range_there() {
     let reason = world.promise("shop", "rpo").1;
     assert!(texts(&report["points"], "id").len() == 1 && reason.contains("shows the store"), "{reason}");
 }
+
+#[test]
+fn what_cannot_be_captured_is_refused_with_the_line_to_change() {
+    let hba = "host all plain 127.0.0.1/32 scram-sha-256";
+    let server = PgServer::start(PgOptions::new(15).hba(hba));
+    server.psql("CREATE ROLE plain LOGIN PASSWORD 'right'; CREATE ROLE narrow LOGIN REPLICATION");
+    let with = |url: String| {
+        let world = World::of_cluster(&url);
+        let ran = world.run(&["backup", "shop"]);
+        assert!(world.points("shop").is_empty(), "{ran:?}");
+        assert!(!world.path("state/locks/shop.lock").is_dir());
+        (ran.code, format!("{}{}", ran.stdout, ran.stderr))
+    };
+    let (code, text) = with(server.url("plain").replace("plain@", "plain:wrong@"));
+    assert!(code == Some(4) && text.contains("password authentication failed"), "{code:?} {text}");
+    assert!(!text.contains("wrong@"), "{text}");
+    let (code, text) = with(server.url("plain").replace("plain@", "plain:right@"));
+    assert!(code == Some(3) && text.contains("ALTER ROLE \"plain\" REPLICATION"), "{code:?} {text}");
+    let (code, text) = with("postgres://nobody@127.0.0.1:1/postgres".to_owned());
+    assert!(code == Some(4) && text.contains("failed to reach the server"), "{code:?} {text}");
+    for (name, value, line) in [
+        ("wal_level", "minimal", "set `wal_level = replica`"),
+        ("max_wal_senders", "0", "set `max_wal_senders = 10`"),
+    ] {
+        let mut options = PgOptions::new(15).set("max_wal_senders", "0");
+        options = options.set(name, value);
+        let server = PgServer::start(options);
+        let (code, text) = with(server.url("postgres"));
+        assert!(code == Some(3) && text.contains(line), "{code:?} {text}");
+    }
+}
+
+#[test]
+fn a_second_base_stores_little_more_than_what_changed() {
+    let server = server(15);
+    server.psql("CREATE TABLE big WITH (fillfactor = 50) AS SELECT g AS id, md5(g::text) || md5((g + 1)::text) AS pad FROM generate_series(1, 1000000) g");
+    server.psql("VACUUM ANALYZE; CHECKPOINT");
+    let world = world_of(&server);
+    let stored = |report: &serde_json::Value| report["stores"][0]["stored_bytes"].as_u64().unwrap();
+    let first = stored(&world.json(&["backup", "shop"], 0));
+    // One row on each of about a hundredth of the pages, spread over all of the table.
+    let pages: u64 =
+        server.psql("SELECT relpages FROM pg_class WHERE relname = 'big'").trim().parse().unwrap();
+    let step = 1_000_000 / (pages / 100);
+    server.psql(&format!("UPDATE big SET pad = reverse(pad) WHERE id % {step} = 1"));
+    server.psql("CHECKPOINT");
+    let second = stored(&world.json(&["backup", "shop"], 0));
+    println!("first {first} bytes, second {second} bytes: {:.2} %", 100.0 * second as f64 / first as f64);
+    assert!(second * 20 < first, "first {first}, second {second}");
+}
+
+#[test]
+fn a_promotion_is_followed_and_both_timelines_can_be_restored() {
+    let server = server(15);
+    let world = world_of(&server);
+    world.backup("shop");
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    let standby = server.standby();
+    server.psql("INSERT INTO ledger (n) VALUES (1)");
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    let before = server.psql(NOW);
+    drop(server);
+    standby.promote();
+    standby.psql("INSERT INTO ledger (n) VALUES (2)");
+    let mut world = world;
+    world.env.retain(|(name, _)| name != "SHOP_URL");
+    world.env.push(("SHOP_URL".to_owned(), standby.url("postgres")));
+    let ran = world.run(&["wal", "stream", "shop", "--once"]);
+    ran.expect(0);
+    let ledger = "SELECT string_agg(n::text, ',' ORDER BY n) FROM ledger";
+    world.run(&["restore", "shop", "--to", "new"]).expect(0);
+    assert_eq!(ask(&standby, &world.path("new"), ledger), "1,2");
+    world.run(&["restore", "shop", "--to", "old", "--at", before.trim()]).expect(0);
+    assert_eq!(ask(&standby, &world.path("old"), ledger), "1");
+}
+
+#[test]
+fn after_a_crash_every_acknowledged_commit_is_there_and_none_is_invented() {
+    let mut server = server(15);
+    let world = world_of(&server);
+    world.backup("shop");
+    let mut follower = world.start(&["--no-progress", "wal", "stream", "shop"]);
+    let mut acknowledged = Vec::new();
+    for n in 1..=60 {
+        if n == 30 {
+            server.psql("CREATE TABLE bulk AS SELECT g, md5(g::text) FROM generate_series(1, 200000) g");
+        }
+        server.psql(&format!("INSERT INTO ledger (n) VALUES ({n})"));
+        acknowledged.push((n, server.psql(NOW).trim().to_owned()));
+    }
+    // The server is killed; the follower keeps what had arrived and ends.
+    server.crash();
+    assert_eq!(follower.wait().unwrap().code(), Some(4));
+    world.run(&["restore", "shop", "--to", "latest"]).expect(0);
+    let found = ask(
+        &server,
+        &world.path("latest"),
+        "SELECT count(*), max(n), to_char(max(at) AT TIME ZONE 'UTC', 'HH24:MI:SS.US') FROM ledger",
+    );
+    println!("acknowledged 60, found {found}");
+    let mut fields = found.split('|');
+    let (count, last) = (fields.next().unwrap().to_owned(), fields.next().unwrap().to_owned());
+    assert_eq!(count, last, "a commit in the middle is missing, or one was invented");
+    assert!(last.parse::<u32>().unwrap() >= 59, "lost more than the commit under way: {found}");
+    for pick in [3usize, 17, 29, 41, 55] {
+        let (n, at) = &acknowledged[pick];
+        let target = format!("moment-{n}");
+        world.run(&["restore", "shop", "--to", &target, "--at", at]).expect(0);
+        let found = ask(&server, &world.path(&target), "SELECT count(*), max(n) FROM ledger");
+        assert_eq!(found, format!("{n}|{n}"), "at {at}");
+    }
+}
+
+#[test]
+fn log_that_the_server_gave_up_is_a_gap_and_the_next_base_begins_anew() {
+    let small = PgOptions::new(15).set("min_wal_size", "32MB").set("max_wal_size", "32MB");
+    let server = PgServer::start(small);
+    server.psql(SCHEMA);
+    let world = world_of(&server);
+    world.backup("shop");
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    server.psql("SELECT pg_drop_replication_slot('lifeboat_shop')");
+    for _ in 0..4 {
+        server.psql("SELECT pg_switch_wal()");
+        server.psql("CREATE TABLE passing ()");
+        server.psql("DROP TABLE passing");
+        server.psql("CHECKPOINT");
+    }
+    let ran = world.run(&["wal", "stream", "shop", "--once"]).expect(5);
+    assert!(ran.stdout.contains("has a gap after"), "{ran:?}");
+    let (state, reason) = world.promise("shop", "rpo");
+    assert!(reason.contains("shows the store"), "{state} {reason}");
+    let gone = server.psql(NOW);
+    world.run(&["restore", "shop", "--to", "gone", "--at", gone.trim()]).expect(3);
+    world.backup("shop");
+    server.psql("INSERT INTO ledger (n) VALUES (7)");
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    world.run(&["restore", "shop", "--to", "again"]).expect(0);
+    assert_eq!(ask(&server, &world.path("again"), "SELECT count(*) FROM ledger"), "1");
+}
+
+const NOW: &str = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";

@@ -92,11 +92,7 @@ impl Engine {
     }
 
     /// Follows the log of a store until the store ends it, or with `once` until what was there at the start is kept.
-    pub fn follow_log(
-        &self,
-        store: &StoreName,
-        options: &FollowOptions,
-    ) -> Result<FollowReport, EngineError> {
+    pub fn follow_log(&self, store: &StoreName, options: FollowOptions) -> Result<FollowReport, EngineError> {
         let row = self.store(store)?;
         let adapter = self.adapter(row)?;
         let Some(continuous) = adapter.continuous() else {
@@ -119,33 +115,30 @@ impl Engine {
         };
         let mut follower = self.follower(row, set, continuous)?;
         let monitor = Collector::new(self.observer.job(&format!("log of {store}")));
-        let resume = follower.resume()?;
-        let feed = continuous.follow(resume.map(log_position));
-        let mut feed = match feed {
-            Err(failure) if failure.kind() == FailureKind::Findings => {
-                follower.lost(resume, &failure)?;
-                continuous.follow(None)?
+        let mut resume = follower.resume()?;
+        loop {
+            let outcome = continuous
+                .follow(resume.map(log_position))
+                .map_err(EngineError::from)
+                .and_then(|mut feed| follower.run_from(feed.as_mut(), adapter.as_ref(), options, &monitor));
+            follower.report.findings.extend(monitor.take());
+            // The store may be gone for good: what is here goes out at once.
+            let as_of = follower.known();
+            follower.spool.cut(as_of)?;
+            follower.ship()?;
+            match outcome {
+                Ok(()) => return Ok(follower.report),
+                // It no longer has what comes next: the gap is filed, and the log goes on from the present.
+                Err(error) if error.kind() == FailureKind::Findings && resume.is_some() => {
+                    follower.lost(resume, &error.failure)?;
+                    resume = None;
+                }
+                Err(error) => {
+                    let next = format!("what had arrived is kept; run `lifeboat wal stream {store}` again");
+                    let next = error.next.clone().unwrap_or(next);
+                    return Err(error.risking(store, "rpo").next(next));
+                }
             }
-            Err(failure) => {
-                // What is spooled is all there is of it now: it goes out whether or not the store comes back.
-                follower.ship()?;
-                return Err(EngineError::from(failure).risking(store, "rpo"));
-            }
-            Ok(feed) => feed,
-        };
-        follower.identify(adapter.as_ref(), feed.as_ref())?;
-        follower.report.from = position(feed.start()).to_string();
-        let outcome = follower.run(feed.as_mut(), options, &monitor);
-        follower.report.findings.extend(monitor.take());
-        // The store may be gone for good: what is here goes out at once.
-        let as_of = follower.known();
-        follower.spool.cut(as_of)?;
-        follower.ship()?;
-        match outcome {
-            Ok(()) => Ok(follower.report),
-            Err(failure) => Err(EngineError::from(failure)
-                .risking(store, "rpo")
-                .next(format!("what had arrived is kept; run `lifeboat wal stream {store}` again"))),
         }
     }
 
@@ -244,10 +237,24 @@ impl Follower<'_> {
         self.as_of.unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
+    fn run_from(
+        &mut self,
+        feed: &mut dyn LogFeed,
+        adapter: &dyn Adapter,
+        options: FollowOptions,
+        monitor: &Collector,
+    ) -> Result<(), EngineError> {
+        self.identify(adapter, feed)?;
+        if self.report.from.is_empty() {
+            self.report.from = position(feed.start()).to_string();
+        }
+        self.run(feed, options, monitor).map_err(EngineError::from)
+    }
+
     fn run(
         &mut self,
         feed: &mut dyn LogFeed,
-        options: &FollowOptions,
+        options: FollowOptions,
         monitor: &Collector,
     ) -> Result<(), Failure> {
         use lifeboat_base::monitor::Monitor;

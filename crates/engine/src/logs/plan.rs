@@ -210,6 +210,10 @@ impl Adapter for Replaying {
         Ok(report)
     }
 
+    fn essential(&self) -> &'static [&'static str] {
+        self.inner.essential()
+    }
+
     fn settle(&self, restored: &Path, target: &Path) -> Result<(), Failure> {
         self.inner.settle(restored, target)
     }

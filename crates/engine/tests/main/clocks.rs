@@ -77,6 +77,7 @@ impl World {
             secrets: Arc::new(Phrase),
             host: "test".to_owned(),
             user: "0".to_owned(),
+            programs: Vec::new(),
         };
         Engine::load(&self.dir.path().join("lifeboat.toml"), env, Arc::new(Quiet)).unwrap()
     }

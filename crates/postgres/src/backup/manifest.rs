@@ -40,7 +40,7 @@ struct RawFile {
     #[serde(rename = "Encoded-Path")]
     encoded_path: Option<String>,
     #[serde(rename = "Size")]
-    size: u64,
+    size_bytes: u64,
     #[serde(rename = "Checksum-Algorithm")]
     algorithm: Option<String>,
     #[serde(rename = "Checksum")]
@@ -168,7 +168,7 @@ fn file_entry(raw: RawFile) -> Result<(String, ManifestFile), BackupError> {
     }
     let sha256 = raw.checksum.and_then(|hex| hex.parse().ok());
     let sha256 = sha256.ok_or_else(|| wrong(format!("{path} has a malformed checksum")))?;
-    Ok((path, ManifestFile { size_bytes: raw.size, sha256 }))
+    Ok((path, ManifestFile { size_bytes: raw.size_bytes, sha256 }))
 }
 
 fn wal_range(raw: &RawRange) -> Result<WalRange, BackupError> {

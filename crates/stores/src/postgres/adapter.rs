@@ -13,7 +13,7 @@ use lifeboat_postgres::wire::ConnectOptions;
 
 use super::canaries;
 use super::capture::PostgresCapture;
-use super::checks::{Subject, check_cluster};
+use super::checks::{RECOVERY, Subject, check_cluster};
 use super::error;
 use super::feed::PostgresFeed;
 use super::restore::{restore_cluster, settle};
@@ -31,6 +31,8 @@ pub struct PostgresOptions {
     pub url: Address,
     /// The replication slot that keeps the log for us; of `a` to `z`, `0` to `9` and `_`.
     pub slot: String,
+    /// Folders with programs of a server, besides those where packages put them.
+    pub programs: Vec<PathBuf>,
     /// Column sets that must be unique, such as `orders(order_no)`.
     pub unique: Vec<String>,
     /// Statements that must each give one true value.
@@ -93,6 +95,10 @@ impl Adapter for PostgresAdapter {
         restore_cluster(from, facts, into, monitor)
     }
 
+    fn essential(&self) -> &'static [&'static str] {
+        &[RECOVERY]
+    }
+
     fn continuous(&self) -> Option<&dyn Continuous> {
         Some(self)
     }
@@ -111,6 +117,7 @@ impl Adapter for PostgresAdapter {
         let subject = Subject {
             unique: &self.options.unique,
             sql: &self.options.sql,
+            programs: &self.options.programs,
             database: facts.environment.get("database").and_then(|name| name.as_str()).map(str::to_owned),
             clock: self.clock.as_ref(),
             facts,
@@ -120,7 +127,7 @@ impl Adapter for PostgresAdapter {
     }
 
     fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
-        canaries::run(scratch, self.clock.as_ref())
+        canaries::run(scratch, &self.options.programs, self.clock.as_ref())
     }
 }
 

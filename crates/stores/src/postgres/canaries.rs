@@ -73,10 +73,14 @@ const EXPECTED: [Expectation; 19] = [
 ];
 
 /// Runs them all inside `scratch` with the newest installed server. `Refused` where there is none.
-pub(crate) fn run(scratch: &Path, clock: &dyn Clock) -> Result<Vec<CanaryResult>, Failure> {
-    let installed = match installations(&[]).into_iter().next() {
+pub(crate) fn run(
+    scratch: &Path,
+    programs: &[PathBuf],
+    clock: &dyn Clock,
+) -> Result<Vec<CanaryResult>, Failure> {
+    let installed = match installations(programs).into_iter().next() {
         Some(installed) => installed,
-        None => installation(NEWEST, &[])
+        None => installation(NEWEST, programs)
             .map_err(error::server("the checks could not be tried on damaged clusters"))?,
     };
     run_with(&installed, scratch, clock)
@@ -95,6 +99,7 @@ pub(crate) fn run_with(
     let unique = [PROMISED_UNIQUE.to_owned()];
     let sql = PROMISED_SQL.map(str::to_owned);
     let subject = |facts| Subject {
+        programs: &[],
         unique: &unique,
         sql: &sql,
         database: Some(sample::DATABASE.to_owned()),

@@ -15,7 +15,7 @@ mod tables;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -82,6 +82,8 @@ const SIGNALS: [&str; 2] = ["recovery.signal", "standby.signal"];
 pub(crate) struct Subject<'a> {
     pub(crate) unique: &'a [String],
     pub(crate) sql: &'a [String],
+    /// Folders with programs of a server, besides those where packages put them.
+    pub(crate) programs: &'a [PathBuf],
     /// The database that promises mean when they name none.
     pub(crate) database: Option<String>,
     pub(crate) clock: &'a dyn Clock,
@@ -101,7 +103,7 @@ pub(crate) fn check_cluster(
     let texts = recorded_schemas(from, subject.facts)?;
     let told = recovery_target(restored)?;
     let recovery = (!told.is_empty()).then(|| Recovery::new(told));
-    check_with(subject, &texts, restored, installation(major(restored), &[]), recovery.as_ref())
+    check_with(subject, &texts, restored, installation(major(restored), subject.programs), recovery.as_ref())
 }
 
 /// Runs all checks with the programs given. `texts` are the recorded listings of schemas, by database. A cluster with a

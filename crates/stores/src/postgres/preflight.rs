@@ -97,17 +97,11 @@ fn connect(options: &ConnectOptions) -> Result<Connection, Failure> {
 
 fn version(sql: &Connection) -> Result<u32, Failure> {
     let major = sql.server_version().map(|version| version / 10_000);
-    match major.filter(|major| MAJORS.contains(major)) {
-        Some(major) => Ok(major),
-        None => {
-            let shown = human::printable(sql.parameter("server_version").unwrap_or("of an unknown version"));
-            Err(refuse(format!(
-                "PostgreSQL {shown} is not supported; {} to {} are",
-                MAJORS.start(),
-                MAJORS.end()
-            )))
-        }
+    if let Some(major) = major.filter(|major| MAJORS.contains(major)) {
+        return Ok(major);
     }
+    let shown = human::printable(sql.parameter("server_version").unwrap_or("of an unknown version"));
+    Err(refuse(format!("PostgreSQL {shown} is not supported; {} to {} are", MAJORS.start(), MAJORS.end())))
 }
 
 fn refuse(what: impl Into<String>) -> Failure {

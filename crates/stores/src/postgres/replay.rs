@@ -236,7 +236,9 @@ impl Writer {
 
 fn beyond(events: &[Event], goal: &Goal) -> bool {
     let mut found = Found::default();
-    events.iter().for_each(|event| found.see(event, goal));
+    for event in events {
+        found.see(event, goal);
+    }
     found.done()
 }
 
@@ -274,10 +276,11 @@ fn configure(restored: &Path, told: &[(&str, String)], owner: (u32, u32)) -> std
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         other => other?,
     };
-    let lines: String = told
-        .iter()
-        .map(|(name, value)| format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''")))
-        .collect();
+    let mut lines = String::new();
+    for (name, value) in told {
+        let value = value.replace('\\', "\\\\").replace('\'', "''");
+        lines.extend([name, " = '", &value, "'\n"]);
+    }
     lifeboat_base::crashsafe::replace(&path, format!("{before}{BEGIN_MARK}{lines}{END_MARK}").as_bytes())?;
     give(&path, owner)?;
     let signal = restored.join(SIGNAL);

@@ -68,7 +68,7 @@ fn finish(facts: &CaptureFacts, into: &Path) -> io::Result<()> {
     }
     for oid in &spaces {
         let link = into.join("pg_tblspc").join(oid);
-        fs::rename(&link, tablespace_folder(into, oid))?;
+        crashsafe::publish(&link, &tablespace_folder(into, oid))?;
     }
     point_links(into, into)?;
     for (name, text) in CONFIGURATION {
@@ -123,8 +123,8 @@ pub(crate) fn settle(restored: &Path, target: &Path) -> Result<(), Failure> {
 
 /// The settings a recovering server needs, as lines of its configuration.
 fn at_least(facts: &CaptureFacts) -> String {
-    let settings = recovery_settings(facts);
-    settings.into_iter().map(|(name, value)| format!("{name} = {value}\n")).collect()
+    let lines = recovery_settings(facts).into_iter().map(|(name, value)| [name, value].join(" = "));
+    lines.flat_map(|line| [line, "\n".to_owned()]).collect()
 }
 
 /// Settings without which the captured log cannot be replayed, and their captured values.

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 
 use super::canaries;
 use super::capture::{SqliteCapture, geometry};
-use super::checks::{Subject, check_database};
+use super::checks::{INTEGRITY, Subject, check_database};
 use super::error::source_failure;
 use super::open::open_source;
 use super::restore::restore_database;
@@ -111,6 +111,10 @@ impl Adapter for SqliteAdapter {
     ) -> Result<Vec<CheckResult>, Failure> {
         let subject = Subject { options: &self.options, clock: &self.clock, facts, monitor };
         check_database(&subject, from, restored)
+    }
+
+    fn essential(&self) -> &'static [&'static str] {
+        &[INTEGRITY]
     }
 
     fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {

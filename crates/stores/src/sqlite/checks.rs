@@ -31,7 +31,7 @@ use crate::tally::{Tally, equal, failed, not_applicable};
 
 /// The files SQLite keeps beside a database; none may be there after a restore.
 pub(crate) const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
-const INTEGRITY: &str = "sqlite.integrity";
+pub(crate) const INTEGRITY: &str = "sqlite.integrity";
 const FOREIGN_KEYS: &str = "sqlite.foreign_keys";
 const TABLES: &str = "sqlite.tables";
 const SCHEMA_CHECK: &str = "sqlite.schema";
