@@ -59,6 +59,7 @@ cargo_deny_is_good() {
 
 packages=()
 command -v restic >/dev/null || packages+=(restic)
+command -v openssl >/dev/null || packages+=(openssl)
 find_python >/dev/null || packages+=(python3 python3-venv)
 have_postgresql || packages+=(postgresql)
 

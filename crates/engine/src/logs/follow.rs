@@ -115,7 +115,7 @@ impl Engine {
         };
         let mut follower = self.follower(row, set, continuous)?;
         let monitor = Collector::new(self.observer.job(&format!("log of {store}")));
-        let mut resume = follower.resume()?;
+        let mut resume = follower.resume(continuous)?;
         loop {
             let outcome = continuous
                 .follow(resume.map(log_position))
@@ -194,12 +194,17 @@ fn log_position(at: Position) -> LogPosition {
 }
 
 impl Follower<'_> {
-    /// Where to go on: after the newest thing that is kept anywhere.
-    fn resume(&self) -> Result<Option<Position>, Failure> {
-        let mut newest = self.spool.pieces()?.last().map(|piece| piece.head.last());
+    /// Where to go on: after the newest thing that is kept anywhere, else where the newest point's own content ends.
+    fn resume(&self, store: &dyn Continuous) -> Result<Option<Position>, EngineError> {
+        let mut newest = self.resume_point()?;
         for entry in &self.set.open {
             let kept = entry.vault.logs().list(&self.stream).map_err(Failure::from)?;
             newest = newest.max(kept.iter().map(LogName::last).max());
+        }
+        if newest.is_none()
+            && let Some(point) = self.engine.view(self.row)?.points.last()
+        {
+            newest = store.base_end(&point.manifest.facts).ok().map(position);
         }
         Ok(newest)
     }
@@ -245,6 +250,12 @@ impl Follower<'_> {
         monitor: &Collector,
     ) -> Result<(), EngineError> {
         self.identify(adapter, feed)?;
+        if self.head.is_none() {
+            // Nothing is held yet, but where it begins is known: a later run goes on from here and not from its present.
+            let head = Head::new(self.identity.clone(), position(feed.start()), Timestamp::UNIX_EPOCH);
+            head.write(&self.folder)?;
+            self.head = Some(head);
+        }
         if self.report.from.is_empty() {
             self.report.from = position(feed.start()).to_string();
         }
