@@ -35,7 +35,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Write a first policy for what is found in this folder, and the key to open its vaults
     Init {
-        /// The folder to look through and to write into
+        /// The folder to look through and to write into; `postgres` prints the SQL that prepares a server
         #[arg(default_value = ".")]
         dir: PathBuf,
     },

@@ -30,8 +30,17 @@ struct Found {
     path: String,
 }
 
-/// Writes `lifeboat.toml` and a key file. Refuses to touch what is there already.
+/// What a PostgreSQL server needs, as a script for its superuser.
+const POSTGRES: &str = include_str!("init/postgres.sql");
+
+/// Writes `lifeboat.toml` and a key file. Refuses to touch what is there already. The word `postgres` asks for the
+/// script instead, unless a folder has that name.
 pub(crate) fn run(dir: &Path, output: &Output) -> Outcome {
+    if dir == Path::new("postgres") && !dir.exists() {
+        let document = json!({ "schema": "lifeboat.init-postgres/v1", "sql": POSTGRES });
+        output.result(&document, || POSTGRES.to_owned())?;
+        return Ok(None);
+    }
     let target = dir.join(POLICY);
     if target.exists() {
         return Err(EngineError::new(FailureKind::Refused, format!("{} exists already", target.display()))
