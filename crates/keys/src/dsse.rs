@@ -112,4 +112,16 @@ impl DsseEnvelope {
             Err(KeysError::Malformed { what: WHAT, why: "not written by this tool".to_owned() })
         }
     }
+
+    /// The payload of a stored document that `key` alone signed. No byte can change unnoticed: only the text that
+    /// [`DsseEnvelope::to_bytes`] writes is taken, and the key id, though only a hint, must be that of the key.
+    pub fn open_exact(bytes: &[u8], key: &PublicKey, expected_type: &str) -> Result<Vec<u8>, KeysError> {
+        let envelope = Self::from_exact_bytes(bytes)?;
+        envelope.verified_by(&[*key], expected_type)?;
+        if matches!(envelope.signatures.as_slice(), [only] if only.keyid == key.key_id()) {
+            Ok(envelope.payload)
+        } else {
+            Err(KeysError::Malformed { what: WHAT, why: "its key id was altered".to_owned() })
+        }
+    }
 }

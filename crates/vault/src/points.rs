@@ -159,9 +159,7 @@ impl Vault {
 
     fn verified_manifest(&self, object: &ObjectName, bytes: &[u8]) -> Result<PointManifest, String> {
         let id = layout::point_of(object).ok_or("its name is not the name of a recovery point")?;
-        let document = DsseEnvelope::from_exact_bytes(bytes).map_err(|error| error.to_string())?;
-        let payload = document
-            .verify(&[self.secrets.signing.public()], POINT_PAYLOAD_TYPE)
+        let payload = DsseEnvelope::open_exact(bytes, &self.secrets.signing.public(), POINT_PAYLOAD_TYPE)
             .map_err(|error| error.to_string())?;
         let manifest: PointManifest = serde_json::from_slice(&payload).map_err(|error| error.to_string())?;
         if manifest.format != POINT_FORMAT {

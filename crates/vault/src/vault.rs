@@ -225,10 +225,8 @@ impl Vault {
     }
 
     fn verify_identity(&self, bytes: &[u8]) -> Result<(), String> {
-        let document =
-            lifeboat_keys::DsseEnvelope::from_exact_bytes(bytes).map_err(|error| error.to_string())?;
-        let payload = document
-            .verify(&[self.secrets.signing.public()], VAULT_PAYLOAD_TYPE)
+        let key = self.secrets.signing.public();
+        let payload = lifeboat_keys::DsseEnvelope::open_exact(bytes, &key, VAULT_PAYLOAD_TYPE)
             .map_err(|error| error.to_string())?;
         let identity: VaultIdentity = serde_json::from_slice(&payload).map_err(|error| error.to_string())?;
         if identity.format == VAULT_FORMAT && identity.vault == self.id && identity.store == self.store {

@@ -30,6 +30,8 @@ const TICK: Duration = Duration::from_millis(500);
 /// Unshipped log goes out at least this often, whatever the RPO.
 const SLOWEST_SHIPMENT: Duration = Duration::from_secs(300);
 const FASTEST_SHIPMENT: Duration = Duration::from_secs(1);
+/// Under load, what arrived is made durable and reported this often.
+const SYNC_EVERY: SignedDuration = SignedDuration::from_secs(1);
 /// Roll-up indexes are written this often.
 const ROLL_UP_EVERY: SignedDuration = SignedDuration::from_secs(600);
 
@@ -81,6 +83,7 @@ struct Follower<'a> {
     head: Option<Head>,
     interval: SignedDuration,
     shipped_at: Timestamp,
+    synced_at: Timestamp,
     rolled_up: Timestamp,
     report: FollowReport,
 }
@@ -177,6 +180,7 @@ impl Engine {
             head,
             interval: SignedDuration::try_from(interval).unwrap_or(SignedDuration::MAX),
             shipped_at: now,
+            synced_at: now,
             rolled_up: now,
             report,
         })
@@ -300,7 +304,10 @@ impl Follower<'_> {
                 }
             }
             let now = self.engine.env.clock.now();
-            if now.duration_since(self.shipped_at) >= self.interval || (options.once && caught_up) {
+            if now.duration_since(self.synced_at).abs() >= SYNC_EVERY {
+                self.sync(feed)?;
+            }
+            if now.duration_since(self.shipped_at).abs() >= self.interval || (options.once && caught_up) {
                 self.sync(feed)?;
                 self.cut_and_ship()?;
             }
@@ -313,6 +320,7 @@ impl Follower<'_> {
     /// Makes what arrived durable and tells the store.
     fn sync(&mut self, feed: &mut dyn LogFeed) -> Result<(), Failure> {
         let now = self.engine.env.clock.now();
+        self.synced_at = now;
         let durable = match self.spool.sync()? {
             Some(at) => Some(at),
             None => self.resume_point()?,
@@ -403,7 +411,7 @@ impl Follower<'_> {
     }
 
     fn roll_up(&mut self, now: Timestamp) -> Result<(), Failure> {
-        if now.duration_since(self.rolled_up) < ROLL_UP_EVERY {
+        if now.duration_since(self.rolled_up).abs() < ROLL_UP_EVERY {
             return Ok(());
         }
         self.rolled_up = now;

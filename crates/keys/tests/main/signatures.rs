@@ -51,15 +51,13 @@ fn another_key_another_type_and_any_changed_byte_do_not_verify() {
     assert_eq!(document.verified_by(&[other.public(), key.public()], TYPE).unwrap(), key.public());
 
     let bytes = document.to_bytes();
-    let key_id = key.public().key_id();
+    assert!(DsseEnvelope::open_exact(&bytes, &key.public(), TYPE).is_ok());
     for at in 0..bytes.len() {
         for bit in 0..8 {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << bit;
-            let accepted = DsseEnvelope::from_exact_bytes(&damaged).is_ok_and(|document| {
-                document.verify(&[key.public()], TYPE).is_ok() && document.signatures()[0].keyid == key_id
-            });
-            assert!(!accepted, "byte {at} bit {bit}");
+            let opened = DsseEnvelope::open_exact(&damaged, &key.public(), TYPE);
+            assert!(opened.is_err(), "byte {at} bit {bit}");
         }
     }
 }

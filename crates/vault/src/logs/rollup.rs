@@ -122,12 +122,8 @@ pub(super) fn open(
     name: &RollupName,
     public: &PublicKey,
 ) -> Result<Vec<RollupEntry>, String> {
-    let envelope = DsseEnvelope::from_exact_bytes(stored).map_err(|error| error.to_string())?;
-    let payload = envelope.verify(&[*public], ROLLUP_PAYLOAD_TYPE).map_err(|error| error.to_string())?;
-    // The key id is only a hint, but every stored byte is checked.
-    if !matches!(envelope.signatures(), [only] if only.keyid == public.key_id()) {
-        return Err("its key id was altered".to_owned());
-    }
+    let payload =
+        DsseEnvelope::open_exact(stored, public, ROLLUP_PAYLOAD_TYPE).map_err(|error| error.to_string())?;
     let payload: Payload =
         serde_json::from_slice(&payload).map_err(|_error| "its content cannot be read".to_owned())?;
     let expected = payload.format == FORMAT
