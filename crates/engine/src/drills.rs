@@ -15,6 +15,7 @@ use crate::backup::Collector;
 use crate::context::Engine;
 use crate::error::EngineError;
 use crate::journal::Entry;
+use crate::logs::Replay;
 use crate::restore::{Chosen, candidates};
 use crate::view::drill_digest;
 use crate::when;
@@ -103,14 +104,13 @@ impl Engine {
             None => (self.choose(row, asked.0, asked.1)?, None),
         };
         findings.extend(chosen.findings());
-        let copy = candidates(row, &chosen.row, options.copy.as_ref())
-            .into_iter()
-            .find(|copy| set.get(copy).is_some())
-            .cloned()
-            .ok_or_else(|| {
-                let id = &chosen.row.manifest.id;
-                EngineError::new(FailureKind::Unreachable, format!("no copy that holds {id} can be used"))
-            })?;
+        findings.extend(replay.as_ref().and_then(Replay::finding));
+        let mut copies = candidates(row, &chosen.row, options.copy.as_ref());
+        copies.sort_by_key(|copy| replay.as_ref().is_some_and(|replay| replay.copy != **copy));
+        let copy = copies.into_iter().find(|copy| set.get(copy).is_some()).cloned().ok_or_else(|| {
+            let id = &chosen.row.manifest.id;
+            EngineError::new(FailureKind::Unreachable, format!("no copy that holds {id} can be used"))
+        })?;
         let mut facts = chosen.row.manifest.facts.clone();
         let adapter = match (replay, set.get(&copy)) {
             (Some(replay), Some(entry)) => {

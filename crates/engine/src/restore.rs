@@ -216,7 +216,11 @@ impl Engine {
         let start = self.env.clock.monotonic();
         let run = RunId::generate(self.env.clock.now(), self.env.entropy.as_ref());
         let mut last: Option<Failure> = None;
-        for copy in candidates(row, &chosen.row, options.copy.as_ref()) {
+        let mut copies = candidates(row, &chosen.row, options.copy.as_ref());
+        // The copy whose log goes furthest comes first.
+        copies.sort_by_key(|copy| replay.is_some_and(|replay| replay.copy != **copy));
+        findings.extend(replay.and_then(Replay::finding));
+        for copy in copies {
             let Some(entry) = set.get(copy) else {
                 last = set.absent.contains(copy).then(|| self.absence(row, copy)).or(last);
                 continue;

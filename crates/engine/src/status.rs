@@ -304,10 +304,15 @@ impl Engine {
             let objects = storage.list(&prefix).ok()?;
             let names =
                 objects.iter().filter_map(|object| object.name.as_str().strip_prefix(prefix.as_str()));
-            let mut stretches: Vec<(u64, u64)> = names
-                .filter_map(|name| name.parse::<LogName>().ok())
-                .map(|name| (name.first().offset, name.last().offset))
-                .collect();
+            let names: Vec<LogName> = names.filter_map(|name| name.parse().ok()).collect();
+            // Offsets of another timeline must not stand for a lost end.
+            let ended = names.iter().any(|name| name.last() == head.position);
+            let begun = head.as_of == Timestamp::UNIX_EPOCH;
+            let mut stretches: Vec<(u64, u64)> =
+                names.iter().map(|name| (name.first().offset, name.last().offset)).collect();
+            if !ended && !begun {
+                stretches.clear();
+            }
             stretches.sort_unstable();
             listed.push((copy.clone(), stretches));
         }

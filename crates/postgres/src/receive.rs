@@ -253,9 +253,11 @@ impl Receiver {
 }
 
 fn is_gone(error: &PgError) -> bool {
-    // Undefined file; object not in prerequisite state: a slot that was invalidated.
+    // Undefined file: a segment that was removed; a slot that was invalidated.
     error.server().is_some_and(|server| {
-        matches!(server.code.as_str(), "58P01" | "55000") || server.message.contains("already been removed")
+        server.code == "58P01"
+            || server.message.contains("already been removed")
+            || (server.code == "55000" && server.message.contains("invalidated"))
     })
 }
 

@@ -19,6 +19,15 @@ pub struct LogPosition {
     pub offset: u64,
 }
 
+/// Where to go on, and what was kept right before it.
+#[derive(Clone, Debug)]
+pub struct Resume {
+    /// The position.
+    pub position: LogPosition,
+    /// The kept bytes that end there, as many as are at hand: what the store sends again must be the same.
+    pub tail: Vec<u8>,
+}
+
 /// What happened next.
 #[derive(Debug)]
 pub enum Step {
@@ -94,9 +103,10 @@ pub trait Continuous: Send + Sync {
     /// What tells the store a point was taken of from every other; the same as [`LogFeed::identity`].
     fn identity(&self, facts: &CaptureFacts) -> Option<String>;
 
-    /// Follows the log from `resume`, or from the present if nothing was kept yet. A `Findings` failure means that the
+    /// Follows the log from `resume`, or from the present if nothing was kept yet. `known` are the identities the store
+    /// had before: another one is refused before anything is touched. A `Findings` failure means that the
     /// store no longer has it: what lies between is lost, and only a new base helps.
-    fn follow(&self, resume: Option<LogPosition>) -> Result<Box<dyn LogFeed>, Failure>;
+    fn follow(&self, resume: Option<Resume>, known: &[String]) -> Result<Box<dyn LogFeed>, Failure>;
 
     /// The position up to which a point needs no log: where its own content ends.
     fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure>;

@@ -22,7 +22,7 @@ mod tally;
 pub use adapter::{
     Adapter, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport,
 };
-pub use continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Step};
+pub use continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Step};
 pub use files::{FilesAdapter, FilesOptions};
 pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;

@@ -150,7 +150,7 @@ fn a_restore_killed_at_any_moment_publishes_nothing_half_made_and_the_next_one_s
     fs::remove_dir_all(world.path("out")).unwrap();
     fs::create_dir(world.path("out")).unwrap();
     let mut child = world.start(&restore);
-    let at_work = |name: &str| name.starts_with(".lifeboat-tmp-restore-") && !name.ends_with(".lock");
+    let at_work = |name: &str| name.starts_with(".lifeboat-tmp-restore-") && !name.contains(".lock");
     let names = || fs::read_dir(world.path("out")).unwrap().map(|e| e.unwrap().file_name());
     while child.try_wait().unwrap().is_none() && !names().any(|name| at_work(&name.to_string_lossy())) {
         std::thread::yield_now();

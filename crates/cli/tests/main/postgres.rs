@@ -1,5 +1,6 @@
 //! PostgreSQL end to end: base, log, every moment between, and what the sandbox says about it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -270,6 +271,84 @@ fn after_a_crash_under_load_every_acknowledged_commit_is_there_and_none_is_inven
         assert_eq!(ask(&server, &world.path(&target), LEDGER), format!("{n}|{n}"), "at {at}");
         std::fs::remove_dir_all(world.path(&target)).unwrap();
     }
+}
+
+#[test]
+fn another_cluster_or_one_that_was_set_back_is_refused_and_nothing_is_mixed() {
+    let mut server = server(15);
+    let mut world = world_of(&server);
+    world.backup("shop");
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    server.stop();
+    let old = tempfile::Builder::new().prefix("lb-old-").tempdir_in("/tmp").unwrap();
+    let copy = |from: &Path, to: &Path| {
+        assert!(Command::new("cp").arg("-aT").arg(from).arg(to).status().unwrap().success());
+    };
+    copy(&server.data(), &old.path().join("data"));
+    server.start_again();
+    server.psql("INSERT INTO ledger (n) VALUES (100)");
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    let head = std::fs::read(world.path("state/logs/shop/head.json")).unwrap();
+    server.stop();
+    std::fs::remove_dir_all(server.data()).unwrap();
+    copy(&old.path().join("data"), &server.data());
+    server.start_again();
+    // Behind what was kept, and then past it with another history.
+    let ran = world.run(&["wal", "stream", "shop", "--once"]).expect(3);
+    assert!(ran.stderr.contains("was set back"), "{ran:?}");
+    server.psql("INSERT INTO ledger (n) SELECT g FROM generate_series(200, 3000) g");
+    let ran = world.run(&["wal", "stream", "shop", "--once"]).expect(3);
+    assert!(ran.stderr.contains("was set back"), "{ran:?}");
+    let other = PgServer::start(PgOptions::new(15));
+    other.psql("CREATE TABLE filler AS SELECT g, md5(g::text) FROM generate_series(1, 300000) g");
+    world.env.retain(|(name, _)| name != "SHOP_URL");
+    world.env.push(("SHOP_URL".to_owned(), other.url("postgres")));
+    for _ in 0..2 {
+        let ran = world.run(&["wal", "stream", "shop", "--once"]).expect(3);
+        assert!(ran.stderr.contains("another cluster"), "{ran:?}");
+    }
+    assert_eq!(other.psql("SELECT count(*) FROM pg_replication_slots").trim(), "0");
+    assert_eq!(std::fs::read(world.path("state/logs/shop/head.json")).unwrap(), head);
+}
+
+#[test]
+fn a_restored_cluster_leaves_production_alone_when_it_is_started() {
+    let archive = tempfile::Builder::new().prefix("lb-archive-").tempdir_in("/tmp").unwrap();
+    std::fs::set_permissions(archive.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let command = format!("cp %p {}/%f", archive.path().display());
+    let server =
+        PgServer::start(PgOptions::new(15).set("archive_mode", "on").set("archive_command", command));
+    server.psql(SCHEMA);
+    let world = world_of(&server);
+    let point = world.backup("shop");
+    let count = || std::fs::read_dir(archive.path()).unwrap().count();
+    while count() == 0 {
+        server.psql("SELECT pg_sleep(0.05)");
+    }
+    server.psql("ALTER SYSTEM SET archive_command = 'false'");
+    server.psql("SELECT pg_reload_conf()");
+    let before = count();
+    world.run(&["restore", "shop", "--to", "back", "--at", &point]).expect(0);
+    assert_eq!(ask(&server, &world.path("back"), "SHOW archive_mode"), "off");
+    assert_eq!(count(), before);
+}
+
+#[test]
+fn a_piece_that_one_copy_lost_is_taken_from_the_other() {
+    let server = server(15);
+    let world = world_of(&server);
+    world.backup("shop");
+    for n in 1..=2 {
+        server.psql(&format!("INSERT INTO ledger (n) VALUES ({n})"));
+        world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    }
+    let folder = world.vault("local", "shop").join("lifeboat/logs/wal");
+    let mut pieces: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pieces.sort();
+    std::fs::remove_file(pieces.last().unwrap()).unwrap();
+    assert_eq!(world.promise("shop", "rpo").0, "broken");
+    world.run(&["restore", "shop", "--to", "back"]).expect(0);
+    assert_eq!(ask(&server, &world.path("back"), LEDGER), "2|2");
 }
 
 const LEDGER: &str = "SELECT count(*), max(n) FROM ledger";

@@ -2,6 +2,7 @@
 //!
 //! Memory: one message of the store and one piece of at most 16 MiB while it is shipped.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use lifeboat_base::lease::Lease;
 use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::{SignedDuration, Timestamp};
 use lifeboat_policy::Store;
-use lifeboat_stores::{Adapter, Continuous, LogFeed, LogPosition, Step};
+use lifeboat_stores::{Continuous, LogFeed, LogPosition, Resume, Step};
 use lifeboat_vault::logs::{LogName, LogObject, Logs, Position};
 use serde::Serialize;
 use serde_json::json;
@@ -24,6 +25,7 @@ use crate::context::Engine;
 use crate::copies::VaultSet;
 use crate::error::EngineError;
 use crate::journal::Entry;
+use crate::view::in_future;
 
 /// How long one wait for the store takes at most.
 const TICK: Duration = Duration::from_millis(500);
@@ -121,9 +123,9 @@ impl Engine {
         let mut resume = follower.resume(continuous)?;
         loop {
             let outcome = continuous
-                .follow(resume.map(log_position))
+                .follow(follower.resume_from(resume)?, &follower.identities(continuous)?)
                 .map_err(EngineError::from)
-                .and_then(|mut feed| follower.run_from(feed.as_mut(), adapter.as_ref(), options, &monitor));
+                .and_then(|mut feed| follower.run_from(feed.as_mut(), options, &monitor));
             follower.report.findings.extend(monitor.take());
             // The store may be gone for good: what is here goes out at once.
             let as_of = follower.known();
@@ -154,8 +156,12 @@ impl Engine {
         let folder = self.log_folder(&row.name);
         let stream = stream_name(store)?;
         let spool = Spool::open(&folder)?;
-        let head = Head::read(&folder)?;
         let now = self.env.clock.now();
+        // A moment of the future is no knowledge: it would never come down again.
+        let head = Head::read(&folder)?.map(|head| {
+            let as_of = if in_future(head.as_of, now) { Timestamp::UNIX_EPOCH } else { head.as_of };
+            Head::new(head.identity, head.position, as_of)
+        });
         let rpo = row.rpo.value.map_or(SLOWEST_SHIPMENT, |rpo| rpo.approx() / 2);
         let interval = rpo.clamp(FASTEST_SHIPMENT, SLOWEST_SHIPMENT);
         let report = FollowReport {
@@ -213,22 +219,30 @@ impl Follower<'_> {
         Ok(newest)
     }
 
-    /// The log must be that of the store the points were taken of.
-    fn identify(&mut self, adapter: &dyn Adapter, feed: &dyn LogFeed) -> Result<(), EngineError> {
-        self.identity = feed.identity();
+    /// What the store was known as before: by the head, and by the newest point.
+    fn identities(&self, store: &dyn Continuous) -> Result<Vec<String>, EngineError> {
         let view = self.engine.view(self.row)?;
-        let of_point = view.points.last().zip(adapter.continuous());
-        let of_point = of_point.and_then(|(point, store)| store.identity(&point.manifest.facts));
-        let known = self.head.as_ref().map(|head| head.identity.clone()).or(of_point);
-        match known.filter(|known| *known != self.identity) {
-            None => Ok(()),
-            Some(known) => Err(EngineError::new(
-                FailureKind::Refused,
-                format!("`{}` is another cluster now: {} instead of {known}", self.row.name, self.identity),
-            )
-            .risking(&self.row.name, "rpo")
-            .next("name the right server, or make a row of its own for the new cluster")),
+        let of_point = view.points.last().and_then(|point| store.identity(&point.manifest.facts));
+        Ok(self.head.iter().map(|head| head.identity.clone()).chain(of_point).collect())
+    }
+
+    /// A position with the kept bytes before it, which the store has to send again.
+    fn resume_from(&self, at: Option<Position>) -> Result<Option<Resume>, Failure> {
+        let Some(at) = at else { return Ok(None) };
+        let mut tail = Vec::new();
+        for piece in self.spool.pieces()?.iter().filter(|piece| piece.head.last() == at) {
+            let read = piece.open()?.read_to_end(&mut tail);
+            read.map_err(|error| Failure::io("failed to read the spool", error))?;
         }
+        let first = self.set.open.first().filter(|_| tail.is_empty());
+        if let Some(entry) = first {
+            let logs = entry.vault.logs();
+            let name = logs.list(&self.stream)?.into_iter().find(|name| name.last() == at);
+            if let Some(name) = name {
+                tail = logs.read(&self.stream, name)?.1;
+            }
+        }
+        Ok(Some(Resume { position: log_position(at), tail }))
     }
 
     /// The store no longer has what comes next: from here on there is a gap, which is filed before anything goes on.
@@ -249,11 +263,11 @@ impl Follower<'_> {
     fn run_from(
         &mut self,
         feed: &mut dyn LogFeed,
-        adapter: &dyn Adapter,
         options: FollowOptions,
         monitor: &Collector,
     ) -> Result<(), EngineError> {
-        self.identify(adapter, feed)?;
+        // The feed has refused every identity but the known ones.
+        self.identity = feed.identity();
         if self.head.is_none() {
             // Nothing is held yet, but where it begins is known: a later run goes on from here and not from its present.
             let head = Head::new(self.identity.clone(), position(feed.start()), Timestamp::UNIX_EPOCH);
@@ -293,6 +307,8 @@ impl Follower<'_> {
                     }
                 }
                 Step::Quiet { as_of } => {
+                    let now = self.engine.env.clock.now();
+                    let as_of = as_of.map(|as_of| as_of.min(now));
                     self.as_of = self.as_of.max(as_of);
                     caught_up = as_of.is_some();
                     self.sync(feed)?;

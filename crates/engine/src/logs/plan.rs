@@ -3,7 +3,7 @@
 use lifeboat_base::capture::{CaptureFacts, RestoreSource};
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::CopyName;
-use lifeboat_base::monitor::{Findings, Monitor};
+use lifeboat_base::monitor::{Finding, Findings, Monitor};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::PointRow;
 use lifeboat_policy::Store;
@@ -33,6 +33,18 @@ pub(crate) struct Replay {
     pub(crate) to: Position,
     /// The moment the store will show; for a goal that is no moment, the last that the log reaches.
     pub(crate) moment: Timestamp,
+    /// The copy whose log goes that far.
+    pub(crate) copy: CopyName,
+    /// Everything was asked for, and more is known than can be reached.
+    pub(crate) cut: bool,
+}
+
+impl Replay {
+    /// Ending before what is known to have existed must never happen silently.
+    pub(crate) fn finding(&self) -> Option<Finding> {
+        let message = format!("the log has a gap after {}: what follows cannot be reached", self.moment);
+        self.cut.then(|| Finding::new("log-gap", self.copy.as_str(), message))
+    }
 }
 
 impl Engine {
@@ -63,11 +75,10 @@ impl Engine {
         if at.is_some_and(|at| at.starts_with("pt-")) {
             return Ok(Vec::new());
         }
-        let entry = match copy {
-            Some(copy) => set.get(copy),
-            None => set.open.first(),
+        let entries: Vec<&CopyVault> = match copy {
+            Some(copy) => set.get(copy).into_iter().collect(),
+            None => set.open.iter().collect(),
         };
-        let Some(entry) = entry else { return Ok(Vec::new()) };
         let now = self.env.clock.now();
         let view = self.view(row)?;
         let points: Vec<&PointRow> = view
@@ -75,39 +86,55 @@ impl Engine {
             .iter()
             .filter(|point| point.usable() && !in_future(point.manifest.facts.consistency.moment, now))
             .collect();
-        let Some(mut reaches) = self.reaches(row, adapter, entry, &points)? else { return Ok(Vec::new()) };
+        // Each copy has a log of its own: one that lost a piece must not hide what another still has.
+        let mut found: Vec<(Reach, CopyName)> = Vec::new();
+        for entry in entries {
+            let Some(reaches) = self.reaches(row, adapter, entry, &points)? else { return Ok(Vec::new()) };
+            found.extend(reaches.into_iter().map(|reach| (reach, entry.copy.clone())));
+        }
+        let reaches = &mut found;
         let goal = match at {
             None | Some(LATEST) => Goal::Latest,
             Some(text) => goal(text, || when::parse(text, now, &self.policy.timezone))?,
         };
         // The newest point leaves the least to replay; of several timelines the newest is meant.
-        reaches.sort_by_key(|reach| std::cmp::Reverse((reach.from, reach.end)));
+        reaches.sort_by_key(|(reach, _)| std::cmp::Reverse((reach.from, reach.end)));
         let asked = match &goal {
             Goal::Moment(moment) => Some(*moment),
             _ => None,
         };
-        let fits: Vec<&Reach> = match &goal {
-            Goal::Latest => reaches.iter().max_by_key(|reach| (reach.end, reach.from)).into_iter().collect(),
+        let fits: Vec<&(Reach, CopyName)> = match &goal {
+            Goal::Latest => {
+                reaches.iter().max_by_key(|(reach, _)| (reach.end, reach.from)).into_iter().collect()
+            }
             Goal::Moment(moment) => {
-                reaches.iter().filter(|reach| (reach.from..=reach.to).contains(moment)).take(1).collect()
+                reaches.iter().filter(|(reach, _)| (reach.from..=reach.to).contains(moment)).take(1).collect()
             }
             Goal::Position(offset) => reaches
                 .iter()
-                .filter(|reach| (reach.base_end.offset..=reach.end.offset).contains(offset))
+                .filter(|(reach, _)| (reach.base_end.offset..=reach.end.offset).contains(offset))
                 .take(1)
                 .collect(),
             Goal::Named(_) | Goal::Transaction(_) => reaches.iter().collect(),
         };
         if fits.is_empty() && !reaches.is_empty() {
-            return Err(out_of_reach(row, &goal, &reaches));
+            return Err(out_of_reach(row, &goal, reaches));
         }
-        let plans = fits.into_iter().filter_map(|reach| {
+        let plans = fits.into_iter().filter_map(|(reach, copy)| {
             let point = points.iter().find(|point| point.manifest.id == reach.point)?;
             let chosen = Chosen { row: (*point).clone(), asked, passed_over: Vec::new() };
             let moment = asked.unwrap_or(reach.to);
-            let replay = Replay { goal: goal.clone(), from: reach.base_end, to: reach.end, moment };
+            let cut = matches!(goal, Goal::Latest) && reach.gap_after;
+            let replay = Replay {
+                goal: goal.clone(),
+                from: reach.base_end,
+                to: reach.end,
+                moment,
+                copy: copy.clone(),
+                cut,
+            };
             // Without log after it, a point is all there is up to the moment.
-            Some((chosen, (reach.end != reach.base_end).then_some(replay)))
+            Some((chosen, (reach.end != reach.base_end || cut).then_some(replay)))
         });
         Ok(plans.collect())
     }
@@ -156,7 +183,7 @@ fn lsn(text: &str) -> Option<u64> {
     Some(u64::from(half(high)?) << 32 | u64::from(half(low)?))
 }
 
-fn out_of_reach(row: &Store, goal: &Goal, reaches: &[Reach]) -> EngineError {
+fn out_of_reach(row: &Store, goal: &Goal, reaches: &[(Reach, CopyName)]) -> EngineError {
     let asked = match goal {
         Goal::Moment(moment) => moment.to_string(),
         Goal::Position(offset) => format!("{:X}/{:X}", offset >> 32, offset & 0xFFFF_FFFF),
@@ -168,7 +195,7 @@ fn out_of_reach(row: &Store, goal: &Goal, reaches: &[Reach]) -> EngineError {
     let Goal::Moment(moment) = goal else {
         return error.next(format!("lifeboat points {} shows the restorable ranges", row.name));
     };
-    let edges = reaches.iter().flat_map(|reach| [reach.from, reach.to]);
+    let edges = reaches.iter().flat_map(|(reach, _)| [reach.from, reach.to]);
     match edges.min_by_key(|edge| edge.duration_since(*moment).abs()) {
         Some(nearest) => error.next(format!("the nearest moment is --at {nearest}")),
         None => error,

@@ -145,6 +145,9 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
     if facts.captured.as_ref().is_some_and(|run| run.body.get("emptied") == Some(&Value::Bool(true))) {
         return cell.unproven("the newest point is empty and the one before was not: is the store mounted?");
     }
+    if let (Some(hole), Some(_)) = (&log, &facts.log) {
+        return cell.broken(format!("what is held shows the store {} ago: {hole}", human::duration(lag)));
+    }
     if lag > target.approx() {
         let log = log.map(|log| format!(", and {log}")).unwrap_or_default();
         return cell.broken(format!("what is held shows the store {} ago{log}", human::duration(lag)));

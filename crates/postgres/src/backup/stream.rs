@@ -449,17 +449,20 @@ impl Read for BaseBackup {
     }
 }
 
+/// The log comes along, so the server's own archive need not have it: a broken archive must not hold the backup up.
 fn command(options: &BackupOptions, one_stream: bool) -> String {
     let label = quote_replication_literal(&options.label);
     if one_stream {
         let checkpoint = if options.fast_checkpoint { "fast" } else { "spread" };
         format!(
-            "BASE_BACKUP (LABEL {label}, PROGRESS true, CHECKPOINT '{checkpoint}', WAL true, \
+            "BASE_BACKUP (LABEL {label}, PROGRESS true, CHECKPOINT '{checkpoint}', WAL true, WAIT false, \
              MANIFEST 'yes', MANIFEST_CHECKSUMS 'SHA256')"
         )
     } else {
         let fast = if options.fast_checkpoint { " FAST" } else { "" };
-        format!("BASE_BACKUP LABEL {label} PROGRESS{fast} WAL MANIFEST 'yes' MANIFEST_CHECKSUMS 'SHA256'")
+        format!(
+            "BASE_BACKUP LABEL {label} PROGRESS{fast} WAL NOWAIT MANIFEST 'yes' MANIFEST_CHECKSUMS 'SHA256'"
+        )
     }
 }
 

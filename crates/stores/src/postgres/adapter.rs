@@ -19,7 +19,7 @@ use super::feed::PostgresFeed;
 use super::restore::{restore_cluster, settle};
 use super::{preflight, replay};
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
-use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource};
+use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume};
 
 /// Gives the address of a server, with everything a connection needs; a role that may replicate is enough.
 pub type Address = Arc<dyn Fn() -> Result<Secret<String>, Failure> + Send + Sync>;
@@ -141,10 +141,10 @@ impl Continuous for PostgresAdapter {
         found.as_str().map(str::to_owned).or_else(|| found.as_u64().map(|number| number.to_string()))
     }
 
-    fn follow(&self, resume: Option<LogPosition>) -> Result<Box<dyn LogFeed>, Failure> {
+    fn follow(&self, resume: Option<Resume>, known: &[String]) -> Result<Box<dyn LogFeed>, Failure> {
         let options = self.connect_options()?;
         preflight::ready(&options)?;
-        Ok(Box::new(PostgresFeed::start(&options, &self.options.slot, resume)?))
+        Ok(Box::new(PostgresFeed::start(&options, &self.options.slot, resume, known)?))
     }
 
     fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure> {

@@ -13,7 +13,7 @@ use lifeboat_postgres::wire::{ConnectOptions, Connection, Mode};
 use lifeboat_postgres::{Lsn, Timeline};
 
 use super::error;
-use crate::continuous::{LogFeed, LogPosition, Step};
+use crate::continuous::{LogFeed, LogPosition, Resume, Step};
 
 /// The server's `XLOG_BLCKSZ`; builds with another are refused by the scanner.
 const PAGE_BYTES: u32 = 8192;
@@ -34,6 +34,8 @@ pub(crate) struct PostgresFeed {
     next: Lsn,
     /// Received and not passed on, as it lies beyond a boundary.
     pending: Bytes,
+    /// Kept bytes that end where the first new byte starts.
+    tail: Vec<u8>,
     newest: Option<Timestamp>,
     flushed: Lsn,
     reported: Option<Timestamp>,
@@ -44,16 +46,21 @@ impl PostgresFeed {
     pub(crate) fn start(
         options: &ConnectOptions,
         slot: &str,
-        resume: Option<LogPosition>,
+        resume: Option<Resume>,
+        known: &[String],
     ) -> Result<Self, Failure> {
         let mut connection = connect(options)?;
         let identity = identify(&mut connection).map_err(failure)?;
+        if known.iter().any(|known| *known != identity.system_identifier.to_string()) {
+            return Err(other_system());
+        }
         let shape = WalShape { segment_bytes: segment_bytes(&mut connection)?, page_bytes: PAGE_BYTES };
         if resume.is_none() {
             // Nothing of ours depends on what an older slot of this name keeps.
             drop(connection.query(&format!("DROP_REPLICATION_SLOT {slot}")));
         }
         ensure_slot(&mut connection, slot).map_err(failure)?;
+        let (resume, tail) = resume.map(|resume| (resume.position, resume.tail)).unzip();
         let start = resume.unwrap_or_else(|| LogPosition {
             timeline: identity.timeline,
             offset: identity.flushed.segment_start(shape.segment_bytes).0,
@@ -66,6 +73,9 @@ impl PostgresFeed {
                     identity.timeline, start.timeline
                 ),
             ));
+        }
+        if start.timeline == identity.timeline && start.offset > identity.flushed.0 {
+            return Err(set_back());
         }
         let (receiver, scanner) = begin(
             connection,
@@ -87,6 +97,7 @@ impl PostgresFeed {
             start,
             next: Lsn(start.offset),
             pending: Bytes::new(),
+            tail: tail.unwrap_or_default(),
             newest: None,
             flushed: Lsn(start.offset),
             reported: None,
@@ -108,10 +119,28 @@ impl PostgresFeed {
         scanned.map_err(|error| {
             Failure::with_source(FailureKind::Damaged, "the log the server sends cannot be replayed", error)
         })?;
+        self.compare(start, &bytes)?;
         let known = self.next.0.saturating_sub(start.0);
+        if known < bytes.len() as u64 {
+            // From here on everything is new.
+            self.tail = Vec::new();
+        }
         bytes.advance(usize::try_from(known).unwrap_or(usize::MAX).min(bytes.len()));
         self.pending = bytes;
         Ok(())
+    }
+
+    /// What is sent again must be what was kept: a server that was set back writes another history at the same places.
+    fn compare(&self, start: Lsn, bytes: &[u8]) -> Result<(), Failure> {
+        let kept_from = self.next.0.saturating_sub(self.tail.len() as u64);
+        let (from, to) = (start.0.max(kept_from), (start.0 + bytes.len() as u64).min(self.next.0));
+        if self.tail.is_empty() || from >= to {
+            return Ok(());
+        }
+        let span = |base: u64| usize::try_from(from - base).ok().zip(usize::try_from(to - base).ok());
+        let sent = span(start.0).and_then(|(from, to)| bytes.get(from..to));
+        let kept = span(kept_from).and_then(|(from, to)| self.tail.get(from..to));
+        if sent == kept { Ok(()) } else { Err(set_back()) }
     }
 
     /// Passes on what is pending, up to the end of the segment.
@@ -140,6 +169,7 @@ impl PostgresFeed {
         let system = identity.system_identifier;
         let begun = begin(connection, &self.slot, self.shape, system, next, switch, Some(history))?;
         (self.receiver, self.scanner) = begun;
+        self.tail.clear();
         self.timeline = next;
         self.next = switch;
         Ok(Step::Switch { left, entered: LogPosition { timeline: next, offset: switch.0 } })
@@ -169,7 +199,8 @@ impl LogFeed for PostgresFeed {
                 if urgent {
                     self.receiver.report(self.flushed, sent, false).map_err(failure)?;
                 }
-                Ok(Step::Quiet { as_of: (server_end <= self.next).then_some(sent) })
+                // A server that is still sending what is known already is not caught up with.
+                Ok(Step::Quiet { as_of: (server_end == self.next).then_some(sent) })
             }
             Some(Message::Log { start, bytes, .. }) => {
                 self.take(start, bytes)?;
@@ -235,6 +266,13 @@ fn segment_bytes(connection: &mut Connection) -> Result<u32, Failure> {
     size.and_then(|size| size.checked_mul(1024 * 1024)).ok_or_else(|| {
         Failure::new(FailureKind::Unreachable, "the server does not say how large a log segment is")
     })
+}
+
+fn set_back() -> Failure {
+    Failure::new(
+        FailureKind::Refused,
+        "the server was set back: what it writes now is another history than the one that was kept",
+    )
 }
 
 fn other_system() -> Failure {

@@ -110,7 +110,8 @@ pub(crate) fn replay(
             break;
         }
     }
-    let told = settings(goal, &found, last)?;
+    let end = log.path().last().map_or(base.offset, |(_, _, to)| *to);
+    let told = settings(goal, &found, (last, end))?;
     configure(restored, &told, writer.owner)
         .map_err(|error| Failure::io("failed to prepare the recovery", error))?;
     Ok(match goal {
@@ -248,7 +249,11 @@ fn owner(restored: &Path) -> Result<(u32, u32), Failure> {
 
 /// What the server is told. A moment after which nothing was committed is no target: the server could not tell that it
 /// was reached.
-fn settings(goal: &Goal, found: &Found, timeline: Timeline) -> Result<Vec<(&'static str, String)>, Failure> {
+fn settings(
+    goal: &Goal,
+    found: &Found,
+    (timeline, end): (Timeline, u64),
+) -> Result<Vec<(&'static str, String)>, Failure> {
     let mut told = vec![
         ("restore_command", NO_ARCHIVE.to_owned()),
         ("recovery_target_timeline", timeline.to_string()),
@@ -261,6 +266,8 @@ fn settings(goal: &Goal, found: &Found, timeline: Timeline) -> Result<Vec<(&'sta
             told.push(("recovery_target_time", utc.to_string()));
         }
         Goal::Moment(_) | Goal::Latest => {}
+        // The end of the log cannot be recognised as a target: nothing follows it.
+        Goal::Position(position) if *position >= end => {}
         Goal::Position(position) => told.push(("recovery_target_lsn", Lsn(*position).to_string())),
         Goal::Named(name) if found.goal => told.push(("recovery_target_name", name.clone())),
         Goal::Named(name) => return Err(missing(format!("restore point `{name}`"))),

@@ -71,6 +71,7 @@ fn finish(facts: &CaptureFacts, into: &Path) -> io::Result<()> {
         crashsafe::publish(&link, &tablespace_folder(into, oid))?;
     }
     point_links(into, into)?;
+    keep_apart(into, owner)?;
     for (name, text) in CONFIGURATION {
         let path = into.join(name);
         if path.exists() {
@@ -81,6 +82,26 @@ fn finish(facts: &CaptureFacts, into: &Path) -> io::Result<()> {
         give(&path, owner)?;
     }
     Ok(())
+}
+
+/// A restored cluster that is started must not archive into, replicate from or subscribe to what production uses.
+const APART: &str = "# set by a restore of lifeboat: begin\n\
+                     # Without these lines this copy would act as the captured cluster did. Remove them when it takes its place.\n\
+                     archive_mode = 'off'\n\
+                     archive_command = ''\n\
+                     primary_conninfo = ''\n\
+                     primary_slot_name = ''\n\
+                     max_logical_replication_workers = '0'\n\
+                     # set by a restore of lifeboat: end\n";
+
+fn keep_apart(into: &Path, owner: (u32, u32)) -> io::Result<()> {
+    let path = into.join("postgresql.auto.conf");
+    let before = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        other => other?,
+    };
+    crashsafe::replace(&path, &[&before, APART.as_bytes()].concat())?;
+    give(&path, owner)
 }
 
 /// The object ids of the tablespaces outside the data directory.
