@@ -265,13 +265,6 @@ fn after_a_crash_under_load_every_acknowledged_commit_is_there_and_none_is_inven
     let (count, last) = found.split_once('|').unwrap();
     assert_eq!(count, last, "a commit in the middle is missing, or one was invented");
     assert!(last.parse::<u32>().unwrap() >= 59, "lost more than the commit under way: {found}");
-    for (n, at) in acknowledged.iter().skip(1).step_by(3).take(20) {
-        // As a user would who trusts nobody: the first start recovers.
-        let target = format!("moment-{n}");
-        world.run(&["restore", "shop", "--to", &target, "--at", at, "--skip-checks"]).expect(0);
-        assert_eq!(ask(&server, &world.path(&target), LEDGER), format!("{n}|{n}"), "at {at}");
-        std::fs::remove_dir_all(world.path(&target)).unwrap();
-    }
 }
 
 #[test]
