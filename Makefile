@@ -14,7 +14,7 @@ demo:
 
 test:
 	scripts/install-test-peers.sh
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --no-fail-fast
 	python3 -m unittest discover --start-directory recovery-kit --pattern 'test_*.py' 2>&1
 
 lint:
