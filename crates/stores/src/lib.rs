@@ -16,6 +16,7 @@ pub mod recording;
 pub mod sqlite;
 
 mod canary;
+mod names;
 mod spool;
 mod tally;
 

@@ -1,5 +1,7 @@
 //! Names inside SQL: quoted here and nowhere else. Also the form of a `unique` promise in a policy.
 
+use crate::names::Names;
+
 /// `name` as a quoted identifier; every name is valid inside quotes.
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -12,49 +14,14 @@ pub(crate) struct UniqueSpec {
     pub(crate) columns: Vec<String>,
 }
 
+/// SQLite compares names without regard to case, so they stay as they are written.
+const NAMES: Names = Names { ends: &['(', ')', ',', '"'], fold: str::to_owned };
+
 impl UniqueSpec {
     /// Names may be quoted with `"`, doubled inside. Nothing if `text` does not have this form.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let (table, rest) = name(text)?;
-        let mut rest = rest.strip_prefix('(')?;
-        let mut columns = Vec::new();
-        loop {
-            let (column, after) = name(rest)?;
-            columns.push(column);
-            match after.strip_prefix(',') {
-                Some(more) => rest = more,
-                None => return after.strip_prefix(')')?.trim().is_empty().then_some(Self { table, columns }),
-            }
-        }
-    }
-}
-
-/// One name and what follows it, without the blanks around it.
-fn name(text: &str) -> Option<(String, &str)> {
-    let text = text.trim_start();
-    let (name, rest) = if let Some(inside) = text.strip_prefix('"') {
-        quoted_name(inside)?
-    } else {
-        let end = text.find(['(', ')', ',', '"'])?;
-        (text.get(..end)?.trim_end().to_owned(), text.get(end..)?)
-    };
-    (!name.is_empty() && !name.contains('\0')).then_some((name, rest.trim_start()))
-}
-
-/// A name after its opening quote, and what follows its closing one.
-fn quoted_name(inside: &str) -> Option<(String, &str)> {
-    let mut name = String::new();
-    let mut rest = inside;
-    loop {
-        let (part, after) = rest.split_once('"')?;
-        name.push_str(part);
-        match after.strip_prefix('"') {
-            Some(more) => {
-                name.push('"');
-                rest = more;
-            }
-            None => return Some((name, after)),
-        }
+        let (table, rest) = NAMES.one(text)?;
+        Some(Self { table, columns: NAMES.list(rest)? })
     }
 }
 

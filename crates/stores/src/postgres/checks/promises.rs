@@ -8,6 +8,7 @@ use lifeboat_postgres::wire::{PgError, Row, quote_identifier, quote_literal};
 use super::cluster::{Cluster, STATEMENT_LIMIT};
 use super::{SQL, UNIQUE};
 use crate::adapter::CheckResult;
+use crate::names::Names;
 use crate::postgres::session::{Session, number, qualified, reason, text};
 use crate::tally::{Tally, equal, failed};
 
@@ -20,64 +21,26 @@ struct UniqueSpec {
     columns: Vec<String>,
 }
 
+/// Names that are not quoted are folded to lower case, as the server does.
+const NAMES: Names = Names { ends: &['(', ')', ',', '"', ':', '.'], fold: str::to_lowercase };
+
 impl UniqueSpec {
-    /// Names may be quoted with `"`, doubled inside; others are folded to lower case, as the server does.
     fn parse(text: &str) -> Option<Self> {
-        let (first, mut rest) = name(text)?;
+        let (first, mut rest) = NAMES.one(text)?;
         let (mut database, mut names) = (None, vec![first]);
         if let Some(after) = rest.strip_prefix(':') {
             database = names.pop();
-            let (next, after) = name(after)?;
+            let (next, after) = NAMES.one(after)?;
             names.push(next);
             rest = after;
         }
         if let Some(after) = rest.strip_prefix('.') {
-            let (next, after) = name(after)?;
+            let (next, after) = NAMES.one(after)?;
             names.push(next);
             rest = after;
         }
         let table = names.pop()?;
-        let mut rest = rest.strip_prefix('(')?;
-        let mut columns = Vec::new();
-        loop {
-            let (column, after) = name(rest)?;
-            columns.push(column);
-            if let Some(more) = after.strip_prefix(',') {
-                rest = more;
-                continue;
-            }
-            let done = after.strip_prefix(')')?.trim().is_empty();
-            return done.then(|| Self { database, schema: names.pop(), table, columns });
-        }
-    }
-}
-
-/// One name and what follows it, without the blanks around it.
-fn name(text: &str) -> Option<(String, &str)> {
-    let text = text.trim_start();
-    let (name, rest) = if let Some(inside) = text.strip_prefix('"') {
-        quoted_name(inside)?
-    } else {
-        let end = text.find(['(', ')', ',', '"', ':', '.']).unwrap_or(text.len());
-        (text.get(..end)?.trim_end().to_lowercase(), text.get(end..)?)
-    };
-    (!name.is_empty() && !name.contains('\0')).then_some((name, rest.trim_start()))
-}
-
-/// A name after its opening quote, and what follows its closing one.
-fn quoted_name(inside: &str) -> Option<(String, &str)> {
-    let mut name = String::new();
-    let mut rest = inside;
-    loop {
-        let (part, after) = rest.split_once('"')?;
-        name.push_str(part);
-        match after.strip_prefix('"') {
-            Some(more) => {
-                name.push('"');
-                rest = more;
-            }
-            None => return Some((name, after)),
-        }
+        Some(Self { database, schema: names.pop(), table, columns: NAMES.list(rest)? })
     }
 }
 
