@@ -21,6 +21,15 @@ impl PgServer {
         standby
     }
 
+    /// Waits until this standby has replayed everything that `primary` has written by now.
+    #[track_caller]
+    pub fn catch_up(&self, primary: &Self) {
+        let written = primary.psql("SELECT pg_current_wal_flush_lsn()");
+        self.psql(&format!(
+            "DO $$ BEGIN WHILE pg_last_wal_replay_lsn() < '{written}' LOOP PERFORM pg_sleep(0.02); END LOOP; END $$"
+        ));
+    }
+
     /// Promotes a standby and waits until it takes writes.
     #[track_caller]
     pub fn promote(&self) {

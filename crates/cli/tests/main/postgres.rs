@@ -31,11 +31,8 @@ fn world_of(server: &PgServer) -> World {
 /// Starts the restored cluster as a user would, asks it, and stops it.
 fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
     let sockets = server.socket_dir();
-    // Nobody is answered before the recovery is over: on its way a server answers with what it has replayed so far.
-    let options = format!(
-        "-c hot_standby=off -c listen_addresses='' -c unix_socket_directories='{}' -c port=5999",
-        sockets.display()
-    );
+    let options =
+        format!("-c listen_addresses='' -c unix_socket_directories='{}' -c port=5999", sockets.display());
     let run = |arguments: &[&str]| {
         let mut command = server.bin("pg_ctl");
         command.args(["-D", &cluster.display().to_string(), "-w", "-l"]);
@@ -56,6 +53,10 @@ fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
         "5999",
         "-U",
         "postgres",
+        "-q",
+        "-c",
+        // On its way a server answers with what it has replayed so far.
+        "DO $$ BEGIN WHILE pg_is_in_recovery() LOOP PERFORM pg_sleep(0.02); END LOOP; END $$",
         "-c",
         sql,
     ]);
@@ -225,6 +226,7 @@ fn a_promotion_is_followed_and_both_timelines_can_be_restored() {
     server.psql("INSERT INTO ledger (n) VALUES (1)");
     world.run(&["wal", "stream", "shop", "--once"]).expect(0);
     let before = server.psql(NOW);
+    standby.catch_up(&server);
     drop(server);
     standby.promote();
     standby.psql("INSERT INTO ledger (n) VALUES (2)");
