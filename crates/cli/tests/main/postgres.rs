@@ -108,6 +108,17 @@ fn every_commit_up_to_a_moment_is_there_and_none_after_it() {
     }
     let report = world.json(&["points", "shop"], 0);
     assert_eq!(report["ranges"].as_array().unwrap().len(), 1, "{report}");
+    assert_eq!(report["ranges"][0]["copies"], serde_json::json!(["local", "offsite"]));
+    let shown = world.run(&["points", "shop"]).expect(0).stdout;
+    assert!(shown.contains("any moment from its log") && !shown.contains("A GAP"), "{shown}");
+    // Both ends, as they are shown, can be restored.
+    let line = shown.lines().rev().find(|line| line.contains(" UTC ")).unwrap();
+    for (target, end) in ["first", "last"].into_iter().zip(line.split(" UTC ")) {
+        let at = format!("{} UTC", end.trim());
+        world.run(&["restore", "shop", "--to", target, "--at", &at, "--skip-checks"]).expect(0);
+    }
+    let all = "1,2,3,4,5,6,7,8,9";
+    assert_eq!(ask(&server, &world.path("last"), ledger), all, "{line}");
     assert_eq!(world.promise("shop", "rpo").0, "kept");
     world.run(&["restore", "shop", "--to", "later", "--at", "2100-01-01 00:00"]).expect(3);
     assert!(!world.path("later").exists());
@@ -141,6 +152,8 @@ fn a_lost_piece_of_log_ends_the_range_there() {
     assert_eq!(ask(&server, &world.path("within"), "SELECT count(*) FROM ledger"), "1");
     let report = world.run(&["--json", "points", "shop"]).json();
     assert!(report["ranges"].as_array().unwrap().iter().any(|range| range["gap_after"] == true), "{report}");
+    let shown = world.run(&["points", "shop"]).stdout;
+    assert!(shown.contains("A GAP"), "{shown}");
     let reason = world.promise("shop", "rpo").1;
     assert!(texts(&report["points"], "id").len() == 1 && reason.contains("shows the store"), "{reason}");
 }
