@@ -42,25 +42,14 @@ fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
         assert!(output.status.success(), "{output:?}\n{log}");
     };
     run(&["-o", &options, "start"]);
-    let mut psql: Command = server.bin("psql");
-    psql.args([
-        "-X",
-        "-A",
-        "-t",
-        "-h",
-        &sockets.display().to_string(),
-        "-p",
-        "5999",
-        "-U",
-        "postgres",
-        "-q",
-        "-c",
-        // On its way a server answers with what it has replayed so far.
-        "DO $$ BEGIN WHILE pg_is_in_recovery() LOOP PERFORM pg_sleep(0.02); END LOOP; END $$",
-        "-c",
-        sql,
-    ]);
-    let answer = psql.output().unwrap();
+    let psql = |sql: &str| {
+        let mut command: Command = server.bin("psql");
+        command.args(["-X", "-A", "-t", "-p", "5999", "-U", "postgres", "-c", sql]);
+        command.arg("-h").arg(&sockets).output().unwrap()
+    };
+    // On its way a server answers with what it has replayed so far; one long statement would hold the replay up.
+    while psql("SELECT pg_is_in_recovery()").stdout == b"t\n" {}
+    let answer = psql(sql);
     run(&["-m", "fast", "stop"]);
     assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
     String::from_utf8_lossy(&answer.stdout).trim().to_owned()
