@@ -315,6 +315,9 @@ fn another_cluster_or_one_that_was_set_back_is_refused_and_nothing_is_mixed() {
         let ran = world.run(&["wal", "stream", "shop", "--once"]).expect(3);
         assert!(ran.stderr.contains("another cluster"), "{ran:?}");
     }
+    let ran = world.run(&["backup", "shop"]).expect(3);
+    assert!(ran.stderr.contains("another cluster") || ran.stdout.contains("another cluster"), "{ran:?}");
+    assert_eq!(world.points("shop").len(), 1);
     assert_eq!(other.psql("SELECT count(*) FROM pg_replication_slots").trim(), "0");
     assert_eq!(std::fs::read(world.path("state/logs/shop/head.json")).unwrap(), head);
 }
