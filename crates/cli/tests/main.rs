@@ -13,8 +13,10 @@ mod main {
     mod damage;
     mod failures;
     mod kills;
+    mod lessons;
     mod peers;
     mod places;
+    mod point_objectives;
     mod postgres;
     mod secrets;
     mod tree;

@@ -154,7 +154,8 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
     }
     let changes = point.manifest.facts.consistency.changes;
     let fuzzy = if changes > 0 { format!(", taken while {changes} items changed") } else { String::new() };
-    cell.kept(format!("{} shows the store {} ago{fuzzy}", point.manifest.id, human::duration(lag)))
+    let shown = if lag < own { "with its log shows" } else { "shows" };
+    cell.kept(format!("{} {shown} the store {} ago{fuzzy}", point.manifest.id, human::duration(lag)))
 }
 
 fn seconds(body: &Value, field: &str) -> Option<Duration> {

@@ -15,8 +15,9 @@ use lifeboat_base::path::RelPath;
 use lifeboat_base::time::Timestamp;
 use lifeboat_postgres::backup::{
     BackupEntry, BackupError, BackupKind, BackupOptions, BackupStop, BaseBackup, Manifest, SeenFile,
-    Tablespace,
+    Tablespace, WalRange,
 };
+use lifeboat_postgres::lsn::segment_name;
 use lifeboat_postgres::receive::identify;
 use lifeboat_postgres::wal::{Event, SegmentScan};
 use lifeboat_postgres::wire::{ConnectOptions, Connection, Mode};
@@ -227,26 +228,7 @@ impl PostgresCapture {
     ) -> Result<(), Failure> {
         let manifest = Manifest::read(&mut manifest.reader()).map_err(error::backup)?;
         manifest.compare(seen, |path| path.starts_with(LOG)).map_err(error::backup)?;
-        let segment_bytes = self.facts.segment_bytes;
-        for range in &manifest.wal_ranges {
-            let mut at = range.start.segment_start(segment_bytes);
-            while at < range.end {
-                let name = lifeboat_postgres::lsn::segment_name(range.timeline, at, segment_bytes);
-                let whole = seen
-                    .get(&format!("{LOG}{name}"))
-                    .is_some_and(|file| file.size_bytes == u64::from(segment_bytes));
-                if !whole {
-                    let what = format!("the log segment {name}, which a restore needs, did not come with it");
-                    return Err(error::backup(BackupError::Manifest { what }));
-                }
-                at.0 += u64::from(segment_bytes);
-            }
-        }
-        if manifest.wal_ranges.last().is_none_or(|range| range.end < stop.lsn) {
-            let what = "its log ends before the backup does".to_owned();
-            return Err(error::backup(BackupError::Manifest { what }));
-        }
-        Ok(())
+        whole_log(&manifest.wal_ranges, seen, stop, self.facts.segment_bytes).map_err(error::backup)
     }
 
     fn summarise(&self, after: &Survey, stop: BackupStop) -> CaptureFacts {
@@ -329,6 +311,33 @@ impl Capture for PostgresCapture {
     }
 }
 
+/// Whether every segment from the start of the backup to its stop is among `seen`, in its full size.
+fn whole_log(
+    ranges: &[WalRange],
+    seen: &BTreeMap<String, SeenFile>,
+    stop: BackupStop,
+    segment_bytes: u32,
+) -> Result<(), BackupError> {
+    for range in ranges {
+        let mut at = range.start.segment_start(segment_bytes);
+        while at < range.end {
+            let name = segment_name(range.timeline, at, segment_bytes);
+            let whole = seen
+                .get(&format!("{LOG}{name}"))
+                .is_some_and(|file| file.size_bytes == u64::from(segment_bytes));
+            if !whole {
+                let what = format!("the log segment {name}, which a restore needs, did not come with it");
+                return Err(BackupError::Manifest { what });
+            }
+            at.0 += u64::from(segment_bytes);
+        }
+    }
+    if ranges.last().is_none_or(|range| range.end < stop.lsn) {
+        return Err(BackupError::Manifest { what: "its log ends before the backup does".to_owned() });
+    }
+    Ok(())
+}
+
 /// Keeps the server from recycling the log the backup needs, for as long as the connection lives. Where no slot is free the
 /// server's own reserve has to do; a segment that is gone then fails the backup.
 fn reserve_log(connection: &mut Connection) -> Result<(), Failure> {
@@ -408,6 +417,9 @@ impl Read for EntryReader {
 
 #[cfg(test)]
 mod tests {
+    use lifeboat_base::digest::Hasher;
+    use lifeboat_postgres::Lsn;
+
     use super::*;
 
     const GIB: u64 = 1024 * 1024 * 1024;
@@ -419,6 +431,30 @@ mod tests {
         assert_eq!(chunk_bytes(33 * GIB), 64 * 1024);
         assert_eq!(chunk_bytes(1024 * GIB), 1024 * 1024);
         assert_eq!(chunk_bytes(u64::MAX), 8 * 1024 * 1024);
+    }
+
+    #[test]
+    fn case_4_a_base_without_one_of_its_segments_is_none() {
+        const SEGMENT: u32 = 16 * 1024 * 1024;
+        let range = WalRange { timeline: 1, start: Lsn(0x200_0028), end: Lsn(0x400_0100) };
+        let stop = BackupStop { lsn: range.end, timeline: 1 };
+        let name =
+            |number: u64| format!("pg_wal/{}", segment_name(1, Lsn(number * u64::from(SEGMENT)), SEGMENT));
+        let file = |size_bytes| SeenFile { size_bytes, sha256: Hasher::new().finish() };
+        let all: BTreeMap<_, _> = (2..=4).map(|number| (name(number), file(u64::from(SEGMENT)))).collect();
+        whole_log(&[range], &all, stop, SEGMENT).unwrap();
+        for number in 2..=4 {
+            let mut missing = all.clone();
+            missing.remove(&name(number));
+            let refused = whole_log(&[range], &missing, stop, SEGMENT).unwrap_err();
+            assert!(refused.to_string().contains("manifest"), "{refused}");
+            let mut cut = all.clone();
+            cut.insert(name(number), file(u64::from(SEGMENT) - 1));
+            assert!(whole_log(&[range], &cut, stop, SEGMENT).is_err(), "{number}");
+        }
+        let early = WalRange { end: Lsn(0x400_00FF), ..range };
+        assert!(whole_log(&[early], &all, stop, SEGMENT).is_err());
+        assert!(whole_log(&[], &all, stop, SEGMENT).is_err());
     }
 
     #[test]
