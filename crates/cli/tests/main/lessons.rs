@@ -65,8 +65,8 @@ fn case_12_a_key_that_fits_nothing_is_a_wrong_key_and_stops_before_anything_is_t
     let before = (server.psql(confirmed), world.points("shop"));
     // The key file is gone and the passphrase is another one.
     let key = world.path(KEY_FILE);
-    let kept = std::fs::read(&key).unwrap();
-    std::fs::remove_file(&key).unwrap();
+    let aside = world.path("aside.key");
+    std::fs::rename(&key, &aside).unwrap();
     for (name, value) in &mut world.env {
         if name == PASSPHRASE_ENV {
             "not this one".clone_into(value);
@@ -87,7 +87,7 @@ fn case_12_a_key_that_fits_nothing_is_a_wrong_key_and_stops_before_anything_is_t
     }
     assert_eq!(server.psql(confirmed), before.0);
     assert!(!world.path("back").exists());
-    std::fs::write(&key, kept).unwrap();
+    std::fs::rename(&aside, &key).unwrap();
     world.run(&["wal", "stream", "shop", "--once"]).expect(0);
     assert_eq!(world.points("shop"), before.1);
     world.run(&["restore", "shop", "--to", "back"]).expect(0);
