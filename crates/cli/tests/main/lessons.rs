@@ -1,5 +1,6 @@
 //! Failures that stayed silent elsewhere, by their numbers in `docs/reliability.md`, on a real PostgreSQL.
 
+use lifeboat_base::crashsafe;
 use lifeboat_testkit::{PgOptions, PgServer};
 
 use super::postgres::{LEDGER, NOW, SCHEMA, ask, server, world_of};
@@ -66,7 +67,7 @@ fn case_12_a_key_that_fits_nothing_is_a_wrong_key_and_stops_before_anything_is_t
     // The key file is gone and the passphrase is another one.
     let key = world.path(KEY_FILE);
     let aside = world.path("aside.key");
-    std::fs::rename(&key, &aside).unwrap();
+    crashsafe::publish(&key, &aside).unwrap();
     for (name, value) in &mut world.env {
         if name == PASSPHRASE_ENV {
             "not this one".clone_into(value);
@@ -87,7 +88,7 @@ fn case_12_a_key_that_fits_nothing_is_a_wrong_key_and_stops_before_anything_is_t
     }
     assert_eq!(server.psql(confirmed), before.0);
     assert!(!world.path("back").exists());
-    std::fs::rename(&aside, &key).unwrap();
+    crashsafe::publish(&aside, &key).unwrap();
     world.run(&["wal", "stream", "shop", "--once"]).expect(0);
     assert_eq!(world.points("shop"), before.1);
     world.run(&["restore", "shop", "--to", "back"]).expect(0);
