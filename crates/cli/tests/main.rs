@@ -11,6 +11,7 @@ mod main {
     mod capture;
     mod copies;
     mod damage;
+    mod extract;
     mod failures;
     mod kills;
     mod peers;

@@ -234,6 +234,7 @@ impl Demo<'_> {
                 at: point,
                 copy: None,
                 skip_checks: false,
+                part: None,
             };
             let outcome = engine.restore(&options)?;
             self.say(&show::jobs::restore(&outcome))?;

@@ -15,13 +15,13 @@ const SCHEMA: &str = "CREATE TABLE customers (id int PRIMARY KEY, name text NOT 
     INSERT INTO orders (order_no, customer, total) SELECT 'A-' || g, g % 50 + 1, g % 997 FROM generate_series(1, 2000) g;
     CREATE TABLE ledger (n int PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());";
 
-fn server(major: u32) -> PgServer {
+pub(crate) fn server(major: u32) -> PgServer {
     let server = PgServer::start(PgOptions::new(major).initdb("--data-checksums"));
     server.psql(SCHEMA);
     server
 }
 
-fn world_of(server: &PgServer) -> World {
+pub(crate) fn world_of(server: &PgServer) -> World {
     let mut world = World::of_cluster(&server.url("postgres"));
     let programs = server.installation().bin.display();
     world.env.push(("PATH".to_owned(), format!("{programs}:/usr/bin:/bin")));
@@ -385,4 +385,6 @@ fn log_that_the_server_gave_up_is_a_gap_and_the_next_base_begins_anew() {
     assert_eq!(ask(&server, &world.path("again"), "SELECT count(*) FROM ledger"), "1");
 }
 
-const NOW: &str = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+/// The server's clock, as `--at` takes it.
+pub(crate) const NOW: &str =
+    "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
