@@ -15,6 +15,7 @@ mod main {
     mod failures;
     mod kills;
     mod peers;
+    mod pg_verifybackup;
     mod places;
     mod postgres;
     mod secrets;
