@@ -2,6 +2,7 @@
 
 mod damage;
 mod data;
+mod ledger;
 mod story;
 
 use std::path::Path;

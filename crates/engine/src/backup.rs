@@ -245,7 +245,9 @@ impl Engine {
         let started = self.env.clock.now();
         let point = PointId::generate(started, self.env.entropy.as_ref());
         let spool = self.spool()?;
-        let capture = adapter.capture(&CaptureContext { clock: self.env.clock.as_ref(), spool: &spool })?;
+        let known = self.identities(row, adapter.as_ref())?;
+        let context = CaptureContext { clock: self.env.clock.as_ref(), spool: &spool, known: &known };
+        let capture = adapter.capture(&context)?;
         let parent = newest(&primary.vault)?;
         let stamp = SnapshotStamp {
             point: point.clone(),

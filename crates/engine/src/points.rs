@@ -70,6 +70,8 @@ pub struct RangeView {
     pub timeline: Option<u32>,
     /// Whether what follows cannot be restored until the next range begins.
     pub gap_after: bool,
+    /// The copies whose log goes this far; without a log, those that hold the point.
+    pub copies: Vec<String>,
 }
 
 /// The answer of `lifeboat points`.
@@ -167,24 +169,36 @@ impl Engine {
 }
 
 impl Engine {
-    /// The moments that can be restored: with a log, from each point as far as it goes; else each point's own.
+    /// The moments that can be restored: with a log, from each point as far as it goes in a copy; else each point's own.
     fn ranges(&self, row: &Store, set: &VaultSet, rows: &[PointRow]) -> Result<Vec<RangeView>, EngineError> {
         let usable: Vec<&PointRow> = rows.iter().filter(|row| row.usable()).collect();
-        let adapter = self.adapter(row).ok();
-        let reaches = match (adapter, set.open.first()) {
-            (Some(adapter), Some(entry)) => self.reaches(row, adapter.as_ref(), entry, &usable)?,
-            _ => None,
-        };
-        let Some(reaches) = reaches else { return Ok(ranges(rows)) };
         // Points that lead to the same end are one range, from the oldest of them on.
         let mut merged: BTreeMap<Position, RangeView> = BTreeMap::new();
-        for Reach { from, to, end, gap_after, .. } in reaches {
-            let range = RangeView { from, to, timeline: Some(end.timeline), gap_after };
-            let known = merged.entry(end).or_insert_with(|| range.clone());
-            known.from = known.from.min(range.from);
-            known.to = known.to.max(range.to);
+        let adapter = self.adapter(row).ok();
+        for entry in adapter.iter().flat_map(|_| &set.open) {
+            let reaches = match &adapter {
+                Some(adapter) => self.reaches(row, adapter.as_ref(), entry, &usable)?,
+                None => None,
+            };
+            let Some(reaches) = reaches else { return Ok(ranges(rows)) };
+            for Reach { from, to, end, gap_after, .. } in reaches {
+                let timeline = Some(end.timeline);
+                let known = merged.entry(end).or_insert_with(|| RangeView {
+                    from,
+                    to,
+                    timeline,
+                    gap_after,
+                    copies: Vec::new(),
+                });
+                known.from = known.from.min(from);
+                known.to = known.to.max(to);
+                let copy = entry.copy.as_str();
+                if known.copies.iter().all(|known| known != copy) {
+                    known.copies.push(copy.to_owned());
+                }
+            }
         }
-        Ok(merged.into_values().collect())
+        if merged.is_empty() { Ok(ranges(rows)) } else { Ok(merged.into_values().collect()) }
     }
 }
 
@@ -223,7 +237,9 @@ fn ranges(rows: &[PointRow]) -> Vec<RangeView> {
         .filter(|row| row.usable())
         .map(|row| {
             let moment = row.manifest.facts.consistency.moment;
-            RangeView { from: moment, to: moment, timeline: None, gap_after: true }
+            let copies = row.holdings.iter().filter(|held| held.damaged.is_none());
+            let copies = copies.map(|held| held.copy.to_string()).collect();
+            RangeView { from: moment, to: moment, timeline: None, gap_after: true, copies }
         })
         .collect()
 }

@@ -33,6 +33,9 @@ pub struct CaptureContext<'a> {
     pub clock: &'a dyn Clock,
     /// An existing directory for scratch data. Scratch files have no name: a killed process leaves nothing there.
     pub spool: &'a Path,
+    /// What the store was known as before, such as a system identifier: another store is refused. Empty if nothing is
+    /// known, or for a kind without an identity.
+    pub known: &'a [String],
 }
 
 impl fmt::Debug for CaptureContext<'_> {

@@ -21,6 +21,14 @@ impl PgServer {
         standby
     }
 
+    /// Waits until this standby has replayed everything that `primary` has written by now.
+    #[track_caller]
+    pub fn catch_up(&self, primary: &Self) {
+        let written = primary.psql("SELECT pg_current_wal_flush_lsn()");
+        // Asked again and again: one long statement would hold the replay up.
+        while self.psql(&format!("SELECT pg_last_wal_replay_lsn() < '{written}'")) == "t" {}
+    }
+
     /// Promotes a standby and waits until it takes writes.
     #[track_caller]
     pub fn promote(&self) {

@@ -11,11 +11,12 @@ use lifeboat_base::human;
 use lifeboat_base::ids::{PointId, StoreName};
 use lifeboat_base::time::{Clock, SignedDuration, SystemClock, Timestamp};
 use lifeboat_engine::{
-    BackupOptions, BackupReport, DrillOptions, DrillVerdict, Engine, EngineError, PromiseState, ProofLevel,
-    RestoreOptions, VerifyOptions, evidence, keys,
+    BackupOptions, BackupReport, DrillOptions, DrillVerdict, Engine, EngineError, FollowOptions,
+    PromiseState, ProofLevel, RestoreOptions, VerifyOptions, evidence, keys,
 };
 use serde_json::json;
 
+use super::ledger::{self, Ledger};
 use super::{damage, data};
 use crate::commands::{Outcome, environment};
 use crate::output::Output;
@@ -23,6 +24,8 @@ use crate::progress::Progress;
 use crate::show;
 
 const POLICY: &str = include_str!("lifeboat.toml");
+/// The row that joins where a PostgreSQL server is installed.
+const LEDGER: &str = include_str!("ledger.toml");
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// The machine's clocks, with the wall clock moved.
@@ -46,15 +49,18 @@ struct Demo<'a> {
     output: &'a Output,
     step: usize,
     clock: SystemClock,
+    /// Where a server could be started.
+    ledger: Option<Ledger>,
 }
 
 /// Tells the story; an error means that something the demo shows did not hold.
 pub(super) fn tell(dir: &Path, output: &Output) -> Outcome {
-    let mut demo = Demo { dir, output, step: 0, clock: SystemClock::new() };
+    let mut demo = Demo { dir, output, step: 0, clock: SystemClock::new(), ledger: None };
     let start = demo.clock.monotonic();
     demo.stores()?;
     let yesterday = demo.backup_yesterday()?;
     demo.backup_today()?;
+    demo.accident()?;
     demo.verify()?;
     demo.drill()?;
     demo.damage()?;
@@ -127,20 +133,37 @@ impl Demo<'_> {
     }
 
     fn stores(&mut self) -> Result<(), EngineError> {
-        self.title("A company: a shop database, its uploads, a session cache")?;
+        self.title("A company: a shop database, its uploads, a ledger, a session cache")?;
         let mut passphrase = [0u8; 24];
         OsEntropy.fill(&mut passphrase);
         write(&self.dir.join("secrets/passphrase"), hex::encode(passphrase).as_bytes())?;
         let key = keys::generate_key_file(&OsEntropy);
         write(&self.dir.join("secrets/break-glass.key"), key.expose().as_bytes())?;
-        write(&self.dir.join("lifeboat.toml"), POLICY.as_bytes())?;
+        let programs = environment(self.dir, Arc::new(SystemClock::new())).programs;
+        let started = Ledger::start(&self.dir.join("live/ledger"), &programs)?;
+        let mut policy = POLICY.to_owned();
+        let ledger = match started {
+            Ok(ledger) => {
+                policy += LEDGER;
+                write(&self.dir.join("secrets/ledger-address"), ledger.address().as_bytes())?;
+                let told = format!(
+                    "ledger: PostgreSQL {}, {} payments",
+                    ledger.installation().version,
+                    human::count(ledger::PAYMENTS)
+                );
+                self.ledger = Some(ledger);
+                told
+            }
+            Err(absent) => absent.to_string(),
+        };
+        write(&self.dir.join("lifeboat.toml"), policy.as_bytes())?;
         crashsafe::create_dir_all(&self.uploads())
             .map_err(|error| Failure::io("failed to make the uploads", error))?;
         data::make_shop(&self.shop())?;
         let (files, bytes) = data::make_uploads(&self.uploads())?;
         self.say(&format!(
             "shop.db: {} orders of {} customers, foreign keys, WAL mode\nuploads: {} files, {}\n\
-             sessions: a cache with `retention = \"none\"`: nothing of it may be kept\n\
+             {ledger}\nsessions: a cache with `retention = \"none\"`: nothing of it may be kept\n\
              lifeboat.toml: one row each, two copies, a passphrase and a break-glass key",
             human::count(data::ORDERS),
             human::count(data::CUSTOMERS),
@@ -154,7 +177,7 @@ impl Demo<'_> {
         self.title("Yesterday (the clock is set back a day): back up while customers keep ordering")?;
         let engine = self.engine(&self.dir.join("lifeboat.toml"), -DAY)?;
         let shoppers = data::Shoppers::start(self.shop(), data::ORDERS + 1);
-        let report = engine.backup(&[], &BackupOptions::default());
+        let report = engine.backup(&[store("shop")?, store("uploads")?], &BackupOptions::default());
         let written = shoppers.finish()?;
         let report = report?;
         captured(&report)?;
@@ -173,6 +196,46 @@ impl Demo<'_> {
         captured(&report)?;
         self.say(&show::jobs::backup(&report))?;
         self.say("Only the chunks that changed were stored, in both copies.")
+    }
+
+    /// A statement that nobody meant, and the log that leads right before it.
+    fn accident(&mut self) -> Result<(), EngineError> {
+        let Some(ledger) = self.ledger.take() else { return Ok(()) };
+        self.title("An accident in PostgreSQL: payments come in, then somebody deletes half of them")?;
+        ledger.pay(ledger::PAYMENTS + 1, 5_000)?;
+        let before = (ledger.payments()?, self.clock.now());
+        ledger.run("DELETE FROM payments WHERE id % 2 = 0")?;
+        let engine = self.today()?;
+        let name = store("ledger")?;
+        let followed = engine.follow_log(&name, FollowOptions { once: true })?;
+        self.say(&show::jobs::follow(&followed))?;
+        let target = self.dir.join("restored/ledger-before");
+        for folder in [self.dir.to_owned(), self.dir.join("restored")] {
+            crashsafe::create_dir_all(&folder)
+                .and_then(|()| crashsafe::let_through(&folder))
+                .map_err(|error| Failure::io("failed to make the restore folder", error))?;
+        }
+        let outcome = engine.restore(&RestoreOptions {
+            store: name,
+            target: target.clone(),
+            at: Some(before.1.to_string()),
+            copy: None,
+            skip_checks: false,
+            part: None,
+        })?;
+        self.say(&show::jobs::restore(&outcome))?;
+        let back = Ledger::open(ledger.installation().clone(), &target)?;
+        let (now, then) = (ledger.payments()?, back.payments()?);
+        back.stop()?;
+        ledger.stop()?;
+        if then != before.0 || now == then {
+            return Err(wrong(format!("of {} payments {then} came back", before.0)));
+        }
+        self.say(&format!(
+            "{} payments are left; the moment before the accident has all {}",
+            human::count(now),
+            human::count(then)
+        ))
     }
 
     fn verify(&mut self) -> Result<(), EngineError> {

@@ -23,17 +23,42 @@ pub(crate) fn page(reports: &[PointsReport], colour: bool) -> String {
         if !report.points.is_empty() {
             page.raw(table(report, colour));
         }
+        if report.ranges.iter().any(|range| range.timeline.is_some()) {
+            page.line("  any moment from its log:").raw(ranges(report, colour));
+        }
         page.findings(&report.findings);
     }
     page.finish()
 }
 
-fn table(report: &PointsReport, colour: bool) -> Table {
+fn empty_table(colour: bool) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
     if !colour {
         table.force_no_tty();
     }
+    table
+}
+
+/// Each stretch of time that can be restored, and whether one is missing after it.
+fn ranges(report: &PointsReport, colour: bool) -> Table {
+    let mut table = empty_table(colour);
+    table.set_header(["From", "To", "Timeline", "Then", "Copies"]);
+    for range in &report.ranges {
+        table.add_row([
+            moment(range.from),
+            // A whole second would mean its end, which the log need not reach.
+            range.to.strftime("%Y-%m-%d %H:%M:%S%.3f UTC").to_string(),
+            range.timeline.map(|timeline| timeline.to_string()).unwrap_or_default(),
+            if range.gap_after { "A GAP".to_owned() } else { String::new() },
+            range.copies.join(", "),
+        ]);
+    }
+    table
+}
+
+fn table(report: &PointsReport, colour: bool) -> Table {
+    let mut table = empty_table(colour);
     table.set_header(["Point", "Shows", "Consistency", "Size", "New", "Proven", "Copies"]);
     for point in &report.points {
         table.add_row([

@@ -31,11 +31,8 @@ pub(crate) fn world_of(server: &PgServer) -> World {
 /// Starts the restored cluster as a user would, asks it, and stops it.
 fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
     let sockets = server.socket_dir();
-    // Nobody is answered before the recovery is over: on its way a server answers with what it has replayed so far.
-    let options = format!(
-        "-c hot_standby=off -c listen_addresses='' -c unix_socket_directories='{}' -c port=5999",
-        sockets.display()
-    );
+    let options =
+        format!("-c listen_addresses='' -c unix_socket_directories='{}' -c port=5999", sockets.display());
     let run = |arguments: &[&str]| {
         let mut command = server.bin("pg_ctl");
         command.args(["-D", &cluster.display().to_string(), "-w", "-l"]);
@@ -45,21 +42,14 @@ fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
         assert!(output.status.success(), "{output:?}\n{log}");
     };
     run(&["-o", &options, "start"]);
-    let mut psql: Command = server.bin("psql");
-    psql.args([
-        "-X",
-        "-A",
-        "-t",
-        "-h",
-        &sockets.display().to_string(),
-        "-p",
-        "5999",
-        "-U",
-        "postgres",
-        "-c",
-        sql,
-    ]);
-    let answer = psql.output().unwrap();
+    let psql = |sql: &str| {
+        let mut command: Command = server.bin("psql");
+        command.args(["-X", "-A", "-t", "-p", "5999", "-U", "postgres", "-c", sql]);
+        command.arg("-h").arg(&sockets).output().unwrap()
+    };
+    // On its way a server answers with what it has replayed so far; one long statement would hold the replay up.
+    while psql("SELECT pg_is_in_recovery()").stdout == b"t\n" {}
+    let answer = psql(sql);
     run(&["-m", "fast", "stop"]);
     assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
     String::from_utf8_lossy(&answer.stdout).trim().to_owned()
@@ -107,6 +97,17 @@ fn every_commit_up_to_a_moment_is_there_and_none_after_it() {
     }
     let report = world.json(&["points", "shop"], 0);
     assert_eq!(report["ranges"].as_array().unwrap().len(), 1, "{report}");
+    assert_eq!(report["ranges"][0]["copies"], serde_json::json!(["local", "offsite"]));
+    let shown = world.run(&["points", "shop"]).expect(0).stdout;
+    assert!(shown.contains("any moment from its log") && !shown.contains("A GAP"), "{shown}");
+    // Both ends, as they are shown, can be restored.
+    let line = shown.lines().rev().find(|line| line.contains(" UTC ")).unwrap();
+    for (target, end) in ["first", "last"].into_iter().zip(line.split(" UTC ")) {
+        let at = format!("{} UTC", end.trim());
+        world.run(&["restore", "shop", "--to", target, "--at", &at, "--skip-checks"]).expect(0);
+    }
+    let all = "1,2,3,4,5,6,7,8,9";
+    assert_eq!(ask(&server, &world.path("last"), ledger), all, "{line}");
     assert_eq!(world.promise("shop", "rpo").0, "kept");
     world.run(&["restore", "shop", "--to", "later", "--at", "2100-01-01 00:00"]).expect(3);
     assert!(!world.path("later").exists());
@@ -140,6 +141,8 @@ fn a_lost_piece_of_log_ends_the_range_there() {
     assert_eq!(ask(&server, &world.path("within"), "SELECT count(*) FROM ledger"), "1");
     let report = world.run(&["--json", "points", "shop"]).json();
     assert!(report["ranges"].as_array().unwrap().iter().any(|range| range["gap_after"] == true), "{report}");
+    let shown = world.run(&["points", "shop"]).stdout;
+    assert!(shown.contains("A GAP"), "{shown}");
     let reason = world.promise("shop", "rpo").1;
     assert!(texts(&report["points"], "id").len() == 1 && reason.contains("shows the store"), "{reason}");
 }
@@ -225,6 +228,7 @@ fn a_promotion_is_followed_and_both_timelines_can_be_restored() {
     server.psql("INSERT INTO ledger (n) VALUES (1)");
     world.run(&["wal", "stream", "shop", "--once"]).expect(0);
     let before = server.psql(NOW);
+    standby.catch_up(&server);
     drop(server);
     standby.promote();
     standby.psql("INSERT INTO ledger (n) VALUES (2)");
@@ -311,6 +315,9 @@ fn another_cluster_or_one_that_was_set_back_is_refused_and_nothing_is_mixed() {
         let ran = world.run(&["wal", "stream", "shop", "--once"]).expect(3);
         assert!(ran.stderr.contains("another cluster"), "{ran:?}");
     }
+    let ran = world.run(&["backup", "shop"]).expect(3);
+    assert!(ran.stderr.contains("another cluster") || ran.stdout.contains("another cluster"), "{ran:?}");
+    assert_eq!(world.points("shop").len(), 1);
     assert_eq!(other.psql("SELECT count(*) FROM pg_replication_slots").trim(), "0");
     assert_eq!(std::fs::read(world.path("state/logs/shop/head.json")).unwrap(), head);
 }

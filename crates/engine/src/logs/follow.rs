@@ -12,7 +12,7 @@ use lifeboat_base::lease::Lease;
 use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::{SignedDuration, Timestamp};
 use lifeboat_policy::Store;
-use lifeboat_stores::{Continuous, LogFeed, LogPosition, Resume, Step};
+use lifeboat_stores::{Adapter, Continuous, LogFeed, LogPosition, Resume, Step};
 use lifeboat_vault::logs::{LogName, LogObject, Logs, Position};
 use serde::Serialize;
 use serde_json::json;
@@ -123,7 +123,7 @@ impl Engine {
         let mut resume = follower.resume(continuous)?;
         loop {
             let outcome = continuous
-                .follow(follower.resume_from(resume)?, &follower.identities(continuous)?)
+                .follow(follower.resume_from(resume)?, &self.identities(row, adapter.as_ref())?)
                 .map_err(EngineError::from)
                 .and_then(|mut feed| follower.run_from(feed.as_mut(), options, &monitor));
             follower.report.findings.extend(monitor.take());
@@ -145,6 +145,15 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// What a store was known as before: by how far its log was kept, and by its newest point.
+    pub(crate) fn identities(&self, row: &Store, adapter: &dyn Adapter) -> Result<Vec<String>, EngineError> {
+        let Some(store) = adapter.continuous() else { return Ok(Vec::new()) };
+        let head = Head::read(&self.log_folder(&row.name))?.map(|head| head.identity);
+        let view = self.view(row)?;
+        let of_point = view.points.last().and_then(|point| store.identity(&point.manifest.facts));
+        Ok(head.into_iter().chain(of_point).collect())
     }
 
     fn follower<'a>(
@@ -217,13 +226,6 @@ impl Follower<'_> {
             newest = store.base_end(&point.manifest.facts).ok().map(position);
         }
         Ok(newest)
-    }
-
-    /// What the store was known as before: by the head, and by the newest point.
-    fn identities(&self, store: &dyn Continuous) -> Result<Vec<String>, EngineError> {
-        let view = self.engine.view(self.row)?;
-        let of_point = view.points.last().and_then(|point| store.identity(&point.manifest.facts));
-        Ok(self.head.iter().map(|head| head.identity.clone()).chain(of_point).collect())
     }
 
     /// A position with the kept bytes before it, which the store has to send again.

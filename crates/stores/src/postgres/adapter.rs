@@ -83,13 +83,13 @@ impl Adapter for PostgresAdapter {
     }
 
     fn inspect(&self) -> Result<Inspection, Failure> {
-        preflight::inspect(&self.connect_options()?)
+        preflight::inspect(&self.connect_options()?, &self.options.slot)
     }
 
     fn capture(&self, at: &CaptureContext<'_>) -> Result<Box<dyn Capture>, Failure> {
         let options = self.connect_options()?;
         preflight::ready(&options)?;
-        Ok(Box::new(PostgresCapture::start(&options, at)?))
+        Ok(Box::new(PostgresCapture::start(&options, &self.options.slot, at)?))
     }
 
     fn restore(

@@ -10,20 +10,21 @@ use lifeboat_base::capture::{
     Body, Capture, CaptureFacts, Consistency, ConsistencyLevel, DATA, Entry, Layout, META, Meta, Order,
 };
 use lifeboat_base::failure::{Failure, FailureKind};
-use lifeboat_base::monitor::Monitor;
+use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::path::RelPath;
 use lifeboat_base::time::Timestamp;
 use lifeboat_postgres::backup::{
     BackupEntry, BackupError, BackupKind, BackupOptions, BackupStop, BaseBackup, Manifest, SeenFile,
     Tablespace,
 };
+use lifeboat_postgres::receive::identify;
 use lifeboat_postgres::wal::{Event, SegmentScan};
 use lifeboat_postgres::wire::{ConnectOptions, Connection, Mode};
 use serde_json::{Value, json};
 
-use super::error;
 use super::facts::{self, Facts};
 use super::tables::{self, Survey};
+use super::{error, slot};
 use crate::adapter::CaptureContext;
 use crate::spool::{Sealed, Spool};
 
@@ -85,6 +86,9 @@ pub(crate) struct PostgresCapture {
     file_count: u64,
     owner: (u32, u32),
     facts: Facts,
+    system: u64,
+    /// What was found before the backup began, until somebody listens.
+    findings: Vec<Finding>,
     before: Survey,
     stop: Option<BackupStop>,
     lost: Option<String>,
@@ -93,12 +97,24 @@ pub(crate) struct PostgresCapture {
 
 impl PostgresCapture {
     /// Begins the backup; returns after the server's checkpoint.
-    pub(crate) fn start(options: &ConnectOptions, at: &CaptureContext<'_>) -> Result<Self, Failure> {
-        let facts = facts::read(options)?;
-        let before = tables::survey(options)?;
-        let began = server_time(options)?;
+    pub(crate) fn start(
+        options: &ConnectOptions,
+        slot: &str,
+        at: &CaptureContext<'_>,
+    ) -> Result<Self, Failure> {
         let mut connection = Connection::connect(options, Mode::Replication)
             .map_err(error::connection("failed to open a replication connection"))?;
+        let system = identify(&mut connection).map_err(error::receive)?.system_identifier;
+        if at.known.iter().any(|known| *known != system.to_string()) {
+            return Err(error::other_system());
+        }
+        let mut facts = facts::read(options)?;
+        facts.environment.insert("system_identifier".to_owned(), json!(system.to_string()));
+        let before = tables::survey(options)?;
+        let mut sql = Connection::connect(options, Mode::Sql)
+            .map_err(error::connection("failed to reach the server"))?;
+        let findings = slot::guard(&mut sql, slot, slot::LIMIT_BYTES)?.into_iter().collect();
+        let began = server_time(&mut sql)?;
         reserve_log(&mut connection)?;
         let label = format!("lifeboat {}", at.clock.now());
         let backup = BaseBackup::start(connection, &BackupOptions { label, fast_checkpoint: true })
@@ -119,6 +135,8 @@ impl PostgresCapture {
             file_count: 0,
             owner: (0, 0),
             facts,
+            system,
+            findings,
             before,
             stop: None,
             lost: None,
@@ -140,7 +158,7 @@ impl PostgresCapture {
                 self.received_bytes += size_hint;
                 self.file_count += 1;
                 let log = path.strip_prefix(LOG).filter(|name| name.len() == 24);
-                let scan = log.map(|name| (SegmentScan::new(name, None), Arc::clone(&self.log)));
+                let scan = log.map(|name| (SegmentScan::new(name, Some(self.system)), Arc::clone(&self.log)));
                 let reader = Box::new(EntryReader { stream: Arc::clone(&self.stream), scan });
                 Body::File { reader, size_hint, layout: self.layout(&path) }
             }
@@ -282,7 +300,8 @@ impl Capture for PostgresCapture {
         Some(self.total_bytes)
     }
 
-    fn next_entry(&mut self, _monitor: &dyn Monitor) -> Result<Option<Entry>, Failure> {
+    fn next_entry(&mut self, monitor: &dyn Monitor) -> Result<Option<Entry>, Failure> {
+        self.findings.drain(..).for_each(|finding| monitor.finding(finding));
         if let Some(why) = &self.lost {
             // One file less is no cluster.
             return Err(Failure::new(FailureKind::Unreachable, format!("the base backup broke off: {why}")));
@@ -323,13 +342,9 @@ fn reserve_log(connection: &mut Connection) -> Result<(), Failure> {
     }
 }
 
-fn server_time(options: &ConnectOptions) -> Result<Timestamp, Failure> {
-    let ask = |sql: &mut Connection| {
-        sql.query("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
-    };
-    let failed = || error::connection("failed to read the server's clock");
-    let mut sql = Connection::connect(options, Mode::Sql).map_err(failed())?;
-    let rows = ask(&mut sql).map_err(failed())?;
+fn server_time(sql: &mut Connection) -> Result<Timestamp, Failure> {
+    let ask = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    let rows = sql.query(ask).map_err(error::connection("failed to read the server's clock"))?;
     let text = rows.first().and_then(|row| row.get(0)).unwrap_or_default();
     text.parse().map_err(|error| {
         Failure::with_source(FailureKind::Unreachable, "the server's clock cannot be understood", error)

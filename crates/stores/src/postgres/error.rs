@@ -1,7 +1,8 @@
 //! Failures of connections and servers, as adapters report them.
 
-use lifeboat_base::failure::Failure;
+use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_postgres::backup::BackupError;
+use lifeboat_postgres::receive::ReceiveError;
 use lifeboat_postgres::server::ServerError;
 use lifeboat_postgres::wire::PgError;
 
@@ -14,6 +15,19 @@ pub(crate) fn connection(what: impl Into<String>) -> impl FnOnce(PgError) -> Fai
 /// A failed base backup.
 pub(crate) fn backup(error: BackupError) -> Failure {
     Failure::with_source(error.kind(), "failed to take the base backup", error)
+}
+
+/// A failed stream of the log.
+pub(crate) fn receive(error: ReceiveError) -> Failure {
+    Failure::with_source(error.kind(), "failed to follow the log", error)
+}
+
+/// One row is one cluster: an upgrade or a new server gets a row of its own, so that no two histories are ever mixed.
+pub(crate) fn other_system() -> Failure {
+    Failure::new(
+        FailureKind::Refused,
+        "the address leads to another cluster than before; give a new or upgraded cluster a row of its own",
+    )
 }
 
 /// A failed throwaway server.

@@ -5,9 +5,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::time::Timestamp;
-use lifeboat_postgres::receive::{
-    Identity, Message, ReceiveError, Receiver, ensure_slot, identify, timeline_history,
-};
+use lifeboat_postgres::receive::{Identity, Message, Receiver, ensure_slot, identify, timeline_history};
 use lifeboat_postgres::wal::{Event, Scanner, TimelineHistory, WalShape, history_name};
 use lifeboat_postgres::wire::{ConnectOptions, Connection, Mode};
 use lifeboat_postgres::{Lsn, Timeline};
@@ -50,16 +48,16 @@ impl PostgresFeed {
         known: &[String],
     ) -> Result<Self, Failure> {
         let mut connection = connect(options)?;
-        let identity = identify(&mut connection).map_err(failure)?;
+        let identity = identify(&mut connection).map_err(error::receive)?;
         if known.iter().any(|known| *known != identity.system_identifier.to_string()) {
-            return Err(other_system());
+            return Err(error::other_system());
         }
         let shape = WalShape { segment_bytes: segment_bytes(&mut connection)?, page_bytes: PAGE_BYTES };
         if resume.is_none() {
             // Nothing of ours depends on what an older slot of this name keeps.
             drop(connection.query(&format!("DROP_REPLICATION_SLOT {slot}")));
         }
-        ensure_slot(&mut connection, slot).map_err(failure)?;
+        ensure_slot(&mut connection, slot).map_err(error::receive)?;
         let (resume, tail) = resume.map(|resume| (resume.position, resume.tail)).unzip();
         let start = resume.unwrap_or_else(|| LogPosition {
             timeline: identity.timeline,
@@ -158,11 +156,11 @@ impl PostgresFeed {
     fn switch(&mut self, next: Timeline, switch: Lsn) -> Result<Step, Failure> {
         let left = LogPosition { timeline: self.timeline, offset: switch.0 };
         let mut connection = connect(&self.options)?;
-        let identity = identify(&mut connection).map_err(failure)?;
+        let identity = identify(&mut connection).map_err(error::receive)?;
         if identity.system_identifier != self.identity.system_identifier {
-            return Err(other_system());
+            return Err(error::other_system());
         }
-        let text = timeline_history(&mut connection, next).map_err(failure)?;
+        let text = timeline_history(&mut connection, next).map_err(error::receive)?;
         let history = TimelineHistory::parse(&history_name(next), &text).map_err(|error| {
             Failure::with_source(error.kind(), "the server's history of its timelines cannot be read", error)
         })?;
@@ -189,15 +187,15 @@ impl LogFeed for PostgresFeed {
         if !self.pending.is_empty() {
             return Ok(self.pass_on());
         }
-        match self.receiver.next_within(limit).map_err(failure)? {
+        match self.receiver.next_within(limit).map_err(error::receive)? {
             None => {
                 let flushed = self.flushed;
-                self.receiver.report(flushed, Timestamp::UNIX_EPOCH, true).map_err(failure)?;
+                self.receiver.report(flushed, Timestamp::UNIX_EPOCH, true).map_err(error::receive)?;
                 Ok(Step::Quiet { as_of: None })
             }
             Some(Message::Alive { server_end, sent, urgent }) => {
                 if urgent {
-                    self.receiver.report(self.flushed, sent, false).map_err(failure)?;
+                    self.receiver.report(self.flushed, sent, false).map_err(error::receive)?;
                 }
                 // A server that is still sending what is known already is not caught up with.
                 Ok(Step::Quiet { as_of: (server_end == self.next).then_some(sent) })
@@ -220,7 +218,7 @@ impl LogFeed for PostgresFeed {
             self.flushed = Lsn(position.offset);
         }
         if advanced || due {
-            self.receiver.report(self.flushed, now, false).map_err(failure)?;
+            self.receiver.report(self.flushed, now, false).map_err(error::receive)?;
             self.reported = Some(now);
         }
         Ok(())
@@ -238,7 +236,7 @@ fn begin(
     history: Option<TimelineHistory>,
 ) -> Result<(Receiver, Scanner), Failure> {
     let segment = from.segment_start(shape.segment_bytes);
-    let receiver = Receiver::start(connection, slot, timeline, segment).map_err(failure)?;
+    let receiver = Receiver::start(connection, slot, timeline, segment).map_err(error::receive)?;
     let scanner = Scanner::new(shape, timeline, Some(system), segment).map_err(|error| {
         Failure::with_source(error.kind(), "the server's log cannot be read by this version", error)
     })?;
@@ -273,12 +271,4 @@ fn set_back() -> Failure {
         FailureKind::Refused,
         "the server was set back: what it writes now is another history than the one that was kept",
     )
-}
-
-fn other_system() -> Failure {
-    Failure::new(FailureKind::Refused, "the address leads to another cluster than before")
-}
-
-fn failure(error: ReceiveError) -> Failure {
-    Failure::with_source(error.kind(), "failed to follow the log", error)
 }

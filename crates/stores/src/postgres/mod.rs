@@ -2,7 +2,7 @@
 //!
 //! In: the address of a primary and a role that may replicate. Out: a capture that restores to a data directory, and
 //! checks of what was recovered. The data directory is stored file by file, so stock tools restore it too.
-//! Invariant: the production server is only read; a restored cluster is started only in a sandbox without a network.
+//! Invariant: the production server is only read, but for the one replication slot of the row; a restored cluster is started only in a sandbox without a network.
 
 mod adapter;
 mod canaries;
@@ -19,6 +19,7 @@ mod replay;
 mod restore;
 mod schema;
 mod session;
+mod slot;
 mod tables;
 
 pub use adapter::{Address, PostgresAdapter, PostgresOptions};

@@ -4,7 +4,7 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::human;
 use lifeboat_postgres::wire::{ConnectOptions, Connection, Mode, PgError};
 
-use super::error;
+use super::{error, slot};
 use crate::adapter::Inspection;
 
 /// The first and the last major version that can be captured.
@@ -76,19 +76,15 @@ fn no_replication(options: &ConnectOptions, failed: PgError) -> Failure {
 }
 
 /// What is cheap to know about a server.
-pub(crate) fn inspect(options: &ConnectOptions) -> Result<Inspection, Failure> {
+pub(crate) fn inspect(options: &ConnectOptions, slot: &str) -> Result<Inspection, Failure> {
     ready(options)?;
     let mut sql = connect(options)?;
     let version = sql.parameter("server_version").unwrap_or("of an unknown version").to_owned();
+    let findings = slot::look(&mut sql, slot)?.into_iter().collect();
     let rows = sql.query(DATABASES).map_err(error::connection("failed to list the databases"))?;
     let number = |index| rows.first().and_then(|row| row.get(index)).and_then(|text| text.parse().ok());
     let items = number(0).map(|count| ("databases".to_owned(), count)).into_iter().collect();
-    Ok(Inspection {
-        version: format!("PostgreSQL {version}"),
-        logical_bytes: number(1),
-        items,
-        findings: Vec::new(),
-    })
+    Ok(Inspection { version: format!("PostgreSQL {version}"), logical_bytes: number(1), items, findings })
 }
 
 fn connect(options: &ConnectOptions) -> Result<Connection, Failure> {
