@@ -152,6 +152,14 @@ pub fn publish(from: &Path, to: &Path) -> io::Result<()> {
     sync_dir(parent_of(to))
 }
 
+/// Moves a finished file, durably, to a name that may be taken: what is there is replaced in one step, a link itself and
+/// never what it leads to. Fails if `to` is a directory.
+#[expect(clippy::disallowed_methods, reason = "syncs the directory; replacing is what the caller asks for")]
+pub fn publish_over(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_dir(parent_of(to))
+}
+
 /// Removes a file, durably. Its absence is an error of kind `NotFound`.
 pub fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)?;
@@ -228,5 +236,18 @@ mod tests {
         assert!(publish(&dir.path().join("staging"), &dir.path().join("taken")).is_err());
         publish(&dir.path().join("staging"), &dir.path().join("final")).unwrap();
         assert_eq!(names(dir.path()), ["final", "taken"]);
+    }
+
+    #[test]
+    fn publish_over_replaces_a_file_and_never_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let [old, new, taken] = ["old", "new", "taken"].map(|name| dir.path().join(name));
+        write_new(&old, b"one").unwrap();
+        write_new(&new, b"two").unwrap();
+        create_dir_all(&taken).unwrap();
+        assert!(publish_over(&new, &taken).is_err());
+        publish_over(&new, &old).unwrap();
+        assert_eq!(fs::read(&old).unwrap(), b"two");
+        assert_eq!(names(dir.path()), ["old", "taken"]);
     }
 }

@@ -76,11 +76,11 @@ pub(crate) enum Command {
         /// Only these stores
         stores: Vec<StoreName>,
     },
-    /// Restore a store into a new folder
+    /// Restore a store into a new folder, or one database or table of it into a file
     Restore {
         /// The store
         store: StoreName,
-        /// The folder to make; it must not exist or be empty
+        /// The folder to make; it must not exist or be empty. With --database, the file to make
         #[arg(long, value_name = "TARGET")]
         to: PathBuf,
         /// A moment ("2026-11-21 02:00", "yesterday 21:00", "5 minutes ago") or a recovery point id; with a log also
@@ -93,6 +93,15 @@ pub(crate) enum Command {
         /// Do not run the store's checks on the restored content before publishing it
         #[arg(long)]
         skip_checks: bool,
+        /// Only this database, as an archive for `pg_restore`, or as SQL if TARGET ends in `.sql`
+        #[arg(long, value_name = "DB")]
+        database: Option<String>,
+        /// Only this table of it, by its exact name, such as public.orders; may be given several times
+        #[arg(long = "table", value_name = "SCHEMA.TABLE", requires = "database")]
+        tables: Vec<String>,
+        /// Replace a file that is there
+        #[arg(long, requires = "database")]
+        force: bool,
     },
     /// Read what is stored and prove it
     Verify {

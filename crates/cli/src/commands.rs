@@ -9,8 +9,8 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StoreName;
 use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_engine::{
-    BackupOptions, DrillOptions, Engine, EngineError, Environment, FollowOptions, ProofLevel, RestoreOptions,
-    VerifyOptions, keys,
+    BackupOptions, DrillOptions, Engine, EngineError, Environment, FollowOptions, PartOptions, ProofLevel,
+    RestoreOptions, VerifyOptions, keys,
 };
 use serde_json::json;
 
@@ -116,13 +116,19 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
             output.result(&report, || show::jobs::backup(&report))?;
             Ok(report.worst())
         }
-        Command::Restore { store, to, at, copy, skip_checks } => {
+        Command::Restore { store, to, at, copy, skip_checks, database, tables, force } => {
+            let part = database.clone().map(|database| PartOptions {
+                database,
+                tables: tables.clone(),
+                force: *force,
+            });
             let options = RestoreOptions {
                 store: store.clone(),
                 target: to.clone(),
                 at: at.clone(),
                 copy: copy.clone(),
                 skip_checks: *skip_checks,
+                part,
             };
             let outcome = engine.restore(&options)?;
             output.result(&outcome, || show::jobs::restore(&outcome))?;

@@ -11,10 +11,12 @@ mod main {
     mod capture;
     mod copies;
     mod damage;
+    mod extract;
     mod failures;
     mod kills;
     mod lessons;
     mod peers;
+    mod pg_verifybackup;
     mod places;
     mod point_objectives;
     mod postgres;

@@ -16,7 +16,7 @@ use crate::context::Engine;
 use crate::error::EngineError;
 use crate::journal::Entry;
 use crate::logs::Replay;
-use crate::restore::{Chosen, candidates};
+use crate::restore::{Chosen, candidates, left_running};
 use crate::view::drill_digest;
 use crate::when;
 
@@ -96,6 +96,7 @@ impl Engine {
         let adapter = self.adapter(row)?;
         let set = self.open_vaults(row)?;
         findings.extend(set.findings());
+        findings.extend(left_running(adapter.as_ref(), row));
         findings.extend(self.reconcile(row, &set)?);
         let asked = (options.at.as_deref(), options.copy.as_ref());
         let (chosen, replay) = match self.plan_replay(row, adapter.as_ref(), &set, asked)?.into_iter().next()

@@ -421,7 +421,8 @@ exclude = []
             let target = dir.path().join(target);
             assert_eq!(engine.inside_own_places(&target).as_deref(), Some(wanted));
             let store = StoreName::new("uploads").unwrap();
-            let options = RestoreOptions { store, target, at: None, copy: None, skip_checks: false };
+            let options =
+                RestoreOptions { store, target, at: None, copy: None, skip_checks: false, part: None };
             let error = engine.restore(&options).unwrap_err();
             assert_eq!(error.kind(), FailureKind::Refused);
             assert!(error.failure.to_string().contains(wanted), "{error}");

@@ -21,6 +21,7 @@ use crate::backup::{Collector, worst};
 use crate::context::Engine;
 use crate::copies::VaultSet;
 use crate::error::EngineError;
+use crate::extract::{self, PartOptions, PartOutcome};
 use crate::journal::Entry;
 use crate::logs::Replay;
 use crate::view::{View, in_future};
@@ -35,7 +36,7 @@ const LOCK_SUFFIX: &str = ".lock";
 pub struct RestoreOptions {
     /// The store.
     pub store: StoreName,
-    /// A folder that does not exist or is empty.
+    /// A folder that does not exist or is empty; for a part, a file that does not exist.
     pub target: PathBuf,
     /// A moment or a recovery point id; nothing means the newest.
     pub at: Option<String>,
@@ -43,6 +44,8 @@ pub struct RestoreOptions {
     pub copy: Option<CopyName>,
     /// Publish without running the store's checks on what was restored.
     pub skip_checks: bool,
+    /// Only this part, as a file.
+    pub part: Option<PartOptions>,
 }
 
 /// What a restore did.
@@ -74,6 +77,9 @@ pub struct RestoreOutcome {
     pub seconds: f64,
     /// Checks passed; nothing if they were skipped.
     pub checks: Option<usize>,
+    /// What was extracted, if not everything was restored; `files` and `bytes` are then of its file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<PartOutcome>,
     /// What went wrong on the way, such as a damaged copy that was passed over.
     pub findings: Vec<Finding>,
     /// The record in the evidence chain.
@@ -81,6 +87,8 @@ pub struct RestoreOutcome {
 }
 
 impl RestoreOutcome {
+    pub(crate) const SCHEMA: &str = "lifeboat.restore/v1";
+
     /// The restore itself succeeded; damage met on the way leaves findings, not failure.
     pub fn worst(&self) -> Option<FailureKind> {
         worst(self.findings.iter()).map(|_kind| FailureKind::Findings)
@@ -107,17 +115,30 @@ impl Chosen {
             })
             .collect()
     }
+
+    /// A point that lacks what could not be read.
+    pub(crate) fn incomplete(&self) -> Option<Finding> {
+        let (id, unreadable) = (&self.row.manifest.id, self.row.manifest.facts.unreadable.len());
+        let message = format!("{unreadable} items could not be read when {id} was captured");
+        (unreadable > 0).then(|| Finding::new("point-incomplete", id.as_str(), message))
+    }
+}
+
+/// What a dead run left running and cannot be ended must not stop a restore, and must not go unnoticed.
+pub(crate) fn left_running(adapter: &dyn Adapter, row: &Store) -> Option<Finding> {
+    let failure = adapter.sweep().err()?;
+    Some(Finding::new("sandbox-left", row.name.as_str(), failure.chain()))
 }
 
 /// A staging folder beside the target, swept by the next restore if its process dies.
-struct Staging {
-    dir: PathBuf,
+pub(crate) struct Staging {
+    pub(crate) dir: PathBuf,
     lock: PathBuf,
     _lease: Lease,
 }
 
 impl Staging {
-    fn beside(target: &Path, run: &RunId) -> Result<Self, Failure> {
+    pub(crate) fn beside(target: &Path, run: &RunId) -> Result<Self, Failure> {
         let parent = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
@@ -176,11 +197,15 @@ impl Engine {
     /// and passes over one that turns out to be damaged, unless a copy was named.
     pub fn restore(&self, options: &RestoreOptions) -> Result<RestoreOutcome, EngineError> {
         let row = self.store(&options.store)?;
-        check_target(&options.target)?;
-        self.refuse_own_places(&options.target)?;
         let adapter = self.adapter(row)?;
+        match &options.part {
+            Some(part) => extract::check(row, adapter.as_ref(), part, &options.target)?,
+            None => check_target(&options.target)?,
+        }
+        self.refuse_own_places(&options.target)?;
         let set = self.open_vaults(row)?;
         let mut findings = set.findings();
+        findings.extend(left_running(adapter.as_ref(), row));
         findings.extend(self.reconcile(row, &set)?);
         let asked = (options.at.as_deref(), options.copy.as_ref());
         let mut plans: VecDeque<_> = self.plan_replay(row, adapter.as_ref(), &set, asked)?.into();
@@ -192,7 +217,10 @@ impl Engine {
             let outcome = self.restore_chosen(row, &set, &chosen, replay.as_ref(), (options, &findings));
             match outcome {
                 // An older point may lead to what this one does not.
-                Err(error) if error.kind() == FailureKind::Refused && !plans.is_empty() => {}
+                Err(error)
+                    if error.kind() == FailureKind::Refused
+                        && !extract::is_missing(&error.failure)
+                        && !plans.is_empty() => {}
                 other => return other,
             }
         }
@@ -252,6 +280,7 @@ impl Engine {
                     );
                     last = Some(failure);
                 }
+                Err(failure) if extract::is_missing(&failure) => return Err(extract::missing(failure)),
                 Err(failure) => return Err(EngineError::from(failure).risking(&row.name, "rto")),
             }
         }
@@ -344,6 +373,9 @@ impl Engine {
         run: &RunId,
         options: &RestoreOptions,
     ) -> Result<RestoreOutcome, Failure> {
+        if let Some(part) = &options.part {
+            return self.extract_from(entry, adapter, chosen, run, (options, part));
+        }
         let manifest = &chosen.row.manifest;
         let reader = entry.vault.open_point(manifest)?;
         let staging = Staging::beside(&options.target, run)?;
@@ -368,16 +400,9 @@ impl Engine {
             },
         );
         let mut findings = monitor.take();
-        if !facts.unreadable.is_empty() {
-            let message = format!(
-                "{} items could not be read when {} was captured",
-                facts.unreadable.len(),
-                manifest.id
-            );
-            findings.push(Finding::new("point-incomplete", manifest.id.as_str(), message));
-        }
+        findings.extend(chosen.incomplete());
         Ok(RestoreOutcome {
-            schema: "lifeboat.restore/v1",
+            schema: RestoreOutcome::SCHEMA,
             store: options.store.clone(),
             point: manifest.id.clone(),
             moment: facts.consistency.moment,
@@ -390,16 +415,19 @@ impl Engine {
             bytes: restored.stats.bytes,
             seconds: 0.0,
             checks,
+            part: None,
             findings,
             evidence: None,
         })
     }
 
     fn file_restore(&self, row: &Store, run: RunId, mut outcome: RestoreOutcome) -> RestoreOutcome {
+        let part = outcome.part.as_ref();
+        let tables = part.map(|part| part.tables.iter().map(|table| table.name.as_str()).collect::<Vec<_>>());
         let body = json!({
             "run": run, "point": outcome.point, "copy": outcome.copy, "moment": outcome.moment,
             "asked": outcome.asked, "files": outcome.files, "bytes": outcome.bytes, "seconds": outcome.seconds,
-            "checks": outcome.checks,
+            "checks": outcome.checks, "database": part.map(|part| &part.database), "tables": tables,
         });
         // The data is there: a failure to file it is a finding, not a failed restore.
         match self.file(Entry { kind: "restore", store: &row.name, ok: true, body }) {
@@ -489,7 +517,7 @@ fn check_target(target: &Path) -> Result<(), EngineError> {
 }
 
 /// Every check must pass before anything is published.
-fn checked(results: Vec<lifeboat_stores::CheckResult>) -> Result<usize, Failure> {
+pub(crate) fn checked(results: Vec<lifeboat_stores::CheckResult>) -> Result<usize, Failure> {
     match results.iter().find(|result| result.state == CheckState::Failed) {
         None => Ok(results.iter().filter(|result| result.state == CheckState::Passed).count()),
         Some(failed) => {

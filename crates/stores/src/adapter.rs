@@ -12,6 +12,7 @@ use lifeboat_base::time::Clock;
 use serde::{Deserialize, Serialize};
 
 use crate::continuous::Continuous;
+use crate::parts::Parts;
 
 /// What an adapter can say about a store without reading its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +138,17 @@ pub trait Adapter: Send + Sync {
     /// The store's continuous log, if its kind has one.
     fn continuous(&self) -> Option<&dyn Continuous> {
         None
+    }
+
+    /// The store's parts that can be taken out alone, if its kind has any.
+    fn parts(&self) -> Option<&dyn Parts> {
+        None
+    }
+
+    /// Ends what a process of ours that died left running for stores of this kind, on behalf of any store. Called before
+    /// scratch folders of dead processes are removed.
+    fn sweep(&self) -> Result<(), Failure> {
+        Ok(())
     }
 
     /// Compares what [`Adapter::restore`] left in the directory `restored` with what was captured, in both

@@ -221,6 +221,7 @@ impl Demo<'_> {
             at: Some(before.1.to_string()),
             copy: None,
             skip_checks: false,
+            part: None,
         })?;
         self.say(&show::jobs::restore(&outcome))?;
         let back = Ledger::open(ledger.installation().clone(), &target)?;
@@ -296,6 +297,7 @@ impl Demo<'_> {
                 at: point,
                 copy: None,
                 skip_checks: false,
+                part: None,
             };
             let outcome = engine.restore(&options)?;
             self.say(&show::jobs::restore(&outcome))?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lifeboat_base::human;
+use lifeboat_base::human::{self, printable};
 use lifeboat_engine::{
     BackupReport, CopyVerification, FollowReport, RebuildReport, RestoreOutcome, StoreBackup, VerifyReport,
 };
@@ -106,14 +106,22 @@ pub(crate) fn restore(outcome: &RestoreOutcome) -> String {
         None => "checks skipped".to_owned(),
     };
     let replayed = if outcome.replayed { ", its log replayed" } else { "" };
+    let what = match &outcome.part {
+        Some(part) => format!("database {} extracted", printable(&part.database)),
+        None => "restored".to_owned(),
+    };
     page.line(format!(
-        "{}: {} from {} restored to {}",
+        "{}: {} from {} {what} to {}",
         outcome.store,
         outcome.point,
         outcome.copy,
         outcome.artefact.display()
-    ))
-    .line(format!(
+    ));
+    for table in outcome.part.iter().flat_map(|part| &part.tables) {
+        let rows = table.rows.map(|rows| format!(": {}", plural(rows, "row", "rows"))).unwrap_or_default();
+        page.line(format!("  {}{rows}", printable(&table.name)));
+    }
+    page.line(format!(
         "  shows {}{replayed}; {}, {}, {checks} ({})",
         moment(outcome.moment),
         plural(outcome.files, "file", "files"),

@@ -8,20 +8,20 @@ use lifeboat_testkit::{PgOptions, PgServer};
 
 use super::world::{World, texts};
 
-pub(super) const SCHEMA: &str = "CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
+pub(crate) const SCHEMA: &str = "CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
     CREATE TABLE orders (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_no text NOT NULL,
         customer int NOT NULL REFERENCES customers (id), total int NOT NULL);
     INSERT INTO customers SELECT g, 'customer ' || g FROM generate_series(1, 50) g;
     INSERT INTO orders (order_no, customer, total) SELECT 'A-' || g, g % 50 + 1, g % 997 FROM generate_series(1, 2000) g;
     CREATE TABLE ledger (n int PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());";
 
-pub(super) fn server(major: u32) -> PgServer {
+pub(crate) fn server(major: u32) -> PgServer {
     let server = PgServer::start(PgOptions::new(major).initdb("--data-checksums"));
     server.psql(SCHEMA);
     server
 }
 
-pub(super) fn world_of(server: &PgServer) -> World {
+pub(crate) fn world_of(server: &PgServer) -> World {
     let mut world = World::of_cluster(&server.url("postgres"));
     let programs = server.installation().bin.display();
     world.env.push(("PATH".to_owned(), format!("{programs}:/usr/bin:/bin")));
@@ -29,7 +29,7 @@ pub(super) fn world_of(server: &PgServer) -> World {
 }
 
 /// Starts the restored cluster as a user would, asks it, and stops it.
-pub(super) fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
+pub(crate) fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
     let sockets = server.socket_dir();
     let options =
         format!("-c listen_addresses='' -c unix_socket_directories='{}' -c port=5999", sockets.display());
@@ -362,7 +362,7 @@ fn a_piece_that_one_copy_lost_is_taken_from_the_other() {
     assert_eq!(ask(&server, &world.path("back"), LEDGER), "2|2");
 }
 
-pub(super) const LEDGER: &str = "SELECT count(*), max(n) FROM ledger";
+pub(crate) const LEDGER: &str = "SELECT count(*), max(n) FROM ledger";
 
 #[test]
 fn case_7_log_that_the_server_gave_up_is_a_gap_and_the_next_base_begins_anew() {
@@ -392,5 +392,6 @@ fn case_7_log_that_the_server_gave_up_is_a_gap_and_the_next_base_begins_anew() {
     assert_eq!(ask(&server, &world.path("again"), "SELECT count(*) FROM ledger"), "1");
 }
 
-pub(super) const NOW: &str =
+/// The server's clock, as `--at` takes it.
+pub(crate) const NOW: &str =
     "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";

@@ -7,7 +7,9 @@ use lifeboat_base::monitor::{Finding, Findings, Monitor};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::PointRow;
 use lifeboat_policy::Store;
-use lifeboat_stores::{Adapter, CanaryResult, CaptureContext, CheckResult, Goal, Inspection, RestoreReport};
+use lifeboat_stores::{
+    Adapter, CanaryResult, CaptureContext, CheckResult, Goal, Inspection, Parts, RestoreReport,
+};
 use lifeboat_vault::logs::{LogsLevel, Position};
 use std::path::Path;
 
@@ -239,6 +241,14 @@ impl Adapter for Replaying {
 
     fn essential(&self) -> &'static [&'static str] {
         self.inner.essential()
+    }
+
+    fn parts(&self) -> Option<&dyn Parts> {
+        self.inner.parts()
+    }
+
+    fn sweep(&self) -> Result<(), Failure> {
+        self.inner.sweep()
     }
 
     fn settle(&self, restored: &Path, target: &Path) -> Result<(), Failure> {

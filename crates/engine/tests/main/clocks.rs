@@ -168,6 +168,7 @@ fn a_point_of_the_future_is_not_what_a_restore_takes_for_now() {
         at: None,
         copy: None,
         skip_checks: false,
+        part: None,
     };
     let outcome = world.engine().restore(&options).unwrap();
     let codes: Vec<&str> = outcome.findings.iter().map(|finding| finding.code.as_str()).collect();

@@ -19,6 +19,20 @@ pub enum ServerError {
         /// The places looked at, each with what was found there.
         looked: String,
     },
+    /// A server is there, and one of the programs that belong to it is not.
+    #[error(
+        "{} cannot be used ({why}); install the package postgresql-client-{major} (Debian, Ubuntu) or postgresql{major} \
+         (Red Hat)",
+        program.display()
+    )]
+    NoProgram {
+        /// The program's path.
+        program: PathBuf,
+        /// The major version asked for.
+        major: u32,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A caller asked for a setting that the isolation of a sandbox rests on.
     #[error("the setting `{0}` is not the caller's to give: the isolation of the sandbox rests on it")]
     Forbidden(String),
@@ -97,6 +111,7 @@ impl ServerError {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::NotInstalled { .. }
+            | Self::NoProgram { .. }
             | Self::Forbidden(_)
             | Self::LeadsOutside { .. }
             | Self::Closed { .. }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use lifeboat_base::failure::chain;
 use lifeboat_base::time::SystemClock;
 
 use super::error::ServerError;
@@ -40,6 +41,17 @@ impl Installation {
     /// The path of one of its programs, which need not exist.
     pub fn program(&self, name: &str) -> PathBuf {
         self.bin.join(name)
+    }
+
+    /// Makes sure that a program such as `pg_dump`, which some packages keep apart from the server, is there, runs and is
+    /// of the same major version.
+    pub fn check_program(&self, name: &str) -> Result<(), ServerError> {
+        let why = match ask_version(&self.bin, name) {
+            Ok((major, _)) if major == self.major => return Ok(()),
+            Ok((_, version)) => format!("it is of version {version}"),
+            Err(why) => why,
+        };
+        Err(ServerError::NoProgram { program: self.program(name), major: self.major, why })
     }
 }
 
@@ -97,17 +109,22 @@ fn candidates(extra: &[PathBuf]) -> Vec<PathBuf> {
 
 /// Asks the program in `bin` what it is.
 fn probe(bin: &Path) -> Result<Installation, String> {
-    let mut command = Command::new(bin.join("postgres"));
-    command.arg("--version").env_clear().env("LC_ALL", "C").current_dir("/");
-    let output = run_tool(command, VERSION_LIMIT, &SystemClock::new()).map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let (major, version) = parse_version(&text).ok_or("its answer to --version is not PostgreSQL's")?;
+    let (major, version) = ask_version(bin, "postgres")?;
     Ok(Installation { major, version, bin: bin.to_owned() })
 }
 
-/// Reads `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
-fn parse_version(text: &str) -> Option<(u32, String)> {
-    let version = text.strip_prefix("postgres (PostgreSQL) ")?.split_whitespace().next()?;
+fn ask_version(bin: &Path, name: &str) -> Result<(u32, String), String> {
+    let mut command = Command::new(bin.join(name));
+    command.arg("--version").env_clear().env("LC_ALL", "C").current_dir("/");
+    let output = run_tool(command, VERSION_LIMIT, &SystemClock::new()).map_err(|error| chain(&error))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    parse_version(name, &text).ok_or_else(|| "its answer to --version is not PostgreSQL's".to_owned())
+}
+
+/// Reads `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`, the answer of the program `name`.
+fn parse_version(name: &str, text: &str) -> Option<(u32, String)> {
+    let rest = text.strip_prefix(name)?.strip_prefix(" (PostgreSQL) ")?;
+    let version = rest.split_whitespace().next()?;
     let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
     let plain =
         version.len() <= 32 && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.');
@@ -131,12 +148,12 @@ mod tests {
             ("postgres (PostgreSQL) 18beta1\n", 18, "18beta1"),
             ("postgres (PostgreSQL) 19devel\n", 19, "19devel"),
         ] {
-            assert_eq!(parse_version(text), Some((major, version.to_owned())), "{text}");
+            assert_eq!(parse_version("postgres", text), Some((major, version.to_owned())), "{text}");
         }
         for text in
             ["", "postgres", "postgres (Other) 15.1", "postgres (PostgreSQL) x", "psql (PostgreSQL) 15.1"]
         {
-            assert_eq!(parse_version(text), None, "{text}");
+            assert_eq!(parse_version("postgres", text), None, "{text}");
         }
         assert!(minor("15.18") > minor("15.9"));
         assert!(minor("18beta1") < minor("18.0"));

@@ -20,6 +20,6 @@ pub use control::control_data;
 pub use error::ServerError;
 pub use installation::{Installation, installation, installations};
 pub use postmaster::{Launch, Postmaster, ServerState, Stop, Wait};
-pub use sandbox::{CLIENT_OPTIONS, Sandbox, SandboxOptions};
+pub use sandbox::{CLIENT_OPTIONS, RUNTIME, Sandbox, SandboxOptions};
 pub use sweep::{Swept, sweep};
-pub use tool::{MAX_TOOL_OUTPUT_BYTES, run_tool};
+pub use tool::{MAX_TOOL_OUTPUT_BYTES, run_tool, run_tool_on};

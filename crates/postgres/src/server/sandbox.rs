@@ -42,10 +42,13 @@ const SET_ASIDE: &str = "postgresql.auto.conf.before-sandbox";
 /// Only what can enter the socket folder gets as far as this file.
 const HBA: &[u8] = b"local all all trust\n";
 
+/// Where sandboxes have their folders if they are not told otherwise.
+pub const RUNTIME: &str = "/tmp";
+
 /// What a sandbox is to be like.
 #[derive(Clone, Debug, Default)]
 pub struct SandboxOptions {
-    /// Where the sandbox's own small folder is made; `/tmp` if nothing is given. The path must be short.
+    /// Where the sandbox's own small folder is made; [`RUNTIME`] if nothing is given. The path must be short.
     pub runtime: Option<PathBuf>,
     /// Further folders that belong to the copy, such as its tablespaces or a `pg_wal` elsewhere. Given to the server's
     /// account as the data directory is; the only places links in the data directory may lead to.
@@ -110,7 +113,7 @@ impl Sandbox {
         }
         account.check_way_to(&installation.program("postgres"))?;
         let control = control_data(installation, data, wait.clock)?;
-        let runtime = options.runtime.as_deref().unwrap_or(Path::new("/tmp"));
+        let runtime = options.runtime.as_deref().unwrap_or(Path::new(RUNTIME));
         let folder = Folder::make(runtime, data, &account, entropy)?;
         let own = [
             ("config_file", folder.file("postgresql.conf")),

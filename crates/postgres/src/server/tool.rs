@@ -9,7 +9,7 @@ use lifeboat_base::human::printable;
 use lifeboat_base::time::Clock;
 
 use super::error::ServerError;
-use super::postmaster::pause;
+use super::postmaster::{Wait, pause};
 
 /// How much of each output stream of a program is kept; the rest is read and dropped.
 pub const MAX_TOOL_OUTPUT_BYTES: u64 = 16 * 1024 * 1024;
@@ -17,13 +17,24 @@ pub const MAX_TOOL_OUTPUT_BYTES: u64 = 16 * 1024 * 1024;
 const MAX_MESSAGE_CHARS: usize = 2_000;
 
 /// Runs `command` to its end; anything but success is an error with what it said.
-pub fn run_tool(mut command: Command, limit: Duration, clock: &dyn Clock) -> Result<Output, ServerError> {
+pub fn run_tool(command: Command, limit: Duration, clock: &dyn Clock) -> Result<Output, ServerError> {
+    run_tool_on(command, (Stdio::null(), Stdio::piped()), Wait::for_at_most(limit, clock))
+}
+
+/// As [`run_tool`], with standard input and output where the caller has them, such as in files: nothing of an output
+/// that is not a pipe is in the answer. The program is ended when `wait` is cancelled.
+pub fn run_tool_on(
+    mut command: Command,
+    (input, output): (Stdio, Stdio),
+    wait: Wait<'_>,
+) -> Result<Output, ServerError> {
+    let Wait { limit, clock, cancelled } = wait;
     let program = command.get_program().to_owned();
     let name = program.to_string_lossy().rsplit('/').next().unwrap_or_default().to_owned();
     let started = clock.monotonic();
     let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdin(input)
+        .stdout(output)
         .stderr(Stdio::piped())
         .spawn()
         .map_err(ServerError::io("run", program.as_ref()))?;
@@ -34,6 +45,10 @@ pub fn run_tool(mut command: Command, limit: Duration, clock: &dyn Clock) -> Res
         let status = loop {
             if let Some(status) = child.try_wait().map_err(ServerError::io("wait for", program.as_ref()))? {
                 break status;
+            }
+            if cancelled() {
+                end(&mut child);
+                return Err(ServerError::Cancelled);
             }
             if clock.monotonic().saturating_sub(started) > limit {
                 end(&mut child);

@@ -9,17 +9,20 @@ use lifeboat_base::failure::Failure;
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::secret::Secret;
 use lifeboat_base::time::{Clock, SystemClock};
+use lifeboat_postgres::server::{RUNTIME, sweep};
 use lifeboat_postgres::wire::ConnectOptions;
 
 use super::canaries;
 use super::capture::PostgresCapture;
 use super::checks::{RECOVERY, Subject, check_cluster};
 use super::error;
+use super::extract::Workshop;
 use super::feed::PostgresFeed;
 use super::restore::{restore_cluster, settle};
 use super::{preflight, replay};
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
 use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume};
+use crate::parts::{Part, PartReport, Parts};
 
 /// Gives the address of a server, with everything a connection needs; a role that may replicate is enough.
 pub type Address = Arc<dyn Fn() -> Result<Secret<String>, Failure> + Send + Sync>;
@@ -64,6 +67,10 @@ impl PostgresAdapter {
         Self { options, clock: Arc::new(SystemClock::new()) }
     }
 
+    fn workshop<'a>(&'a self, facts: &'a CaptureFacts) -> Workshop<'a> {
+        Workshop { programs: &self.options.programs, clock: self.clock.as_ref(), facts }
+    }
+
     fn connect_options(&self) -> Result<ConnectOptions, Failure> {
         let parsed = ConnectOptions::parse(&(self.options.url)()?);
         parsed.map_err(error::connection("failed to understand the address of the server"))
@@ -103,6 +110,15 @@ impl Adapter for PostgresAdapter {
         Some(self)
     }
 
+    fn parts(&self) -> Option<&dyn Parts> {
+        Some(self)
+    }
+
+    fn sweep(&self) -> Result<(), Failure> {
+        let swept = sweep(Path::new(RUNTIME), self.clock.as_ref());
+        swept.map(drop).map_err(error::server("failed to end throwaway servers that a dead run left"))
+    }
+
     fn settle(&self, restored: &Path, target: &Path) -> Result<(), Failure> {
         settle(restored, target)
     }
@@ -128,6 +144,23 @@ impl Adapter for PostgresAdapter {
 
     fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
         canaries::run(scratch, &self.options.programs, self.clock.as_ref())
+    }
+}
+
+impl Parts for PostgresAdapter {
+    fn ready(&self, facts: &CaptureFacts) -> Result<(), Failure> {
+        self.workshop(facts).ready()
+    }
+
+    fn extract(
+        &self,
+        facts: &CaptureFacts,
+        restored: &Path,
+        part: &Part,
+        into: &Path,
+        monitor: &dyn Monitor,
+    ) -> Result<PartReport, Failure> {
+        self.workshop(facts).extract(restored, part, into, monitor)
     }
 }
 

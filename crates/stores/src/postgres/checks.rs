@@ -35,7 +35,7 @@ use crate::tally::{Tally, failed, not_applicable};
 
 pub(crate) use cluster::{Cluster, Recovery};
 pub(crate) use files::{check_files, files_below};
-pub(crate) use running::check_running;
+pub(crate) use running::{check_recovery, check_running};
 
 /// The files against the server's manifest.
 pub(crate) const FILES: &str = "postgres.files";
@@ -169,13 +169,13 @@ pub(crate) fn check_with(
 }
 
 /// The major version that a data directory is of; 0 if it does not say.
-fn major(restored: &Path) -> u32 {
+pub(crate) fn major(restored: &Path) -> u32 {
     let text = fs::read_to_string(restored.join("PG_VERSION")).unwrap_or_default();
     text.trim().parse().unwrap_or_default()
 }
 
 /// A role that may see everything: the one that the cluster was made with, unless it may not log in.
-fn superuser(facts: &CaptureFacts) -> String {
+pub(crate) fn superuser(facts: &CaptureFacts) -> String {
     let roles = facts.environment.get("roles").and_then(Value::as_object);
     let has = |role: &Value, name: &str| {
         let attributes = role.get("attributes").and_then(Value::as_array);

@@ -9,6 +9,7 @@ mod canaries;
 mod capture;
 mod checks;
 mod error;
+mod extract;
 mod facts;
 mod feed;
 mod masking;

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use lifeboat_base::crashsafe;
@@ -113,6 +114,13 @@ impl Cluster {
     pub(crate) fn session_as_set(&self, database: &str) -> Result<Session, PgError> {
         let patience = Patience { statement: STATEMENT_LIMIT, lock: LOCK_LIMIT };
         Session::open_as_set(&self.options(database)?, patience)
+    }
+
+    /// One of the server's programs, for `database`, as the superuser; whom and what it asks is told through its environment.
+    pub(crate) fn program(&self, name: &str, database: &str) -> Command {
+        let mut command = self.sandbox.program(name);
+        command.env("PGUSER", &self.user).env("PGDATABASE", database);
+        command
     }
 
     /// The last lines of the server's log.

@@ -79,7 +79,7 @@ pub(crate) fn check_running(
 }
 
 /// Recovery has ended, and not before the position of the point.
-fn check_recovery(session: &mut Session, facts: &CaptureFacts, cluster: &Cluster) -> CheckResult {
+pub(crate) fn check_recovery(session: &mut Session, facts: &CaptureFacts, cluster: &Cluster) -> CheckResult {
     const EXPECTED: &str = "recovered, with the log replayed at least to";
     let position = facts.consistency.position.as_deref();
     let expected = format!("{EXPECTED} {}", position.unwrap_or("the end of the backup"));
