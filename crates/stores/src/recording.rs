@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use lifeboat_base::capture::{
-    Body, Capture, CaptureFacts, MaterializeStats, RestoreSource, StoredEntry, StoredKind,
+    Body, Capture, CaptureFacts, MaterializeStats, Order, RestoreSource, StoredEntry, StoredKind,
 };
 use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind};
@@ -44,10 +44,15 @@ impl Recording {
         let mut entries: BTreeMap<RelPath, Kept> = BTreeMap::new();
         while let Some(entry) = capture.next_entry(monitor)? {
             let path = entry.path;
-            let in_order = entries.last_key_value().is_none_or(|(last, _)| *last < path);
-            let (parent, _) = path.split_last().ok_or_else(|| contract("an entry without a name"))?;
-            if !in_order || (parent.depth() > 0 && !entries.contains_key(&parent)) {
-                return Err(contract(&format!("{path} comes out of order or without its parent")));
+            let fits = match capture.order() {
+                Order::Tree => {
+                    entries.last_key_value().is_none_or(|(last, _)| *last < path)
+                        && has_parent(&entries, &path)
+                }
+                Order::Any => !entries.contains_key(&path),
+            };
+            if !fits {
+                return Err(contract(&format!("{path} comes out of order, twice or without its parent")));
             }
             let mut content = Vec::new();
             let kind = match entry.body {
@@ -66,6 +71,9 @@ impl Recording {
             };
             let entry = StoredEntry { path: path.clone(), meta: entry.meta, kind };
             entries.insert(path, Kept { entry, content });
+        }
+        if let Some(orphan) = entries.keys().find(|path| !has_parent(&entries, path)) {
+            return Err(contract(&format!("{orphan} comes without its parent")));
         }
         let facts = capture.finish()?;
         Ok(Self { entries, facts })
@@ -100,6 +108,10 @@ impl Recording {
     pub fn remove(&mut self, path: &RelPath) -> bool {
         self.entries.remove(path).is_some()
     }
+}
+
+fn has_parent(entries: &BTreeMap<RelPath, Kept>, path: &RelPath) -> bool {
+    path.split_last().is_some_and(|(parent, _)| parent.depth() == 0 || entries.contains_key(&parent))
 }
 
 fn contract(what: &str) -> Failure {

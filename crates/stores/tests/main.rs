@@ -1,8 +1,11 @@
-//! The tests of both adapters through their public contract: the conformance suite, then what is special to each.
+//! The tests of the adapters through their public contract: the conformance suite, then what is special to each.
 
 #[cfg(test)]
 #[path = "main/files.rs"]
 mod files;
+#[cfg(test)]
+#[path = "main/postgres.rs"]
+mod postgres;
 #[cfg(test)]
 #[path = "main/sqlite.rs"]
 mod sqlite;

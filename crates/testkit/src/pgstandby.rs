@@ -1,5 +1,10 @@
 //! A streaming standby of a test's server, and its promotion.
 
+use std::path::Path;
+use std::process::Command;
+
+use lifeboat_postgres::server::{Installation, give_tree};
+
 use crate::fail::{fail, need};
 use crate::pgserver::PgServer;
 
@@ -19,6 +24,22 @@ impl PgServer {
         standby.configure(&standby.place());
         standby.start_again();
         standby
+    }
+
+    /// Starts a server of its own on a copy of a cluster that does not run, such as a restored one.
+    #[must_use]
+    #[track_caller]
+    pub fn on_copy(installation: &Installation, cluster: &Path) -> Self {
+        let mut server = Self::prepare(installation.clone());
+        let data = server.data();
+        let copied = Command::new("cp").arg("-aT").arg(cluster).arg(&data).status();
+        if !need(copied, "a cluster cannot be copied").success() {
+            fail(format_args!("{} cannot be copied", cluster.display()));
+        }
+        need(give_tree(&data, server.account()), "a copy cannot be given away");
+        server.configure(&server.place());
+        server.start_again();
+        server
     }
 
     /// Waits until this standby has replayed everything that `primary` has written by now.

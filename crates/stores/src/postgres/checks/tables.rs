@@ -113,8 +113,11 @@ pub(super) fn check_schema(
     };
     let measured = fingerprint(&found);
     let mut tally = Tally::default();
+    let text = text.filter(|text| fingerprint(text) == *expected);
+    if text.is_none() {
+        tally.add(|| "the listing recorded with the point is missing or altered".to_owned());
+    }
     if measured != *expected {
-        let text = text.filter(|text| fingerprint(text) == *expected);
         if let Some(text) = text {
             let (before, after): (BTreeSet<&str>, BTreeSet<&str>) =
                 (text.lines().collect(), found.lines().collect());
@@ -122,7 +125,7 @@ pub(super) fn check_schema(
             after.difference(&before).for_each(|line| tally.add(|| format!("extra: {line}")));
         }
         if tally.count() == 0 {
-            tally.add(|| "it is another schema; the recorded listing does not say where".to_owned());
+            tally.add(|| "it is another schema; the listing does not say where".to_owned());
         }
     }
     tally.result(&id, measured, expected)
