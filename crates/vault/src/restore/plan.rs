@@ -22,6 +22,8 @@ pub(super) struct PlannedFile {
     pub meta: Meta,
     /// Chunks that are still missing.
     pub missing: AtomicU64,
+    /// It was there before and may hold anything, so that zeros have to be written.
+    pub over: bool,
 }
 
 /// One chunk's place in one file.
