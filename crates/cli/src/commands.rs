@@ -116,13 +116,15 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
             output.result(&report, || show::jobs::backup(&report))?;
             Ok(report.worst())
         }
-        Command::Restore { store, to, at, copy, skip_checks } => {
+        Command::Restore { store, to, at, copy, skip_checks, tablespace, delta, force } => {
             let options = RestoreOptions {
-                store: store.clone(),
-                target: to.clone(),
                 at: at.clone(),
                 copy: copy.clone(),
                 skip_checks: *skip_checks,
+                tablespaces: tablespace.clone(),
+                delta: *delta,
+                force: *force,
+                ..RestoreOptions::new(store.clone(), to.clone())
             };
             let outcome = engine.restore(&options)?;
             output.result(&outcome, || show::jobs::restore(&outcome))?;

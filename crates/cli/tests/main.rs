@@ -12,11 +12,13 @@ mod main {
     mod copies;
     mod damage;
     mod failures;
+    mod in_place;
     mod kills;
     mod peers;
     mod places;
     mod postgres;
     mod secrets;
+    mod tablespaces;
     mod tree;
     mod truth;
     mod whole_loop;

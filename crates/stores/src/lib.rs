@@ -11,6 +11,7 @@ pub mod adapter;
 pub mod conformance;
 pub mod continuous;
 pub mod files;
+pub mod inplace;
 pub mod postgres;
 pub mod recording;
 pub mod sqlite;
@@ -25,6 +26,7 @@ pub use adapter::{
 };
 pub use continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Step};
 pub use files::{FilesAdapter, FilesOptions};
+pub use inplace::{InPlace, Place, Standing, in_use};
 pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;
 pub use sqlite::{SqliteAdapter, SqliteOptions};

@@ -228,13 +228,7 @@ impl Demo<'_> {
             let target = self.dir.join("restored").join(format!("{}-yesterday", backup.name));
             crashsafe::create_dir_all(&self.dir.join("restored"))
                 .map_err(|error| Failure::io("failed to make the restore folder", error))?;
-            let options = RestoreOptions {
-                store: backup.name.clone(),
-                target,
-                at: point,
-                copy: None,
-                skip_checks: false,
-            };
+            let options = RestoreOptions { at: point, ..RestoreOptions::new(backup.name.clone(), target) };
             let outcome = engine.restore(&options)?;
             self.say(&show::jobs::restore(&outcome))?;
         }

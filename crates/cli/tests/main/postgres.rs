@@ -8,28 +8,31 @@ use lifeboat_testkit::{PgOptions, PgServer};
 
 use super::world::{World, texts};
 
-const SCHEMA: &str = "CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
+pub(crate) const SCHEMA: &str = "CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
     CREATE TABLE orders (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_no text NOT NULL,
         customer int NOT NULL REFERENCES customers (id), total int NOT NULL);
     INSERT INTO customers SELECT g, 'customer ' || g FROM generate_series(1, 50) g;
     INSERT INTO orders (order_no, customer, total) SELECT 'A-' || g, g % 50 + 1, g % 997 FROM generate_series(1, 2000) g;
     CREATE TABLE ledger (n int PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());";
 
-fn server(major: u32) -> PgServer {
+pub(crate) fn server(major: u32) -> PgServer {
     let server = PgServer::start(PgOptions::new(major).initdb("--data-checksums"));
     server.psql(SCHEMA);
     server
 }
 
-fn world_of(server: &PgServer) -> World {
+pub(crate) fn world_of(server: &PgServer) -> World {
     let mut world = World::of_cluster(&server.url("postgres"));
     let programs = server.installation().bin.display();
     world.env.push(("PATH".to_owned(), format!("{programs}:/usr/bin:/bin")));
     world
 }
 
+/// How `pg_isready` ends while a server takes no connections yet.
+const REJECTS: i32 = 1;
+
 /// Starts the restored cluster as a user would, asks it, and stops it.
-fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
+pub(crate) fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
     let sockets = server.socket_dir();
     // Nobody is answered before the recovery is over: on its way a server answers with what it has replayed so far.
     let options = format!(
@@ -59,6 +62,10 @@ fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
         "-c",
         sql,
     ]);
+    // `pg_ctl` comes back when the recovery begins; until it ends, nobody is let in.
+    let mut ready = server.bin("pg_isready");
+    ready.args(["-q", "-t", "60", "-h", &sockets.display().to_string(), "-p", "5999"]);
+    while ready.status().unwrap().code() == Some(REJECTS) {}
     let answer = psql.output().unwrap();
     run(&["-m", "fast", "stop"]);
     assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
@@ -385,4 +392,5 @@ fn log_that_the_server_gave_up_is_a_gap_and_the_next_base_begins_anew() {
     assert_eq!(ask(&server, &world.path("again"), "SELECT count(*) FROM ledger"), "1");
 }
 
-const NOW: &str = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+pub(crate) const NOW: &str =
+    "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";

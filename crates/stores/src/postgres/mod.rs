@@ -13,6 +13,7 @@ mod facts;
 mod feed;
 mod masking;
 mod migrations;
+mod placing;
 mod preflight;
 mod replay;
 mod restore;

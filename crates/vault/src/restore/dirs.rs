@@ -47,7 +47,9 @@ impl Dirs {
             Ok((at.clone(), Arc::new(folder)))
         };
         let elsewhere = elsewhere.iter().map(open).collect::<io::Result<_>>()?;
-        Ok(Self { root: Arc::new(File::open(into)?), elsewhere, cache: Mutex::default() })
+        // What may hold something may hold a link planted for us.
+        let root = if occupied { open_dir(rustix::fs::CWD, into.as_os_str())? } else { File::open(into)? };
+        Ok(Self { root: Arc::new(root), elsewhere, cache: Mutex::default() })
     }
 
     /// The target itself and every folder that lies elsewhere.

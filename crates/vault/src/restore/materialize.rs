@@ -318,7 +318,8 @@ impl Materializer<'_> {
 
     /// Fetches and writes the content of the current window.
     fn flush(&mut self) -> Result<(), VaultError> {
-        let fetches = plan::fetches(&mut self.targets);
+        let gap_bytes = if self.options.over { plan::OVER_GAP_BYTES } else { plan::GAP_BYTES };
+        let fetches = plan::fetches(&mut self.targets, gap_bytes);
         let window = WindowWriter {
             blobs: &self.reader.blobs,
             dirs: &self.dirs,
