@@ -48,6 +48,11 @@ pub fn state(folder: &Path, keystone: &str) -> io::Result<State> {
     }
 }
 
+/// Where the content of `folder` lies while it is worked on.
+pub fn content(folder: &Path) -> PathBuf {
+    folder.join(UNFINISHED).join(CONTENT)
+}
+
 /// Whether nothing but an empty remainder of ours lies in `folder`; one that does not exist is vacant.
 pub fn is_vacant(folder: &Path, keystone: &str) -> io::Result<bool> {
     if is_empty(folder)? {
@@ -111,7 +116,7 @@ impl Site {
 
     /// Where the content lies while it is worked on.
     pub fn content(&self) -> PathBuf {
-        self.ours().join(CONTENT)
+        content(&self.folder)
     }
 
     fn ours(&self) -> PathBuf {

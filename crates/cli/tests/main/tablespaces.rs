@@ -27,10 +27,14 @@ pub(crate) fn server(major: u32) -> PgServer {
 }
 
 /// A folder of its own for tablespaces, open to the account of servers.
-pub(crate) fn spaces() -> tempfile::TempDir {
-    let dir = tempfile::Builder::new().prefix("lb-spaces-").tempdir_in("/tmp").unwrap();
+fn spaces_in(parent: &str) -> tempfile::TempDir {
+    let dir = tempfile::Builder::new().prefix("lb-spaces-").tempdir_in(parent).unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
     dir
+}
+
+fn spaces() -> tempfile::TempDir {
+    spaces_in("/tmp")
 }
 
 fn oid(server: &PgServer, name: &str) -> String {
@@ -61,7 +65,9 @@ fn tablespaces_come_to_lie_inside_or_where_they_are_told_and_answer_also_after_r
         let _after = server.psql(NOW);
         world.run(&["wal", "stream", "shop", "--once"]).expect(0);
         world.run(&["drill", "shop"]).expect(0);
-        let spaces = spaces();
+        let (spaces, memory) = (spaces(), spaces_in("/dev/shm"));
+        let device = |dir: &Path| fs::metadata(dir).unwrap().dev();
+        assert_ne!(device(memory.path()), device(world.dir()), "not another file system");
         let cases = [(None, "5011|7013"), (Some(point.as_str()), "5000|7000")];
         // The other versions differ in how they replay, not in where they lie.
         for (at, expected) in cases.into_iter().take(if major == 15 { 2 } else { 1 }) {
@@ -73,8 +79,8 @@ fn tablespaces_come_to_lie_inside_or_where_they_are_told_and_answer_also_after_r
             assert!(links(&inside).iter().all(|link| link.starts_with(&inside)), "{:?}", links(&inside));
             assert_eq!(ask(&server, &inside, SPREAD), expected, "{major} {name} inside");
             // One by name into a folder to be made, one by number into an empty one.
-            let (fast, slow) =
-                (spaces.path().join(format!("{name}-fast")), spaces.path().join(format!("{name}-slow")));
+            let fast = memory.path().join(format!("{name}-fast"));
+            let slow = spaces.path().join(format!("{name}-slow"));
             fs::create_dir(&slow).unwrap();
             let target = format!("{name}-mapped");
             let mapped = world.path(&target);
@@ -175,4 +181,22 @@ fn a_restore_with_placed_tablespaces_that_fails_leaves_nothing_and_one_that_is_k
         assert!(links(&back).contains(&fast), "{:?}", links(&back));
     }
     assert!(unfinished > 0, "no kill met a restore at work");
+    // Killed while a check runs, its server lives on, in the target and with a tablespace in each place.
+    fs::remove_dir_all(world.path("back")).unwrap();
+    fs::remove_dir_all(&fast).unwrap();
+    let content = world.path("back/lifeboat-unfinished/content");
+    let served = || {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        processes
+            .into_iter()
+            .any(|process| fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == content))
+    };
+    let mut child = world.start(&args);
+    while !served() {
+        assert!(child.try_wait().unwrap().is_none(), "no check was met at work");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    world.run(&args).expect(0);
+    assert_eq!(ask(&server, &world.path("back"), SPREAD), "5000|7000");
 }

@@ -146,6 +146,10 @@ impl Engine {
             Some(store) => inplace::state(target, store.keystone()).map_err(look_failed(target))?,
             None => State::Untouched,
         };
+        if let Some(store) = store.filter(|_| state == State::Unfinished) {
+            // A check that was killed may have left its server, which would look like one of the user's.
+            store.sweep(&inplace::content(target))?;
+        }
         let record = Record::read(target).filter(|_| state == State::Unfinished);
         let goes_on = options.delta || (several && record.as_ref().is_some_and(|record| record.fresh));
         let way = match state {
@@ -167,7 +171,6 @@ impl Engine {
                 if store.is_some() {
                     next += ", or add --delta to change an earlier state of the store into this one";
                 }
-                next += "; --force replaces whatever is there";
                 return Err(refuse(target, "is not empty").next(next));
             }
         };
