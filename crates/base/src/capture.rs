@@ -245,8 +245,17 @@ pub struct MaterializeStats {
     pub files: u64,
     /// Other entries made.
     pub others: u64,
-    /// Content bytes written.
+    /// Content bytes that are there now, written or found.
     pub bytes: u64,
+    /// Of them, bytes that were there already; only a restore over an earlier state finds any.
+    #[serde(default)]
+    pub kept_bytes: u64,
+    /// Bytes read from the vault, as they are stored there.
+    #[serde(default)]
+    pub fetched_bytes: u64,
+    /// Entries removed because the recovery point does not have them.
+    #[serde(default)]
+    pub removed: u64,
 }
 
 /// A recovery point opened for reading; every byte it gives has been authenticated.

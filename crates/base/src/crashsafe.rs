@@ -160,6 +160,15 @@ pub fn publish_over(from: &Path, to: &Path) -> io::Result<()> {
     sync_dir(parent_of(to))
 }
 
+/// Exchanges two directories or files that both exist, in one step and durably. Not every file system can: then nothing
+/// is changed.
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?;
+    sync_dir(parent_of(one))?;
+    sync_dir(parent_of(other))
+}
+
 /// Removes a file, durably. Its absence is an error of kind `NotFound`.
 pub fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)?;
@@ -226,6 +235,17 @@ mod tests {
         replace(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(names(dir.path()), ["state"]);
+    }
+
+    #[test]
+    fn an_exchange_leaves_both_under_the_others_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (dir.path().join("one"), dir.path().join("other"));
+        write_new(&one, b"1").unwrap();
+        assert!(exchange(&one, &other).is_err(), "there is nothing to exchange with");
+        create_dir_all(&other).unwrap();
+        exchange(&one, &other).unwrap();
+        assert!(one.is_dir() && fs::read(&other).unwrap() == b"1");
     }
 
     #[test]

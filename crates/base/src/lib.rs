@@ -13,6 +13,7 @@ pub mod entropy;
 pub mod failure;
 pub mod human;
 pub mod ids;
+pub mod inplace;
 pub mod lease;
 pub mod monitor;
 pub mod path;

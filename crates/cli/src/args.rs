@@ -76,11 +76,12 @@ pub(crate) enum Command {
         /// Only these stores
         stores: Vec<StoreName>,
     },
-    /// Restore a store into a new folder, or one database or table of it into a file
+    /// Restore a store into a new folder or over an earlier state of it, or one database or table of it into a file
     Restore {
         /// The store
         store: StoreName,
-        /// The folder to make; it must not exist or be empty. With --database, the file to make
+        /// The folder to make; without --delta or --force it must not exist or be empty. With --database, the
+        /// file to make
         #[arg(long, value_name = "TARGET")]
         to: PathBuf,
         /// A moment ("2026-11-21 02:00", "yesterday 21:00", "5 minutes ago") or a recovery point id; with a log also
@@ -99,8 +100,15 @@ pub(crate) enum Command {
         /// Only this table of it, by its exact name, such as public.orders; may be given several times
         #[arg(long = "table", value_name = "SCHEMA.TABLE", requires = "database")]
         tables: Vec<String>,
-        /// Replace a file that is there
-        #[arg(long, requires = "database")]
+        /// Where a tablespace of a cluster comes to lie, a new or empty folder; may be said several times. The others come to
+        /// lie inside the target
+        #[arg(long, value_name = "NAME|OID=PATH", value_parser = tablespace, conflicts_with = "database")]
+        tablespace: Vec<(String, PathBuf)>,
+        /// Change a stopped cluster in the target into the one asked for: only what differs is fetched and written
+        #[arg(long, conflicts_with = "database")]
+        delta: bool,
+        /// Replace what is in the target although it is something else; never what is in use
+        #[arg(long)]
         force: bool,
     },
     /// Read what is stored and prove it
@@ -211,6 +219,17 @@ pub(crate) enum KeysAction {
 pub(crate) enum CatalogAction {
     /// Make the index again from the vaults and the evidence
     Rebuild,
+}
+
+/// `NAME=PATH` with an absolute path; a name may hold `=` as well.
+fn tablespace(text: &str) -> Result<(String, PathBuf), String> {
+    match text.find("=/") {
+        Some(at) if at > 0 => {
+            let (name, path) = text.split_at(at);
+            Ok((name.to_owned(), PathBuf::from(&path[1..])))
+        }
+        _ => Err("say NAME=/absolute/path or OID=/absolute/path".to_owned()),
+    }
 }
 
 /// How far a verification goes.

@@ -116,19 +116,17 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
             output.result(&report, || show::jobs::backup(&report))?;
             Ok(report.worst())
         }
-        Command::Restore { store, to, at, copy, skip_checks, database, tables, force } => {
-            let part = database.clone().map(|database| PartOptions {
-                database,
-                tables: tables.clone(),
-                force: *force,
-            });
+        Command::Restore { store, to, at, copy, skip_checks, database, tables, tablespace, delta, force } => {
+            let part = database.clone().map(|database| PartOptions { database, tables: tables.clone() });
             let options = RestoreOptions {
-                store: store.clone(),
-                target: to.clone(),
                 at: at.clone(),
                 copy: copy.clone(),
                 skip_checks: *skip_checks,
                 part,
+                tablespaces: tablespace.clone(),
+                delta: *delta,
+                force: *force,
+                ..RestoreOptions::new(store.clone(), to.clone())
             };
             let outcome = engine.restore(&options)?;
             output.result(&outcome, || show::jobs::restore(&outcome))?;

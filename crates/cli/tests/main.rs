@@ -13,6 +13,7 @@ mod main {
     mod damage;
     mod extract;
     mod failures;
+    mod in_place;
     mod kills;
     mod lessons;
     mod peers;
@@ -21,6 +22,7 @@ mod main {
     mod point_objectives;
     mod postgres;
     mod secrets;
+    mod tablespaces;
     mod tree;
     mod truth;
     mod whole_loop;

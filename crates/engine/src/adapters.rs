@@ -1,5 +1,6 @@
 //! From a row of the policy to the adapter that can talk to its store.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifeboat_base::failure::FailureKind;
@@ -16,6 +17,15 @@ use crate::error::EngineError;
 impl Engine {
     /// The adapter of a row; `Refused` for a kind this version cannot capture.
     pub(crate) fn adapter(&self, row: &Store) -> Result<Box<dyn Adapter>, EngineError> {
+        self.adapter_placing(row, &[])
+    }
+
+    /// The adapter of a row, to restore tablespaces to folders of their own; kinds without any leave them unread.
+    pub(crate) fn adapter_placing(
+        &self,
+        row: &Store,
+        tablespaces: &[(String, PathBuf)],
+    ) -> Result<Box<dyn Adapter>, EngineError> {
         match &row.source {
             Source::Files { path, exclude, one_file_system } => {
                 let options = FilesOptions {
@@ -46,6 +56,7 @@ impl Engine {
                     programs: self.env.programs.clone(),
                     unique: row.checks.unique.clone(),
                     sql: row.checks.sql.clone(),
+                    tablespaces: tablespaces.to_vec(),
                 };
                 Ok(Box::new(PostgresAdapter::new(options)))
             }

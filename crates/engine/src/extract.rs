@@ -20,7 +20,7 @@ use crate::backup::Collector;
 use crate::context::Engine;
 use crate::copies::CopyVault;
 use crate::error::EngineError;
-use crate::restore::{Chosen, RestoreOptions, RestoreOutcome, Staging, checked};
+use crate::restore::{Chosen, RestoreOptions, RestoreOutcome, Staging, Way, checked};
 
 /// A file whose name ends so is written as plain SQL.
 const PLAIN_SUFFIX: &str = "sql";
@@ -32,8 +32,6 @@ pub struct PartOptions {
     pub database: String,
     /// Its tables, such as `public.orders`; none means all of it.
     pub tables: Vec<String>,
-    /// Replace a file that is there.
-    pub force: bool,
 }
 
 /// What was extracted.
@@ -50,12 +48,8 @@ pub struct PartOutcome {
 }
 
 /// Refuses, before anything is opened, a kind that has no parts and a place that is taken.
-pub(crate) fn check(
-    row: &Store,
-    adapter: &dyn Adapter,
-    part: &PartOptions,
-    target: &Path,
-) -> Result<(), EngineError> {
+fn check(row: &Store, adapter: &dyn Adapter, options: &RestoreOptions) -> Result<(), EngineError> {
+    let target = &options.target;
     if adapter.parts().is_none() {
         let what = format!(
             "`{}` is of kind `{}`, which has no databases to extract: nothing was changed",
@@ -75,7 +69,7 @@ pub(crate) fn check(
         Ok(meta) if !meta.is_file() => {
             refuse("is there and is not a file", "name a file that does not exist yet")
         }
-        Ok(_) if part.force => Ok(()),
+        Ok(_) if options.force => Ok(()),
         Ok(_) => {
             refuse("is there", "name a file that does not exist yet, or add --force to replace this one")
         }
@@ -93,6 +87,18 @@ pub(crate) fn missing(failure: Failure) -> EngineError {
 }
 
 impl Engine {
+    /// How a part comes to its file: beside it, and then to its name in one step.
+    pub(crate) fn extract_way(
+        &self,
+        row: &Store,
+        adapter: &dyn Adapter,
+        options: &RestoreOptions,
+    ) -> Result<Way, EngineError> {
+        check(row, adapter, options)?;
+        self.refuse_own_places(&options.target)?;
+        Ok(Way::Beside { replace: options.force })
+    }
+
     /// As a restore from one copy, with the content in a sandbox and the part published.
     pub(crate) fn extract_from(
         &self,
@@ -124,7 +130,7 @@ impl Engine {
         let part = Part { database: asked.database.clone(), tables: asked.tables.clone(), plain };
         let file = staging.dir.join("part");
         let report = parts.extract(facts, &content, &part, &file, &monitor)?;
-        publish(&file, &options.target, asked.force)?;
+        publish(&file, &options.target, options.force)?;
         if let Err(error) = sandbox.teardown() {
             let chain = lifeboat_base::failure::chain(&error);
             let message = format!("the sandbox could not be removed: {chain}");
@@ -144,6 +150,10 @@ impl Engine {
             artefact: options.target.clone(),
             files: 1,
             bytes: report.bytes,
+            kept_bytes: 0,
+            fetched_bytes: restored.stats.fetched_bytes,
+            removed: 0,
+            left: Vec::new(),
             seconds: 0.0,
             checks,
             part: Some(PartOutcome {

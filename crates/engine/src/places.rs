@@ -85,6 +85,12 @@ struct Conflict<'a> {
     stores: Vec<&'a StoreName>,
 }
 
+/// Whether the folders are one, or one lies in the other.
+pub(crate) fn overlap(one: &Path, other: &Path) -> bool {
+    let [one, other] = [one, other].map(|path| Place::new(String::new(), Use::Tree, path, None));
+    one.same(&other) || one.inside(&other) || other.inside(&one)
+}
+
 /// `path` with its links resolved as far as it exists; what does not exist yet keeps its name.
 fn canonical(path: &Path) -> PathBuf {
     let mut path = std::path::absolute(path).unwrap_or_else(|_error| path.to_owned());
@@ -151,6 +157,15 @@ impl Engine {
             Use::Tree | Use::Database if target.same(place) => Some(format!("is {} itself", place.label)),
             _ => None,
         })
+    }
+
+    /// What would be lost if everything in `target` were replaced: a copy, the state folder, a store or a key in it.
+    pub(crate) fn own_places_below(&self, target: &Path) -> Option<String> {
+        let target = Place::new(String::new(), Use::Tree, target, None);
+        let policy = Place::new("the folder of the policy".to_owned(), Use::State, &self.base, None);
+        let mut all = self.places();
+        all.push(policy);
+        all.into_iter().find(|place| place.same(&target) || place.inside(&target)).map(|place| place.label)
     }
 
     /// Refuses a target that [`Engine::inside_own_places`] objects to, and one that cannot be put in place by name.
@@ -421,8 +436,7 @@ exclude = []
             let target = dir.path().join(target);
             assert_eq!(engine.inside_own_places(&target).as_deref(), Some(wanted));
             let store = StoreName::new("uploads").unwrap();
-            let options =
-                RestoreOptions { store, target, at: None, copy: None, skip_checks: false, part: None };
+            let options = RestoreOptions::new(store, target);
             let error = engine.restore(&options).unwrap_err();
             assert_eq!(error.kind(), FailureKind::Refused);
             assert!(error.failure.to_string().contains(wanted), "{error}");

@@ -1,22 +1,25 @@
 //! Restore: pick the point, stage it beside the target, prove it, publish it in one step.
 
-use std::collections::VecDeque;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+mod ground;
+mod target;
 
-use lifeboat_base::crashsafe;
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, PointId, RunId, StoreName};
-use lifeboat_base::lease::Lease;
+use lifeboat_base::inplace::{self, State};
 use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::PointRow;
 use lifeboat_policy::Store;
-use lifeboat_stores::{Adapter, CheckState};
+use lifeboat_stores::{Adapter, CheckState, InPlace};
 use serde::Serialize;
 use serde_json::json;
 
+pub(crate) use self::ground::Staging;
+pub(crate) use self::target::Way;
 use crate::backup::{Collector, worst};
 use crate::context::Engine;
 use crate::copies::VaultSet;
@@ -27,16 +30,12 @@ use crate::logs::Replay;
 use crate::view::{View, in_future};
 use crate::when;
 
-/// Staging folders and their leases start with this, followed by a run id.
-const STAGING_PREFIX: &str = ".lifeboat-tmp-restore-";
-const LOCK_SUFFIX: &str = ".lock";
-
 /// What to restore and where.
 #[derive(Clone, Debug)]
 pub struct RestoreOptions {
     /// The store.
     pub store: StoreName,
-    /// A folder that does not exist or is empty; for a part, a file that does not exist.
+    /// A folder that does not exist or is empty, unless `delta` or `force` says otherwise; for a part, a file.
     pub target: PathBuf,
     /// A moment or a recovery point id; nothing means the newest.
     pub at: Option<String>,
@@ -44,8 +43,32 @@ pub struct RestoreOptions {
     pub copy: Option<CopyName>,
     /// Publish without running the store's checks on what was restored.
     pub skip_checks: bool,
+    /// Where tablespaces come to lie, by name or object id; the others lie inside the target.
+    pub tablespaces: Vec<(String, PathBuf)>,
+    /// Change the earlier state of the store in the target into the one asked for: only what differs is fetched.
+    pub delta: bool,
+    /// Replace what is in the target although it is something else. Never what is in use.
+    pub force: bool,
     /// Only this part, as a file.
     pub part: Option<PartOptions>,
+}
+
+impl RestoreOptions {
+    /// The newest state of `store` into a new folder, checked.
+    pub fn new(store: StoreName, target: PathBuf) -> Self {
+        let tablespaces = Vec::new();
+        Self {
+            store,
+            target,
+            at: None,
+            copy: None,
+            skip_checks: false,
+            tablespaces,
+            delta: false,
+            force: false,
+            part: None,
+        }
+    }
 }
 
 /// What a restore did.
@@ -71,8 +94,16 @@ pub struct RestoreOutcome {
     pub artefact: PathBuf,
     /// Files written.
     pub files: u64,
-    /// Bytes of content written.
+    /// Bytes of content that are there now.
     pub bytes: u64,
+    /// Of them, bytes that were there before.
+    pub kept_bytes: u64,
+    /// Bytes read from the vault, as they are stored there, log included.
+    pub fetched_bytes: u64,
+    /// Entries removed because the point does not have them.
+    pub removed: u64,
+    /// Folders outside that what was there led to: nothing in them was changed, and nothing leads there any more.
+    pub left: Vec<PathBuf>,
     /// How long it took, checks included.
     pub seconds: f64,
     /// Checks passed; nothing if they were skipped.
@@ -130,91 +161,50 @@ pub(crate) fn left_running(adapter: &dyn Adapter, row: &Store) -> Option<Finding
     Some(Finding::new("sandbox-left", row.name.as_str(), failure.chain()))
 }
 
-/// A staging folder beside the target, swept by the next restore if its process dies.
-pub(crate) struct Staging {
-    pub(crate) dir: PathBuf,
-    lock: PathBuf,
-    _lease: Lease,
-}
-
-impl Staging {
-    pub(crate) fn beside(target: &Path, run: &RunId) -> Result<Self, Failure> {
-        let parent = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        let fail =
-            |error| Failure::io(format!("failed to make a staging folder in {}", parent.display()), error);
-        crashsafe::create_dir_all(&parent).map_err(fail)?;
-        sweep(&parent).map_err(fail)?;
-        let dir = parent.join(format!("{STAGING_PREFIX}{run}"));
-        let lock = parent.join(format!("{STAGING_PREFIX}{run}{LOCK_SUFFIX}"));
-        let lease = Lease::try_acquire(&lock, "restore").map_err(fail)?.map_err(|held| {
-            Failure::new(FailureKind::Refused, format!("the staging folder is in use: {}", held.0))
-        })?;
-        crashsafe::create_dir_all(&dir).map_err(fail)?;
-        crashsafe::let_through(&dir).map_err(fail)?;
-        Ok(Self { dir, lock, _lease: lease })
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        // After a publish the folder is gone already; after a failure nothing half-restored may stay.
-        drop(crashsafe::remove_tree(&self.dir));
-        drop(fs::remove_file(&self.lock));
-    }
-}
-
-/// Removes what restores that no longer run left in `parent`.
-fn sweep(parent: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(parent)? {
-        let name = entry?.file_name();
-        let Some(id) = name.to_str().and_then(|name| name.strip_prefix(STAGING_PREFIX)) else { continue };
-        let id = id.strip_suffix(LOCK_SUFFIX).unwrap_or(id);
-        if RunId::new(id).is_err() {
-            continue;
-        }
-        let lock = parent.join(format!("{STAGING_PREFIX}{id}{LOCK_SUFFIX}"));
-        let _lease = match Lease::try_take_existing(&lock) {
-            Ok(Some(Err(_held))) => continue,
-            Ok(lease) => lease,
-            // Anyone may write here: what is not ours stays.
-            Err(error) if Lease::is_foreign(&error) => continue,
-            Err(error) => return Err(error),
-        };
-        crashsafe::remove_tree(&parent.join(format!("{STAGING_PREFIX}{id}")))?;
-        match fs::remove_file(&lock) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
+/// One request on its way through points and copies.
+struct Request<'a> {
+    options: &'a RestoreOptions,
+    way: Way,
+    /// What nothing opens the target without, if it can be worked on in place.
+    keystone: Option<&'static str>,
+    /// Something in the target was changed.
+    begun: Cell<bool>,
 }
 
 impl Engine {
-    /// Restores a store into `target`, which appears whole or not at all. Tries the copies in the order of the row
-    /// and passes over one that turns out to be damaged, unless a copy was named.
+    /// Restores a store into `target`, which appears whole or not at all; in place, it is whole or cannot be opened. Tries
+    /// the copies in the order of the row and passes over one that turns out to be damaged, unless a copy was named.
     pub fn restore(&self, options: &RestoreOptions) -> Result<RestoreOutcome, EngineError> {
         let row = self.store(&options.store)?;
-        let adapter = self.adapter(row)?;
-        match &options.part {
-            Some(part) => extract::check(row, adapter.as_ref(), part, &options.target)?,
-            None => check_target(&options.target)?,
-        }
-        self.refuse_own_places(&options.target)?;
+        let adapter = self.adapter_placing(row, &options.tablespaces)?;
+        let way = match &options.part {
+            Some(_) => self.extract_way(row, adapter.as_ref(), options)?,
+            None => self.way(options, adapter.as_ref())?,
+        };
+        let keystone = adapter.in_place().map(InPlace::keystone);
+        let request = Request { options, way, keystone, begun: Cell::new(false) };
+        self.restore_planned(row, adapter.as_ref(), &request).map_err(|error| request.unfinished(error))
+    }
+
+    fn restore_planned(
+        &self,
+        row: &Store,
+        adapter: &dyn Adapter,
+        request: &Request<'_>,
+    ) -> Result<RestoreOutcome, EngineError> {
+        let options = request.options;
         let set = self.open_vaults(row)?;
         let mut findings = set.findings();
-        findings.extend(left_running(adapter.as_ref(), row));
+        findings.extend(left_running(adapter, row));
         findings.extend(self.reconcile(row, &set)?);
         let asked = (options.at.as_deref(), options.copy.as_ref());
-        let mut plans: VecDeque<_> = self.plan_replay(row, adapter.as_ref(), &set, asked)?.into();
+        let mut plans: VecDeque<_> = self.plan_replay(row, adapter, &set, asked)?.into();
         loop {
             let (chosen, replay) = match plans.pop_front() {
                 Some(plan) => plan,
                 None => (self.choose(row, asked.0, asked.1)?, None),
             };
-            let outcome = self.restore_chosen(row, &set, &chosen, replay.as_ref(), (options, &findings));
+            let outcome = self.restore_chosen(row, &set, &chosen, replay.as_ref(), (request, &findings));
             match outcome {
                 // An older point may lead to what this one does not.
                 Err(error)
@@ -233,9 +223,10 @@ impl Engine {
         set: &VaultSet,
         chosen: &Chosen,
         replay: Option<&Replay>,
-        (options, before): (&RestoreOptions, &[Finding]),
+        (request, before): (&Request<'_>, &[Finding]),
     ) -> Result<RestoreOutcome, EngineError> {
-        let adapter = self.adapter(row)?;
+        let options = request.options;
+        let adapter = || self.adapter_placing(row, &options.tablespaces).map_err(|error| error.failure);
         let mut findings = before.to_vec();
         findings.extend(chosen.findings());
         if options.copy.is_none() {
@@ -254,10 +245,11 @@ impl Engine {
                 continue;
             };
             let restored = match replay {
-                Some(replay) => self
-                    .replaying(row, entry, replay)
-                    .and_then(|adapter| self.restore_from(entry, &adapter, chosen, &run, options)),
-                None => self.restore_from(entry, adapter.as_ref(), chosen, &run, options),
+                Some(replay) => adapter()
+                    .and_then(|adapter| Self::replaying(row, adapter, entry, replay))
+                    .and_then(|adapter| self.restore_from(entry, &adapter, chosen, &run, request)),
+                None => adapter()
+                    .and_then(|adapter| self.restore_from(entry, adapter.as_ref(), chosen, &run, request)),
             };
             match restored {
                 Ok(mut outcome) => {
@@ -371,34 +363,35 @@ impl Engine {
         adapter: &dyn Adapter,
         chosen: &Chosen,
         run: &RunId,
-        options: &RestoreOptions,
+        request: &Request<'_>,
     ) -> Result<RestoreOutcome, Failure> {
+        let options = request.options;
         if let Some(part) = &options.part {
             return self.extract_from(entry, adapter, chosen, run, (options, part));
         }
         let manifest = &chosen.row.manifest;
         let reader = entry.vault.open_point(manifest)?;
-        let staging = Staging::beside(&options.target, run)?;
-        let content = staging.dir.join("content");
-        crashsafe::create_dir_all(&content)
-            .map_err(|error| Failure::io("failed to fill the staging folder", error))?;
+        let ground = self.ground(request, adapter, (manifest.id.as_str(), &manifest.facts), run)?;
+        let content = ground.content();
+        let source = ground.source(&reader);
         let name = format!("restore {} from {}", options.store, entry.copy);
         let monitor = Collector::new(self.observer.job(&name));
         let facts = &manifest.facts;
-        let restored = adapter.restore(&reader, facts, &content, &monitor)?;
+        let restored = adapter.restore(&source, facts, content, &monitor)?;
         let checks = if options.skip_checks {
             None
         } else {
-            Some(checked(adapter.checks(&reader, facts, &content, &monitor)?)?)
+            Some(checked(adapter.checks(&source, facts, content, &monitor)?)?)
         };
-        adapter.settle(&content, &options.target)?;
-        publish(&content, &options.target)?;
-        let artefact = restored.artefact.strip_prefix(&content).map_or_else(
+        adapter.settle(content, &options.target)?;
+        let artefact = restored.artefact.strip_prefix(content).map_or_else(
             |_error| options.target.clone(),
             |below| {
                 if below.as_os_str().is_empty() { options.target.clone() } else { options.target.join(below) }
             },
         );
+        let left = ground.left().to_vec();
+        ground.publish(options)?;
         let mut findings = monitor.take();
         findings.extend(chosen.incomplete());
         Ok(RestoreOutcome {
@@ -413,6 +406,10 @@ impl Engine {
             artefact,
             files: restored.stats.files,
             bytes: restored.stats.bytes,
+            kept_bytes: restored.stats.kept_bytes,
+            fetched_bytes: restored.stats.fetched_bytes,
+            removed: restored.stats.removed,
+            left,
             seconds: 0.0,
             checks,
             part: None,
@@ -427,7 +424,8 @@ impl Engine {
         let body = json!({
             "run": run, "point": outcome.point, "copy": outcome.copy, "moment": outcome.moment,
             "asked": outcome.asked, "files": outcome.files, "bytes": outcome.bytes, "seconds": outcome.seconds,
-            "checks": outcome.checks, "database": part.map(|part| &part.database), "tables": tables,
+            "checks": outcome.checks, "kept_bytes": outcome.kept_bytes, "fetched_bytes": outcome.fetched_bytes,
+            "database": part.map(|part| &part.database), "tables": tables,
         });
         // The data is there: a failure to file it is a finding, not a failed restore.
         match self.file(Entry { kind: "restore", store: &row.name, ok: true, body }) {
@@ -438,6 +436,31 @@ impl Engine {
             ),
         }
         outcome
+    }
+}
+
+impl Request<'_> {
+    /// An error after something was changed in place: what is there now, and how to go on. Where nothing was there before,
+    /// the failure has removed everything again.
+    fn unfinished(&self, error: EngineError) -> EngineError {
+        let target = &self.options.target;
+        let is_left =
+            |keystone| inplace::state(target, keystone).is_ok_and(|state| state == State::Unfinished);
+        if !self.begun.get() || !self.keystone.is_some_and(is_left) {
+            return error;
+        }
+        let kind = match error.kind() {
+            // Refused means that nothing was changed.
+            FailureKind::Refused => FailureKind::Findings,
+            other => other,
+        };
+        let what = format!(
+            "{} holds an unfinished restore and cannot be opened until it is finished",
+            target.display()
+        );
+        let failure = Failure::with_source(kind, what, error.failure);
+        let next = format!("when the cause is gone: {}", target::resume(self.options));
+        EngineError { failure, at_risk: error.at_risk, next: Some(next) }
     }
 }
 
@@ -499,23 +522,6 @@ fn unusable(set: &VaultSet, only: Option<&CopyName>) -> Option<Failure> {
         .map(|(copy, failure)| Failure::new(failure.kind(), format!("copy `{copy}`: {}", failure.chain())))
 }
 
-fn check_target(target: &Path) -> Result<(), EngineError> {
-    let refuse = |why: &str| {
-        EngineError::new(FailureKind::Refused, format!("{} {why}: nothing was changed", target.display()))
-            .next("name a folder that does not exist yet")
-    };
-    match fs::symlink_metadata(target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Failure::io(format!("failed to look at {}", target.display()), error).into()),
-        Ok(meta) if !meta.is_dir() => Err(refuse("is not a folder")),
-        Ok(_meta) => {
-            let mut entries = fs::read_dir(target)
-                .map_err(|error| Failure::io(format!("failed to look into {}", target.display()), error))?;
-            if entries.next().is_some() { Err(refuse("is not empty")) } else { Ok(()) }
-        }
-    }
-}
-
 /// Every check must pass before anything is published.
 pub(crate) fn checked(results: Vec<lifeboat_stores::CheckResult>) -> Result<usize, Failure> {
     match results.iter().find(|result| result.state == CheckState::Failed) {
@@ -531,15 +537,4 @@ pub(crate) fn checked(results: Vec<lifeboat_stores::CheckResult>) -> Result<usiz
             ))
         }
     }
-}
-
-/// Moves the content to its name; an empty target folder gives way first.
-fn publish(content: &Path, target: &Path) -> Result<(), Failure> {
-    let fail =
-        |error| Failure::io(format!("failed to publish the restored content as {}", target.display()), error);
-    match fs::remove_dir(target) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
-        _ => {}
-    }
-    crashsafe::publish(content, target).map_err(fail)
 }

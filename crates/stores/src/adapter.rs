@@ -12,6 +12,7 @@ use lifeboat_base::time::Clock;
 use serde::{Deserialize, Serialize};
 
 use crate::continuous::Continuous;
+use crate::inplace::InPlace;
 use crate::parts::Parts;
 
 /// What an adapter can say about a store without reading its content.
@@ -111,7 +112,8 @@ pub trait Adapter: Send + Sync {
     /// Starts a capture. Nothing is written to the store; dropping the capture releases whatever it holds.
     fn capture(&self, at: &CaptureContext<'_>) -> Result<Box<dyn Capture>, Failure>;
 
-    /// Restores a recovery point into the existing empty directory `into`.
+    /// Restores a recovery point into the existing directory `into`, which is empty unless the kind can be restored
+    /// [in place](Adapter::in_place).
     ///
     /// On failure what was written stays where it is and the caller removes it: `into` is a staging directory.
     fn restore(
@@ -149,6 +151,11 @@ pub trait Adapter: Send + Sync {
     /// scratch folders of dead processes are removed.
     fn sweep(&self) -> Result<(), Failure> {
         Ok(())
+    }
+
+    /// How the kind is restored over what is there, and into several places; nothing if it is not.
+    fn in_place(&self) -> Option<&dyn InPlace> {
+        None
     }
 
     /// Compares what [`Adapter::restore`] left in the directory `restored` with what was captured, in both

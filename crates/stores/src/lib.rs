@@ -11,6 +11,7 @@ pub mod adapter;
 pub mod conformance;
 pub mod continuous;
 pub mod files;
+pub mod inplace;
 pub mod parts;
 pub mod postgres;
 pub mod recording;
@@ -26,6 +27,7 @@ pub use adapter::{
 };
 pub use continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Step};
 pub use files::{FilesAdapter, FilesOptions};
+pub use inplace::{InPlace, Place, Standing, in_use};
 pub use parts::{Part, PartMissing, PartReport, PartTable, Parts};
 pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;

@@ -215,14 +215,8 @@ impl Demo<'_> {
                 .and_then(|()| crashsafe::let_through(&folder))
                 .map_err(|error| Failure::io("failed to make the restore folder", error))?;
         }
-        let outcome = engine.restore(&RestoreOptions {
-            store: name,
-            target: target.clone(),
-            at: Some(before.1.to_string()),
-            copy: None,
-            skip_checks: false,
-            part: None,
-        })?;
+        let at = Some(before.1.to_string());
+        let outcome = engine.restore(&RestoreOptions { at, ..RestoreOptions::new(name, target.clone()) })?;
         self.say(&show::jobs::restore(&outcome))?;
         let back = Ledger::open(ledger.installation().clone(), &target)?;
         let (now, then) = (ledger.payments()?, back.payments()?);
@@ -291,14 +285,7 @@ impl Demo<'_> {
             let target = self.dir.join("restored").join(format!("{}-yesterday", backup.name));
             crashsafe::create_dir_all(&self.dir.join("restored"))
                 .map_err(|error| Failure::io("failed to make the restore folder", error))?;
-            let options = RestoreOptions {
-                store: backup.name.clone(),
-                target,
-                at: point,
-                copy: None,
-                skip_checks: false,
-                part: None,
-            };
+            let options = RestoreOptions { at: point, ..RestoreOptions::new(backup.name.clone(), target) };
             let outcome = engine.restore(&options)?;
             self.say(&show::jobs::restore(&outcome))?;
         }

@@ -127,8 +127,19 @@ pub(crate) fn restore(outcome: &RestoreOutcome) -> String {
         plural(outcome.files, "file", "files"),
         human::bytes(outcome.bytes),
         seconds(outcome.seconds)
-    ))
-    .findings(&outcome.findings);
+    ));
+    if outcome.kept_bytes > 0 || outcome.removed > 0 {
+        page.line(format!(
+            "  {} were there already, {} fetched from the vault; {} removed",
+            human::bytes(outcome.kept_bytes),
+            human::bytes(outcome.fetched_bytes),
+            plural(outcome.removed, "entry", "entries")
+        ));
+    }
+    for folder in &outcome.left {
+        page.line(format!("  {} is no longer part of it; what is in it was left as it is", folder.display()));
+    }
+    page.findings(&outcome.findings);
     page.finish()
 }
 

@@ -88,7 +88,10 @@ impl Adapter for Told {
         if self.restore_fails {
             return Err(Failure::new(FailureKind::Damaged, "the pack is cut short"));
         }
-        Ok(RestoreReport { stats: MaterializeStats { files: 1, others: 0, bytes: 3 }, artefact })
+        Ok(RestoreReport {
+            stats: MaterializeStats { files: 1, bytes: 3, ..MaterializeStats::default() },
+            artefact,
+        })
     }
 
     fn checks(

@@ -8,7 +8,7 @@ use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::PointRow;
 use lifeboat_policy::Store;
 use lifeboat_stores::{
-    Adapter, CanaryResult, CaptureContext, CheckResult, Goal, Inspection, Parts, RestoreReport,
+    Adapter, CanaryResult, CaptureContext, CheckResult, Goal, InPlace, Inspection, Parts, RestoreReport,
 };
 use lifeboat_vault::logs::{LogsLevel, Position};
 use std::path::Path;
@@ -143,12 +143,11 @@ impl Engine {
 
     /// The row's adapter, restoring with the log of one copy.
     pub(crate) fn replaying(
-        &self,
         row: &Store,
+        inner: Box<dyn Adapter>,
         entry: &CopyVault,
         replay: &Replay,
     ) -> Result<Replaying, Failure> {
-        let inner = self.adapter(row).map_err(|error| error.failure)?;
         let store = inner.continuous().ok_or_else(|| {
             Failure::new(FailureKind::Internal, format!("`{}` has no log to replay", row.name))
         })?;
@@ -231,10 +230,11 @@ impl Adapter for Replaying {
         into: &Path,
         monitor: &dyn Monitor,
     ) -> Result<RestoreReport, Failure> {
-        let report = self.inner.restore(from, facts, into, monitor)?;
+        let mut report = self.inner.restore(from, facts, into, monitor)?;
         if let Some(store) = self.inner.continuous() {
             monitor.phase("fetching the log", None);
             store.replay(facts, into, &self.log, &self.goal)?;
+            report.stats.fetched_bytes += self.log.fetched_bytes();
         }
         Ok(report)
     }
@@ -249,6 +249,10 @@ impl Adapter for Replaying {
 
     fn sweep(&self) -> Result<(), Failure> {
         self.inner.sweep()
+    }
+
+    fn in_place(&self) -> Option<&dyn InPlace> {
+        self.inner.in_place()
     }
 
     fn settle(&self, restored: &Path, target: &Path) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StreamName;
@@ -16,6 +17,7 @@ pub(crate) struct KeptLog {
     path: Vec<(u32, u64, u64)>,
     /// The object read last; neighbours are asked for one after the other.
     last: Mutex<Option<(LogName, Vec<u8>)>>,
+    fetched_bytes: AtomicU64,
 }
 
 impl KeptLog {
@@ -53,7 +55,12 @@ impl KeptLog {
             path.push((end.timeline, from.offset, end.offset));
         }
         path.reverse();
-        Ok(Self { logs, stream, pieces, path, last: Mutex::new(None) })
+        Ok(Self { logs, stream, pieces, path, last: Mutex::new(None), fetched_bytes: AtomicU64::new(0) })
+    }
+
+    /// Bytes of log read so far.
+    pub(crate) fn fetched_bytes(&self) -> u64 {
+        self.fetched_bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -69,6 +76,7 @@ impl LogSource for KeptLog {
             let mut cached = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if cached.as_ref().is_none_or(|(held, _)| held != name) {
                 let (_header, content) = self.logs.read(&self.stream, *name).map_err(Failure::from)?;
+                self.fetched_bytes.fetch_add(content.len() as u64, Ordering::Relaxed);
                 *cached = Some((*name, content));
             }
             let end = last.offset.min(to);

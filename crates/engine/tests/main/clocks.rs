@@ -162,14 +162,7 @@ fn a_point_of_the_future_is_not_what_a_restore_takes_for_now() {
     assert_eq!(world.backup(), None);
     world.clock.advance(Duration::from_secs(10));
     let target = world.dir.path().join("restored");
-    let options = RestoreOptions {
-        store: StoreName::new("uploads").unwrap(),
-        target: target.clone(),
-        at: None,
-        copy: None,
-        skip_checks: false,
-        part: None,
-    };
+    let options = RestoreOptions::new(StoreName::new("uploads").unwrap(), target.clone());
     let outcome = world.engine().restore(&options).unwrap();
     let codes: Vec<&str> = outcome.findings.iter().map(|finding| finding.code.as_str()).collect();
     assert_eq!(codes, ["point-passed-over"], "an older capture is never taken in silence");

@@ -19,9 +19,10 @@ use super::error;
 use super::extract::Workshop;
 use super::feed::PostgresFeed;
 use super::restore::{restore_cluster, settle};
-use super::{preflight, replay};
+use super::{placing, preflight, replay};
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
 use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume};
+use crate::inplace::{InPlace, Place, Standing};
 use crate::parts::{Part, PartReport, Parts};
 
 /// Gives the address of a server, with everything a connection needs; a role that may replicate is enough.
@@ -40,6 +41,8 @@ pub struct PostgresOptions {
     pub unique: Vec<String>,
     /// Statements that must each give one true value.
     pub sql: Vec<String>,
+    /// Where a restore places tablespaces, by name or object id; the others come to lie inside the data directory.
+    pub tablespaces: Vec<(String, PathBuf)>,
 }
 
 impl fmt::Debug for PostgresOptions {
@@ -119,6 +122,10 @@ impl Adapter for PostgresAdapter {
         swept.map(drop).map_err(error::server("failed to end throwaway servers that a dead run left"))
     }
 
+    fn in_place(&self) -> Option<&dyn InPlace> {
+        Some(self)
+    }
+
     fn settle(&self, restored: &Path, target: &Path) -> Result<(), Failure> {
         settle(restored, target)
     }
@@ -130,7 +137,9 @@ impl Adapter for PostgresAdapter {
         restored: &Path,
         monitor: &dyn Monitor,
     ) -> Result<Vec<CheckResult>, Failure> {
+        let spaces: Vec<PathBuf> = self.places(facts)?.into_iter().map(|place| place.folder).collect();
         let subject = Subject {
+            spaces: &spaces,
             unique: &self.options.unique,
             sql: &self.options.sql,
             programs: &self.options.programs,
@@ -161,6 +170,30 @@ impl Parts for PostgresAdapter {
         monitor: &dyn Monitor,
     ) -> Result<PartReport, Failure> {
         self.workshop(facts).extract(restored, part, into, monitor)
+    }
+}
+
+impl InPlace for PostgresAdapter {
+    fn keystone(&self) -> &'static str {
+        placing::KEYSTONE
+    }
+
+    fn places(&self, facts: &CaptureFacts) -> Result<Vec<Place>, Failure> {
+        placing::places(facts, &self.options.tablespaces)
+    }
+
+    fn standing(&self, facts: &CaptureFacts, folder: &Path) -> Result<Standing, Failure> {
+        Ok(placing::standing(self.identity(facts).as_deref(), folder))
+    }
+
+    fn outside(&self, folder: &Path) -> Result<Vec<Place>, Failure> {
+        placing::outside(folder).map_err(|error| {
+            Failure::io(format!("failed to look at the links in {}", folder.display()), error)
+        })
+    }
+
+    fn sweep(&self, folder: &Path) -> Result<(), Failure> {
+        placing::sweep(folder, self.clock.as_ref())
     }
 }
 

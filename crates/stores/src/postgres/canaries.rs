@@ -99,6 +99,7 @@ pub(crate) fn run_with(
     let unique = [PROMISED_UNIQUE.to_owned()];
     let sql = PROMISED_SQL.map(str::to_owned);
     let subject = |facts| Subject {
+        spaces: &[],
         programs: &[],
         unique: &unique,
         sql: &sql,
@@ -187,10 +188,10 @@ impl Sample<'_> {
         let (moved, extra) = (data.join("base/1/PG_VERSION"), data.join("base/1/99999"));
         let aside = PathBuf::from(format!("{}.aside", data.display()));
         let check = |needle: &str| -> Result<bool, Failure> {
-            let result = check_files(data, &Findings::new())?;
+            let result = check_files(data, &[], &Findings::new())?;
             Ok(fails(std::slice::from_ref(&result), FILES, needle))
         };
-        let good = check_files(data, &Findings::new())?.state == CheckState::Passed;
+        let good = check_files(data, &[], &Findings::new())?.state == CheckState::Passed;
         let mut results = Vec::new();
         let mut add = |damage: &str, caught: bool| results.push(result(FILES, damage, good && caught));
         flip(&page, 1).map_err(|error| failed("flip a bit of", error))?;

@@ -80,6 +80,8 @@ const SIGNALS: [&str; 2] = ["recovery.signal", "standby.signal"];
 
 /// What all checks look at.
 pub(crate) struct Subject<'a> {
+    /// Tablespaces that were placed outside the restored directory.
+    pub(crate) spaces: &'a [PathBuf],
     pub(crate) unique: &'a [String],
     pub(crate) sql: &'a [String],
     /// Folders with programs of a server, besides those where packages put them.
@@ -116,7 +118,7 @@ pub(crate) fn check_with(
     recovery: Option<&Recovery>,
 ) -> Result<Vec<CheckResult>, Failure> {
     subject.monitor.phase("reading the restored files", Some(subject.facts.logical_bytes));
-    let mut results = vec![check_files(restored, subject.monitor)?];
+    let mut results = vec![check_files(restored, subject.spaces, subject.monitor)?];
     let installed = match installed {
         Ok(installed) => installed,
         Err(error @ ServerError::NotInstalled { .. }) => {
@@ -141,7 +143,7 @@ pub(crate) fn check_with(
     };
     subject.monitor.phase("recovering the restored cluster", None);
     let (user, cancelled) = (superuser(subject.facts), || subject.monitor.cancelled());
-    match Cluster::start(&installed, restored, &user, recovery, subject.clock, &cancelled) {
+    match Cluster::start(&installed, (restored, subject.spaces), &user, recovery, subject.clock, &cancelled) {
         Ok(cluster) => {
             subject.monitor.phase("checking the recovered cluster", None);
             results.extend(check_running(subject, texts, &cluster, &control, recovery.is_some()));

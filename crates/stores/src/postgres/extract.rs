@@ -77,7 +77,9 @@ impl Workshop<'_> {
             .map_err(error::server("a database cannot be extracted on this machine"))?;
         monitor.phase("recovering the restored cluster", None);
         let (user, cancelled) = (superuser(self.facts), || monitor.cancelled());
-        let cluster = Cluster::start(&installed, restored, &user, recovery.as_ref(), self.clock, &cancelled)
+        // Its tablespaces come to lie inside it.
+        let place = (restored.as_path(), &[][..]);
+        let cluster = Cluster::start(&installed, place, &user, recovery.as_ref(), self.clock, &cancelled)
             .map_err(not_started)?;
         // The directory is scratch: when the cluster is dropped here, its server is ended without a last checkpoint.
         Extraction { cluster: &cluster, clock: self.clock, monitor, database: &part.database }

@@ -14,6 +14,7 @@ mod facts;
 mod feed;
 mod masking;
 mod migrations;
+mod placing;
 mod preflight;
 mod replay;
 mod restore;

@@ -13,9 +13,9 @@ use lifeboat_base::crashsafe;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::path::RelPath;
-use serde_json::Value;
 
 use super::adapter::{TABLESPACES, tablespace_folder};
+use super::placing::{LINKS, gather, oids};
 use crate::adapter::RestoreReport;
 
 /// Files a server needs and some systems keep elsewhere, with what a restored cluster gets in their place.
@@ -41,7 +41,7 @@ pub(crate) const AT_LEAST: [&str; 5] = [
 /// A server refuses a directory that others can look into.
 const PRIVATE: u32 = 0o700;
 
-/// Writes the cluster into the empty directory `into`.
+/// Writes the cluster into `into`, over what is there if `from` can.
 pub(crate) fn restore_cluster(
     from: &dyn RestoreSource,
     facts: &CaptureFacts,
@@ -50,6 +50,7 @@ pub(crate) fn restore_cluster(
 ) -> Result<RestoreReport, Failure> {
     let data = RelPath::new(DATA)
         .map_err(|error| Failure::with_source(FailureKind::Internal, "failed to name the data", error))?;
+    gather(into).map_err(|error| Failure::io("failed to gather the tablespaces that are there", error))?;
     let stats = from.materialize(&data, into, monitor)?;
     finish(facts, into).map_err(|error| Failure::io("failed to finish the restored cluster", error))?;
     Ok(RestoreReport { stats, artefact: into.to_owned() })
@@ -59,7 +60,12 @@ fn finish(facts: &CaptureFacts, into: &Path) -> io::Result<()> {
     let owner = owner_of(into)?;
     fs::set_permissions(into, fs::Permissions::from_mode(PRIVATE))?;
     give(into, owner)?;
-    let spaces = tablespaces(facts);
+    let (linked, spaces): (Vec<String>, Vec<String>) =
+        oids(facts).into_iter().partition(|oid| into.join(LINKS).join(oid).is_symlink());
+    for oid in linked {
+        // It lies elsewhere already.
+        give(&into.join(LINKS).join(oid), owner)?;
+    }
     if !spaces.is_empty() {
         let folder = into.join(TABLESPACES);
         fs::create_dir(&folder)?;
@@ -67,10 +73,10 @@ fn finish(facts: &CaptureFacts, into: &Path) -> io::Result<()> {
         give(&folder, owner)?;
     }
     for oid in &spaces {
-        let link = into.join("pg_tblspc").join(oid);
+        let link = into.join(LINKS).join(oid);
         crashsafe::publish(&link, &tablespace_folder(into, oid))?;
     }
-    point_links(into, into)?;
+    point_links(into, &std::path::absolute(into)?)?;
     keep_apart(into, owner)?;
     for (name, text) in CONFIGURATION {
         let path = into.join(name);
@@ -104,16 +110,6 @@ fn keep_apart(into: &Path, owner: (u32, u32)) -> io::Result<()> {
     give(&path, owner)
 }
 
-/// The object ids of the tablespaces outside the data directory.
-fn tablespaces(facts: &CaptureFacts) -> Vec<String> {
-    let listed = facts.environment.get("tablespaces").and_then(Value::as_array);
-    let oids = listed.into_iter().flatten().filter_map(|space| space.get("oid").and_then(Value::as_str));
-    // A manifest is signed, but what becomes a path is looked at all the same.
-    oids.filter(|oid| !oid.is_empty() && oid.bytes().all(|byte| byte.is_ascii_digit()))
-        .map(str::to_owned)
-        .collect()
-}
-
 /// Makes the links of the cluster in `restored` lead to where it will lie: `target`. PostgreSQL wants them absolute.
 fn point_links(restored: &Path, target: &Path) -> io::Result<()> {
     let folder = restored.join(TABLESPACES);
@@ -124,7 +120,7 @@ fn point_links(restored: &Path, target: &Path) -> io::Result<()> {
     let owner = owner_of(restored)?;
     for entry in entries {
         let oid = entry?.file_name();
-        let link = restored.join("pg_tblspc").join(&oid);
+        let link = restored.join(LINKS).join(&oid);
         match fs::remove_file(&link) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

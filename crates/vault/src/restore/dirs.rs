@@ -4,11 +4,15 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lifeboat_base::path::RelPath;
-use rustix::fs::{Mode, OFlags, mkdirat, openat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat, openat, statat};
+
+use super::over::remove_at;
 
 /// Directories kept open.
 const CACHED_DIRS: usize = 128;
@@ -16,26 +20,85 @@ const CACHED_DIRS: usize = 128;
 /// The tree below a target directory.
 pub(super) struct Dirs {
     root: Arc<File>,
+    /// Folders that lie elsewhere.
+    elsewhere: Vec<(RelPath, Arc<File>)>,
     cache: Mutex<VecDeque<(RelPath, Arc<File>)>>,
 }
 
-fn open_dir(parent: &File, name: &OsStr) -> io::Result<File> {
+fn open_dir(parent: impl AsFd, name: &OsStr) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(File::from(openat(parent, name, flags, Mode::empty())?))
 }
 
 impl Dirs {
-    /// The directory at `into`, which must be empty.
-    pub(super) fn new(into: &Path) -> io::Result<Self> {
-        if std::fs::read_dir(into)?.next().is_some() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the target directory is not empty"));
+    /// The directory at `into` and those that lie elsewhere, which must exist, and be empty unless something may be in them.
+    pub(super) fn new(into: &Path, elsewhere: &[(RelPath, PathBuf)], occupied: bool) -> io::Result<Self> {
+        let empty = |folder: &Path| Ok::<_, io::Error>(std::fs::read_dir(folder)?.next().is_none());
+        for folder in std::iter::once(into).chain(elsewhere.iter().map(|(_, folder)| folder.as_path())) {
+            if !occupied && !empty(folder)? {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "the target directory is not empty",
+                ));
+            }
         }
-        Ok(Self { root: Arc::new(File::open(into)?), cache: Mutex::default() })
+        let open = |(at, folder): &(RelPath, PathBuf)| {
+            let folder = open_dir(rustix::fs::CWD, folder.as_os_str())?;
+            Ok((at.clone(), Arc::new(folder)))
+        };
+        let elsewhere = elsewhere.iter().map(open).collect::<io::Result<_>>()?;
+        // What may hold something may hold a link planted for us.
+        let root = if occupied { open_dir(rustix::fs::CWD, into.as_os_str())? } else { File::open(into)? };
+        Ok(Self { root: Arc::new(root), elsewhere, cache: Mutex::default() })
     }
 
-    /// The target itself.
-    pub(super) fn root(&self) -> &File {
-        &self.root
+    /// The target itself and every folder that lies elsewhere.
+    pub(super) fn roots(&self) -> impl Iterator<Item = &File> {
+        std::iter::once(&*self.root).chain(self.elsewhere.iter().map(|(_, folder)| &**folder))
+    }
+
+    /// Makes the directory unless there is one; anything else of its name gives way. Gives how many entries that cost.
+    pub(super) fn make_over(&self, path: &RelPath) -> io::Result<u64> {
+        let (parent, name) = self.parent(path)?;
+        match statat(&*parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => return Ok(0),
+            Err(rustix::io::Errno::NOENT) => {
+                mkdirat(&*parent, name, Mode::RWXU)?;
+                return Ok(0);
+            }
+            other => other?,
+        };
+        let removed = self.clear(path)?;
+        mkdirat(&*parent, name, Mode::RWXU)?;
+        Ok(removed)
+    }
+
+    /// Removes whatever has this name, links themselves and never what they lead to; gives how many entries that were.
+    pub(super) fn clear(&self, path: &RelPath) -> io::Result<u64> {
+        let (parent, name) = self.parent(path)?;
+        let device = parent.metadata()?.dev();
+        match remove_at(&*parent, name, device, 0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            other => other,
+        }
+    }
+
+    /// Opens a file that may be written over: one of a single name. Nothing if there is none or it cannot be opened.
+    pub(super) fn open_over(&self, path: &RelPath) -> io::Result<Option<File>> {
+        let (parent, name) = self.parent(path)?;
+        match statat(&*parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found)
+                if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile && found.st_nlink == 1 => {
+            }
+            Ok(_) | Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(file) = openat(&*parent, name, flags, Mode::empty()) else { return Ok(None) };
+        let file = File::from(file);
+        let meta = file.metadata()?;
+        // Looked at again once it is open: what was there before may have been exchanged.
+        Ok((meta.is_file() && meta.nlink() == 1).then_some(file))
     }
 
     /// Makes a directory that must not exist yet.
@@ -58,12 +121,14 @@ impl Dirs {
         if path.depth() == 0 {
             return Ok(Arc::clone(&self.root));
         }
+        let start = self.elsewhere.iter().find(|(at, _)| path.below(at).is_some());
+        let (start, below) = start.map_or((&self.root, 0), |(at, folder)| (folder, at.depth()));
         let cached = self.cache().iter().find(|(cached, _)| cached == path).map(|(_, dir)| Arc::clone(dir));
         if let Some(dir) = cached {
             return Ok(dir);
         }
-        let mut dir = Arc::clone(&self.root);
-        for name in path.names() {
+        let mut dir = Arc::clone(start);
+        for name in path.names().skip(below) {
             dir = Arc::new(open_dir(&dir, name)?);
         }
         let mut cache = self.cache();

@@ -7,9 +7,11 @@ mod dirs;
 mod hostile;
 mod materialize;
 mod metadata;
+mod over;
 mod plan;
 mod reader;
 mod writer;
 
+pub use self::materialize::MaterializeOptions;
 pub(crate) use self::reader::MAX_DEPTH;
 pub use self::reader::{FileReader, PointReader, RandomFile};

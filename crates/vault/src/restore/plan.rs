@@ -14,7 +14,9 @@ pub(super) const WINDOW_FILES: usize = 16_384;
 /// The most one fetch asks for, unless a single blob is larger.
 const RANGE_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes between two blobs that are fetched rather than asked around.
-const GAP_BYTES: u64 = 256 * 1024;
+pub(super) const GAP_BYTES: u64 = 256 * 1024;
+/// The same where most of what lies between is there already.
+pub(super) const OVER_GAP_BYTES: u64 = 4 * 1024;
 
 /// A file under way.
 pub(super) struct PlannedFile {
@@ -22,6 +24,8 @@ pub(super) struct PlannedFile {
     pub meta: Meta,
     /// Chunks that are still missing.
     pub missing: AtomicU64,
+    /// It was there before and may hold anything, so that zeros have to be written.
+    pub over: bool,
 }
 
 /// One chunk's place in one file.
@@ -43,8 +47,8 @@ pub(super) struct Fetch {
     pub targets: std::ops::Range<usize>,
 }
 
-/// Sorts the targets and joins neighbours into fetches.
-pub(super) fn fetches(targets: &mut [Target]) -> Vec<Fetch> {
+/// Sorts the targets and joins neighbours with at most `gap_bytes` between them into fetches.
+pub(super) fn fetches(targets: &mut [Target], gap_bytes: u64) -> Vec<Fetch> {
     targets.sort_unstable_by_key(|target| (target.location.pack, target.location.blob.offset));
     let mut all: Vec<Fetch> = Vec::new();
     for (number, target) in targets.iter().enumerate() {
@@ -52,7 +56,7 @@ pub(super) fn fetches(targets: &mut [Target]) -> Vec<Fetch> {
         let end = start + u64::from(target.location.blob.length);
         if let Some(last) = all.last_mut()
             && last.pack == target.location.pack
-            && start <= last.end + GAP_BYTES
+            && start <= last.end + gap_bytes
             && end.max(last.end) - last.start <= RANGE_BYTES
         {
             last.end = last.end.max(end);
@@ -89,7 +93,7 @@ mod tests {
             places in prop::collection::vec((0u32..4, 0u32..40_000_000, 1u32..3_000_000), 0..100)
         ) {
             let mut targets: Vec<_> = places.iter().map(|&(p, o, l)| target(p, o, l)).collect();
-            let fetches = fetches(&mut targets);
+            let fetches = fetches(&mut targets, GAP_BYTES);
             let mut next = 0;
             for fetch in &fetches {
                 prop_assert_eq!(fetch.targets.start, next);

@@ -10,7 +10,7 @@ use lifeboat_base::monitor::Monitor;
 use lifeboat_base::path::RelPath;
 use rustic_core::repofile::SnapshotFile;
 
-use super::materialize;
+use super::materialize::{self, MaterializeOptions};
 use crate::blobs::BlobReader;
 use crate::error::{StorageContext, VaultError};
 use crate::format::document;
@@ -138,6 +138,18 @@ impl PointReader {
         Ok(())
     }
 
+    /// As [`RestoreSource::materialize`], with choices. Where the target may hold something it is changed in place, and on
+    /// any failure holds a mixture that the next call completes.
+    pub fn materialize_with(
+        &self,
+        under: &RelPath,
+        into: &std::path::Path,
+        options: &MaterializeOptions,
+        monitor: &dyn Monitor,
+    ) -> Result<MaterializeStats, Failure> {
+        materialize::run(self, under, into, options, monitor)
+    }
+
     /// Opens one file for reading at any position. `Refused` if there is no such file.
     pub fn open_file(&self, path: &RelPath) -> Result<RandomFile<'_>, VaultError> {
         let node = match self.find(path)? {
@@ -179,7 +191,7 @@ impl RestoreSource for PointReader {
         into: &std::path::Path,
         monitor: &dyn Monitor,
     ) -> Result<MaterializeStats, Failure> {
-        materialize::run(self, under, into, monitor)
+        self.materialize_with(under, into, &MaterializeOptions::default(), monitor)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use lifeboat_base::monitor::Monitor;
 
@@ -28,6 +28,8 @@ pub(super) struct WindowWriter<'a> {
     pub monitor: &'a dyn Monitor,
     pub files: &'a [PlannedFile],
     pub targets: &'a [Target],
+    /// Counts what is read from the vault.
+    pub fetched_bytes: &'a AtomicU64,
 }
 
 fn target_error(what: &str, file: &PlannedFile) -> impl FnOnce(io::Error) -> VaultError {
@@ -69,6 +71,7 @@ impl WindowWriter<'_> {
         let name = layout::pack(&pack.id);
         let length = usize::try_from(fetch.end - fetch.start).unwrap_or(usize::MAX);
         let sealed = self.blobs.storage.get_range(&name, fetch.start, length).promised(&name)?;
+        self.fetched_bytes.fetch_add(fetch.end - fetch.start, Ordering::Relaxed);
         let mut plain: Option<(u32, Vec<u8>)> = None;
         let mut open: Option<(u32, File)> = None;
         for target in self.targets.get(fetch.targets.clone()).unwrap_or_default() {
@@ -93,7 +96,12 @@ impl WindowWriter<'_> {
             Some((number, handle)) if number == target.file => handle,
             _ => self.dirs.reopen_file(&file.path).map_err(target_error("open", file))?,
         };
-        write_with_holes(&handle, target.offset, content).map_err(target_error("write", file))?;
+        let written = if file.over {
+            handle.write_all_at(content, target.offset)
+        } else {
+            write_with_holes(&handle, target.offset, content)
+        };
+        written.map_err(target_error("write", file))?;
         self.monitor.advance(content.len() as u64, 0);
         if file.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
             finish(self.restorer, self.monitor, file, &handle)?;

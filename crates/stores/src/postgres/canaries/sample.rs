@@ -118,7 +118,7 @@ impl<'a> Sample<'a> {
     /// Starts a server on it; what happens to a sample in a power cut matters to nobody.
     pub(super) fn start(&self) -> Result<Cluster, Failure> {
         let quick = Recovery::new(vec![("fsync".to_owned(), "off".to_owned())]);
-        Cluster::start(self.installed, &self.data, "postgres", Some(&quick), self.clock, &|| false)
+        Cluster::start(self.installed, (&self.data, &[]), "postgres", Some(&quick), self.clock, &|| false)
             .map_err(error::server("failed to start the sample of the canaries"))
     }
 

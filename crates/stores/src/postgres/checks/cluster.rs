@@ -62,10 +62,10 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts the server and waits until recovery has ended.
+    /// Starts the server on a data directory and its tablespaces elsewhere, and waits until recovery has ended.
     pub(crate) fn start(
         installation: &Installation,
-        data: &Path,
+        (data, spaces): (&Path, &[PathBuf]),
         user: &str,
         recovery: Option<&Recovery>,
         clock: &dyn Clock,
@@ -75,7 +75,8 @@ impl Cluster {
         // Nothing may change while it is compared.
         settings.push(("autovacuum".to_owned(), "off".to_owned()));
         settings.push(("recovery_target_action".to_owned(), "promote".to_owned()));
-        let options = SandboxOptions { settings, restore_command, ..SandboxOptions::default() };
+        let options =
+            SandboxOptions { trees: spaces.to_vec(), settings, restore_command, ..SandboxOptions::default() };
         let wait = Wait { limit: RECOVERY_LIMIT, clock, cancelled };
         let started = Sandbox::start(installation, data, &options, &OsEntropy, wait);
         match started {

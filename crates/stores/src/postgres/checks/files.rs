@@ -17,6 +17,7 @@ use super::FILES;
 use crate::adapter::CheckResult;
 use crate::postgres::adapter::TABLESPACES;
 use crate::postgres::capture::MANIFEST;
+use crate::postgres::placing::LINKS;
 use crate::tally::{Tally, failed};
 
 const EXPECTED: &str = "every file of the manifest, and no other";
@@ -26,13 +27,15 @@ const APPENDED: &str = "postgresql.auto.conf";
 const ADDED: [&str; 5] = [MANIFEST, "recovery.signal", "postgresql.conf", "pg_hba.conf", "pg_ident.conf"];
 /// The log, of which the manifest lists only the range that is needed; recovery itself tells whether it is whole.
 const LOG: &str = "pg_wal";
-/// Links to the tablespaces.
-const LINKS: &str = "pg_tblspc";
 /// Deeper than any cluster.
 const MAX_DEPTH: usize = 32;
 
-/// Reads every file once.
-pub(crate) fn check_files(restored: &Path, monitor: &dyn Monitor) -> Result<CheckResult, Failure> {
+/// Reads every file once. `spaces` are the tablespaces that were placed elsewhere.
+pub(crate) fn check_files(
+    restored: &Path,
+    spaces: &[PathBuf],
+    monitor: &dyn Monitor,
+) -> Result<CheckResult, Failure> {
     let manifest = match File::open(restored.join(MANIFEST)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(failed(FILES, EXPECTED, format!("there is no {MANIFEST}")));
@@ -45,7 +48,7 @@ pub(crate) fn check_files(restored: &Path, monitor: &dyn Monitor) -> Result<Chec
     };
     let mut tally = Tally::default();
     let mut found = BTreeSet::new();
-    walk(restored, &mut found, &mut tally)
+    walk(restored, spaces, &mut found, &mut tally)
         .map_err(|error| Failure::io("failed to list the restored cluster", error))?;
     for path in &found {
         if !manifest.files.contains_key(path) && !is_added(path) {
@@ -88,13 +91,18 @@ fn compare(path: &Path, expected: &ManifestFile, may_be_longer: bool) -> std::io
 /// The files of a cluster by their paths in a manifest.
 pub(crate) fn files_below(data: &Path) -> std::io::Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    walk(data, &mut found, &mut Tally::default())?;
+    walk(data, &[], &mut found, &mut Tally::default())?;
     Ok(found)
 }
 
 /// Every file below `restored`, by its path in the manifest: those of a tablespace stand below its link. Links anywhere
 /// else, and links that lead anywhere else, are differences.
-fn walk(restored: &Path, found: &mut BTreeSet<String>, tally: &mut Tally) -> std::io::Result<()> {
+fn walk(
+    restored: &Path,
+    spaces: &[PathBuf],
+    found: &mut BTreeSet<String>,
+    tally: &mut Tally,
+) -> std::io::Result<()> {
     let mut pending: Vec<(PathBuf, String, usize)> = vec![(restored.to_owned(), String::new(), 0)];
     while let Some((folder, prefix, depth)) = pending.pop() {
         for entry in fs::read_dir(&folder)? {
@@ -119,6 +127,11 @@ fn walk(restored: &Path, found: &mut BTreeSet<String>, tally: &mut Tally) -> std
                 && leads_to(restored, name, &restored.join(TABLESPACES).join(name))
             {
                 pending.push((restored.join(TABLESPACES).join(name), path, depth + 1));
+            } else if kind.is_symlink()
+                && prefix == LINKS
+                && let Some(space) = spaces.iter().find(|space| leads_to(restored, name, space))
+            {
+                pending.push((space.clone(), path, depth + 1));
             } else {
                 tally.add(|| format!("neither file nor folder: {}", printable(&path)));
             }

@@ -134,6 +134,7 @@ fn check(
     let (unique, statements, clock, monitor) =
         (owned(unique), owned(statements), SystemClock::new(), Findings::new());
     let subject = Subject {
+        spaces: &[],
         programs: &[],
         unique: &unique,
         sql: &statements,
@@ -280,6 +281,7 @@ fn without_programs_of_its_version_nothing_is_proven_and_the_package_is_named() 
     let point = point(&source, "restored");
     let (clock, monitor, unique) = (SystemClock::new(), Findings::new(), ["customers(id)".to_owned()]);
     let subject = Subject {
+        spaces: &[],
         programs: &[],
         unique: &unique,
         sql: &[],

@@ -18,7 +18,7 @@ fn damage_to_the_files_of_a_real_backup_is_found_and_named() {
     let source = server(16);
     let point = point(&source, "restored");
     let restored = &point.restored;
-    let look = || check_files(restored, &Findings::new()).unwrap();
+    let look = || check_files(restored, &[], &Findings::new()).unwrap();
     assert_eq!(look().state, CheckState::Passed);
     let page = source.psql("SELECT pg_relation_filepath('pg_class')");
     let bytes = fs::read(restored.join(&page)).unwrap();

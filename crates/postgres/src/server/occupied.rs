@@ -1,0 +1,73 @@
+//! Whether a server works in a folder, seen from outside: as its data directory or as one of its tablespaces.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, test_kill_process};
+
+use super::postmaster::read_pid_file;
+use super::processes::{everyone, servers_in};
+
+/// The first field of a control file: its cluster's system identifier.
+const IDENTIFIER_BYTES: usize = 8;
+
+/// Why a server may be at work in `folder`: one stands in it, its pid file names a living process, or a running server
+/// has a tablespace there. What runs where `/proc` does not show it (another container, another machine) is not seen,
+/// unless its number happens to be alive here.
+pub fn in_use(folder: &Path) -> Option<String> {
+    if let Some(pid) = servers_in(folder).first() {
+        return Some(format!("a server runs in it (process {pid})"));
+    }
+    let pid_file = folder.join("postmaster.pid");
+    if pid_file.symlink_metadata().is_ok() {
+        match read_pid_file(folder) {
+            Some((pid, _)) if is_alive(pid) => {
+                return Some(format!("its postmaster.pid names the living process {pid}"));
+            }
+            Some(_) => {}
+            // A server that is just starting has not written it yet.
+            None => return Some("its postmaster.pid cannot be read".to_owned()),
+        }
+    }
+    let folder = fs::canonicalize(folder).ok()?;
+    let data = data_directories().into_iter().find(|data| {
+        let links = fs::read_dir(data.join("pg_tblspc")).into_iter().flatten().flatten();
+        links.into_iter().any(|link| {
+            fs::canonicalize(link.path())
+                .is_ok_and(|space| space.starts_with(&folder) || folder.starts_with(&space))
+        })
+    })?;
+    Some(format!("the server in {} has a tablespace there", data.display()))
+}
+
+fn is_alive(pid: i32) -> bool {
+    let ours = i32::try_from(std::process::id()).ok();
+    match Pid::from_raw(pid) {
+        Some(process) if Some(pid) != ours => {
+            !matches!(test_kill_process(process), Err(rustix::io::Errno::SRCH))
+        }
+        _ => false,
+    }
+}
+
+/// The data directories of every server that can be seen.
+fn data_directories() -> BTreeSet<PathBuf> {
+    let server = |pid: &i32| {
+        let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        exe.file_name().is_some_and(|name| name.as_bytes().starts_with(b"postgres"))
+    };
+    let servers = everyone().into_iter().filter(server);
+    servers.filter_map(|pid| fs::read_link(format!("/proc/{pid}/cwd")).ok()).collect()
+}
+
+/// The system identifier in the control file of `data`; an error of kind `NotFound` where there is no control file. Only
+/// this field is read, which has been the first since there are control files; its checksum is not looked at, so it
+/// tells clusters apart and proves nothing.
+pub fn system_identifier(data: &Path) -> io::Result<u64> {
+    let mut bytes = [0; IDENTIFIER_BYTES];
+    fs::File::open(data.join("global/pg_control"))?.read_exact(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
