@@ -28,9 +28,6 @@ pub(crate) fn world_of(server: &PgServer) -> World {
     world
 }
 
-/// How `pg_isready` ends while a server takes no connections yet.
-const REJECTS: i32 = 1;
-
 /// Starts the restored cluster as a user would, asks it, and stops it.
 pub(crate) fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
     let sockets = server.socket_dir();

@@ -36,6 +36,7 @@ fn adapter(address: String, programs: &[PathBuf]) -> Box<dyn Adapter> {
         url: Arc::new(url),
         slot: "lifeboat_test".to_owned(),
         programs: programs.to_vec(),
+        tablespaces: Vec::new(),
         unique: Vec::new(),
         sql: Vec::new(),
     }))
