@@ -8,20 +8,20 @@ use lifeboat_testkit::{PgOptions, PgServer};
 
 use super::world::{World, texts};
 
-const SCHEMA: &str = "CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
+pub(super) const SCHEMA: &str = "CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
     CREATE TABLE orders (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_no text NOT NULL,
         customer int NOT NULL REFERENCES customers (id), total int NOT NULL);
     INSERT INTO customers SELECT g, 'customer ' || g FROM generate_series(1, 50) g;
     INSERT INTO orders (order_no, customer, total) SELECT 'A-' || g, g % 50 + 1, g % 997 FROM generate_series(1, 2000) g;
     CREATE TABLE ledger (n int PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());";
 
-fn server(major: u32) -> PgServer {
+pub(super) fn server(major: u32) -> PgServer {
     let server = PgServer::start(PgOptions::new(major).initdb("--data-checksums"));
     server.psql(SCHEMA);
     server
 }
 
-fn world_of(server: &PgServer) -> World {
+pub(super) fn world_of(server: &PgServer) -> World {
     let mut world = World::of_cluster(&server.url("postgres"));
     let programs = server.installation().bin.display();
     world.env.push(("PATH".to_owned(), format!("{programs}:/usr/bin:/bin")));
@@ -29,7 +29,13 @@ fn world_of(server: &PgServer) -> World {
 }
 
 /// Starts the restored cluster as a user would, asks it, and stops it.
-fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
+pub(super) fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
+    let answer = try_ask(server, cluster, sql);
+    answer.unwrap_or_else(|log| panic!("the cluster does not start:\n{log}"))
+}
+
+/// As [`ask`]; gives the log of a cluster that does not start.
+pub(super) fn try_ask(server: &PgServer, cluster: &Path, sql: &str) -> Result<String, String> {
     let sockets = server.socket_dir();
     // Nobody is answered before the recovery is over: on its way a server answers with what it has replayed so far.
     let options = format!(
@@ -42,9 +48,9 @@ fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
         command.arg(cluster.join("log-of-the-test")).args(arguments);
         let output = command.output().unwrap();
         let log = std::fs::read_to_string(cluster.join("log-of-the-test")).unwrap_or_default();
-        assert!(output.status.success(), "{output:?}\n{log}");
+        if output.status.success() { Ok(()) } else { Err(log) }
     };
-    run(&["-o", &options, "start"]);
+    run(&["-o", &options, "start"])?;
     let mut psql: Command = server.bin("psql");
     psql.args([
         "-X",
@@ -60,9 +66,9 @@ fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
         sql,
     ]);
     let answer = psql.output().unwrap();
-    run(&["-m", "fast", "stop"]);
+    run(&["-m", "fast", "stop"])?;
     assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
-    String::from_utf8_lossy(&answer.stdout).trim().to_owned()
+    Ok(String::from_utf8_lossy(&answer.stdout).trim().to_owned())
 }
 
 #[test]
@@ -355,7 +361,7 @@ fn a_piece_that_one_copy_lost_is_taken_from_the_other() {
     assert_eq!(ask(&server, &world.path("back"), LEDGER), "2|2");
 }
 
-const LEDGER: &str = "SELECT count(*), max(n) FROM ledger";
+pub(super) const LEDGER: &str = "SELECT count(*), max(n) FROM ledger";
 
 #[test]
 fn log_that_the_server_gave_up_is_a_gap_and_the_next_base_begins_anew() {
@@ -385,4 +391,4 @@ fn log_that_the_server_gave_up_is_a_gap_and_the_next_base_begins_anew() {
     assert_eq!(ask(&server, &world.path("again"), "SELECT count(*) FROM ledger"), "1");
 }
 
-const NOW: &str = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+pub(super) const NOW: &str = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";

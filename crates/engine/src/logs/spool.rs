@@ -14,9 +14,9 @@ use lifeboat_base::time::Timestamp;
 use lifeboat_vault::logs::{LogName, Position};
 
 const MAGIC: &[u8; 8] = b"LBSPOOL1";
-const HEADER_BYTES: usize = 64;
-const OPEN: &str = "open.part";
-const PIECE_SUFFIX: &str = ".piece";
+pub(super) const HEADER_BYTES: usize = 64;
+pub(super) const OPEN: &str = "open.part";
+pub(super) const PIECE_SUFFIX: &str = ".piece";
 /// Pieces end here at the latest, also where a store's own segments are larger.
 pub(super) const MAX_PIECE_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -57,7 +57,7 @@ impl PieceHead {
         bytes
     }
 
-    fn from_bytes(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+    pub(super) fn from_bytes(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
         let rest = bytes.strip_prefix(MAGIC.as_slice())?;
         let (length, rest) = rest.split_first_chunk::<8>()?;
         let (timeline, rest) = rest.split_first_chunk::<4>()?;
@@ -232,7 +232,7 @@ impl Spool {
     }
 }
 
-fn piece_name(head: &PieceHead) -> Option<LogName> {
+pub(super) fn piece_name(head: &PieceHead) -> Option<LogName> {
     LogName::of(head.first, head.last())
 }
 

@@ -19,6 +19,7 @@ use super::feed::PostgresFeed;
 use super::restore::{restore_cluster, settle};
 use super::{preflight, replay};
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
+use crate::archive::LogFiles;
 use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume};
 
 /// Gives the address of a server, with everything a connection needs; a role that may replicate is enough.
@@ -145,6 +146,10 @@ impl Continuous for PostgresAdapter {
         let options = self.connect_options()?;
         preflight::ready(&options)?;
         Ok(Box::new(PostgresFeed::start(&options, &self.options.slot, resume, known)?))
+    }
+
+    fn files(&self) -> Option<&dyn LogFiles> {
+        Some(self)
     }
 
     fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure> {
