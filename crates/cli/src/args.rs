@@ -164,8 +164,10 @@ pub(crate) enum WalAction {
         store: Option<StoreName>,
     },
     /// Give one file of the log back: `restore_command = 'lifeboat --policy FILE wal fetch %f %p'`
-    #[command(after_help = "Exit codes, as a recovering server reads them: 0 the file is there, 1 neither it nor anything \
-after it is kept,\n201 to 206 the recovery must stop: 200 and the code this failure has in other commands.")]
+    #[command(
+        after_help = "Exit codes, as a recovering server reads them: 0 the file is there, 1 neither it nor anything \
+after it is kept,\n201 to 206 the recovery must stop: 200 and the code this failure has in other commands."
+    )]
     Fetch {
         /// The name of the file
         name: String,

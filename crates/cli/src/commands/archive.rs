@@ -75,7 +75,10 @@ fn try_fetch(args: &Args, output: &Output) -> Result<bool, EngineError> {
     if output.json() {
         output.result(&report, String::new)?;
     } else if !report.found {
-        note(&format!("lifeboat: {name} is not kept: the log of `{}` ends before it", report.store));
+        note(&lifeboat_base::human::printable(&format!(
+            "lifeboat: {name} of `{}` is not kept",
+            report.store
+        )));
     }
     Ok(report.found)
 }
@@ -108,7 +111,12 @@ pub(super) fn ahead(
     copy: Option<&CopyName>,
 ) -> Outcome {
     let path = name.into();
-    engine.fetch_log_ahead(&FetchOptions { store: store.cloned(), name: name.to_owned(), path, copy: copy.cloned() })?;
+    engine.fetch_log_ahead(&FetchOptions {
+        store: store.cloned(),
+        name: name.to_owned(),
+        path,
+        copy: copy.cloned(),
+    })?;
     Ok(None)
 }
 

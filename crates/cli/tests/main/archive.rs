@@ -142,14 +142,16 @@ fn a_server_recovers_by_asking_for_every_segment() {
         assert!(names.len() > 20, "{names:?}");
         fs::remove_file(object(&world, "local", &names[names.len() - 2])).unwrap();
         fs::remove_file(object(&world, "offsite", &names[names.len() - 3])).unwrap();
-        world.run(&["restore", "shop", "--to", "back", "--at", &point]).expect(0);
+        world.run(&["restore", "shop", "--to", "back", "--at", &point, "--skip-checks"]).expect(0);
         recover_by_fetch(&server, &world, &world.path("back"), "fetch %f %p", "");
         assert_eq!(ask(&server, &world.path("back"), NUMBERS), "1,2", "{major}");
         let log = fs::read_to_string(world.path("back/log-of-the-test")).unwrap();
         assert!(log.contains("restored log file") && log.contains("archive recovery complete"), "{log}");
-        let left = |name: &str| fs::read_dir(world.path("back/pg_wal")).unwrap().any(|entry| {
-            entry.unwrap().file_name().to_string_lossy().contains(name)
-        });
+        let left = |name: &str| {
+            fs::read_dir(world.path("back/pg_wal"))
+                .unwrap()
+                .any(|entry| entry.unwrap().file_name().to_string_lossy().contains(name))
+        };
         assert!(!left("lifeboat"), "a temporary file is left beside the server's own");
     }
 }
@@ -241,7 +243,7 @@ fn another_segment_of_the_same_name_is_refused_and_nothing_changes() {
     assert!(ran.stderr.contains("is of the cluster"), "{ran:?}");
     let good = fs::read(segment(&server, &world, &name)).unwrap();
     let mut flipped = good.clone();
-    flipped[9000] ^= 1;
+    flipped[100] ^= 1;
     for (name, bytes, code) in [
         ("0000000100000000000000FF", good.as_slice(), 6),
         (name.as_str(), flipped.as_slice(), 6),
@@ -275,9 +277,11 @@ fn a_recovery_stops_where_something_is_wrong_instead_of_ending_early() {
         server.give(&object(&world, copy, victim));
     };
     let recover = |fetch: &str| {
+        wait_for_lease(&server, &world);
         drop(fs::remove_dir_all(world.path("state/ahead")));
         drop(fs::remove_dir_all(world.path("back")));
-        world.run(&["restore", "shop", "--to", "back", "--at", &point]).expect(0);
+        let restore = ["restore", "shop", "--to", "back", "--at", &point, "--skip-checks", "--copy", "local"];
+        world.run(&restore).expect(0);
         recover_by_fetch(&server, &world, &world.path("back"), fetch, "");
         try_ask(&server, &world.path("back"), LEDGER)
     };
@@ -289,7 +293,10 @@ fn a_recovery_stops_where_something_is_wrong_instead_of_ending_early() {
     assert_eq!(recover("fetch %f %p").unwrap(), "1|1");
     put("offsite", &bad);
     let log = recover("fetch %f %p").unwrap_err();
-    assert!(log.contains("FATAL") && log.contains("exit code 206") && !log.contains("recovery complete"), "{log}");
+    assert!(
+        log.contains("FATAL") && log.contains("exit code 206") && !log.contains("recovery complete"),
+        "{log}"
+    );
     // Lost in both: a gap.
     for copy in ["local", "offsite"] {
         fs::remove_file(object(&world, copy, victim)).unwrap();
@@ -322,7 +329,10 @@ fn a_recovery_stops_where_something_is_wrong_instead_of_ending_early() {
     assert_eq!((ran.stderr.lines().count(), ran.stdout.as_str()), (1, ""), "{ran:?}");
     fetch("00000002.history").expect(1);
     fetch(&last).expect(0);
-    assert_eq!(fs::read(world.path("out")).unwrap(), fs::read(server.data().join("pg_wal").join(&last)).unwrap());
+    assert_eq!(
+        fs::read(world.path("out")).unwrap(),
+        fs::read(server.data().join("pg_wal").join(&last)).unwrap()
+    );
 }
 
 #[test]
@@ -391,6 +401,9 @@ fn what_was_fetched_ahead_is_checked_when_it_is_handed_out_and_removed_when_it_i
 /// Waits until no process that an earlier fetch left behind is at work.
 fn wait_for_lease(server: &PgServer, world: &World) {
     let lock = world.path("state/locks/shop.ahead.lock");
+    if !lock.exists() {
+        return;
+    }
     for _ in 0..MAX_LOOKS {
         let free = std::process::Command::new("flock").arg("-n").arg(&lock).arg("true").status().unwrap();
         if free.success() {
@@ -458,7 +471,8 @@ fn archiving_beside_a_process_that_follows_the_log_mixes_and_loses_nothing() {
     // Two at once, of the same segment and of another.
     let last = archive_all(&server);
     let path = segment(&server, &world, &last);
-    let mut pushes: Vec<_> = (0..4).map(|_| world.start(&["wal", "push", &path.display().to_string()])).collect();
+    let mut pushes: Vec<_> =
+        (0..4).map(|_| world.start(&["wal", "push", &path.display().to_string()])).collect();
     assert!(pushes.iter_mut().all(|push| push.wait().unwrap().success()));
     follower.kill().unwrap();
     follower.wait().unwrap();
@@ -506,7 +520,7 @@ fn a_promotion_is_archived_and_both_timelines_can_be_recovered() {
         world.run(&["restore", "shop", "--to", "latest"]).expect(0);
         assert_eq!(ask(&standby, &world.path("latest"), NUMBERS), "1,2,3", "{major}");
         for (target, timeline, expected) in [("new", "latest", "1,2,3"), ("old", "1", "1,2")] {
-            world.run(&["restore", "shop", "--to", target, "--at", &point]).expect(0);
+            world.run(&["restore", "shop", "--to", target, "--at", &point, "--skip-checks"]).expect(0);
             let more = format!("recovery_target_timeline = '{timeline}'");
             recover_by_fetch(&standby, &world, &world.path(target), "fetch %f %p", &more);
             assert_eq!(ask(&standby, &world.path(target), NUMBERS), expected, "{major}");
@@ -517,7 +531,8 @@ fn a_promotion_is_archived_and_both_timelines_can_be_recovered() {
         assert_eq!(world.json(&["wal", "push", &path.display().to_string()], 0)["kept"], "stored");
         fs::remove_dir_all(world.path("state")).unwrap();
         world.run(&["wal", "fetch", "00000002.history", "made"]).expect(0);
-        let first = |path: &Path| fs::read_to_string(path).unwrap().split('\t').take(2).collect::<Vec<_>>().join(" ");
+        let first =
+            |path: &Path| fs::read_to_string(path).unwrap().split('\t').take(2).collect::<Vec<_>>().join(" ");
         assert_eq!(first(&world.path("made")), first(&path));
         super::tree::write(&path, b"1\t0/1234567\tno recovery target specified\n");
         standby.give(&path);

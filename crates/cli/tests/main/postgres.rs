@@ -15,6 +15,9 @@ pub(super) const SCHEMA: &str = "CREATE TABLE customers (id int PRIMARY KEY, nam
     INSERT INTO orders (order_no, customer, total) SELECT 'A-' || g, g % 50 + 1, g % 997 FROM generate_series(1, 2000) g;
     CREATE TABLE ledger (n int PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());";
 
+/// How often a recovering cluster is asked; a question takes tens of milliseconds.
+const MAX_QUESTIONS: usize = 5000;
+
 pub(super) fn server(major: u32) -> PgServer {
     let server = PgServer::start(PgOptions::new(major).initdb("--data-checksums"));
     server.psql(SCHEMA);
@@ -51,21 +54,21 @@ pub(super) fn try_ask(server: &PgServer, cluster: &Path, sql: &str) -> Result<St
         if output.status.success() { Ok(()) } else { Err(log) }
     };
     run(&["-o", &options, "start"])?;
+    let place = sockets.display().to_string();
     let mut psql: Command = server.bin("psql");
-    psql.args([
-        "-X",
-        "-A",
-        "-t",
-        "-h",
-        &sockets.display().to_string(),
-        "-p",
-        "5999",
-        "-U",
-        "postgres",
-        "-c",
-        sql,
-    ]);
-    let answer = psql.output().unwrap();
+    psql.args(["-X", "-A", "-t", "-h", &place, "-p", "5999", "-U", "postgres", "-c", sql]);
+    let mut answer = psql.output().unwrap();
+    // To `pg_ctl` a server without hot standby is started as soon as it recovers.
+    for _ in 0..MAX_QUESTIONS {
+        let said = String::from_utf8_lossy(&answer.stderr);
+        if !["accepting connections", "starting up", "shutting down"].iter().any(|busy| said.contains(busy)) {
+            break;
+        }
+        answer = psql.output().unwrap();
+    }
+    if !answer.status.success() && !cluster.join("postmaster.pid").exists() {
+        return Err(std::fs::read_to_string(cluster.join("log-of-the-test")).unwrap_or_default());
+    }
     run(&["-m", "fast", "stop"])?;
     assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
     Ok(String::from_utf8_lossy(&answer.stdout).trim().to_owned())
@@ -391,4 +394,5 @@ fn log_that_the_server_gave_up_is_a_gap_and_the_next_base_begins_anew() {
     assert_eq!(ask(&server, &world.path("again"), "SELECT count(*) FROM ledger"), "1");
 }
 
-pub(super) const NOW: &str = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+pub(super) const NOW: &str =
+    "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";

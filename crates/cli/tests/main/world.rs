@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use lifeboat_testkit::PgServer;
+use lifeboat_testkit::{Account, PgServer};
 use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -104,7 +104,7 @@ pub(crate) struct World {
     /// Environment variables of every command.
     pub(crate) env: Vec<(String, String)>,
     /// Commands run as the account of this server, where we are root.
-    account: Option<Box<dyn Fn(&mut Command)>>,
+    account: Option<Account>,
 }
 
 impl World {
@@ -136,8 +136,7 @@ impl World {
     /// Everything here belongs to the account of `server` from now on, and commands run as it: a server runs them too.
     pub(crate) fn belongs_to(&mut self, server: &PgServer) {
         server.give(self.dir());
-        let account = server.account().clone();
-        self.account = Some(Box::new(move |command| account.apply(command)));
+        self.account = Some(server.account().clone());
     }
 
     /// Files, a database and a store that must leave nothing behind.
@@ -220,7 +219,7 @@ impl World {
         command.env_remove("LIFEBOAT_POLICY").env("COLUMNS", "130").env("TZ", "UTC");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(account) = &self.account {
-            account(&mut command);
+            account.apply(&mut command);
         }
         command
     }

@@ -36,7 +36,13 @@ pub(super) struct Label {
 }
 
 impl Label {
-    pub(super) fn new(store: &StoreName, vault: &VaultId, name: &str, identity: String, content: &[u8]) -> Self {
+    pub(super) fn new(
+        store: &StoreName,
+        vault: &VaultId,
+        name: &str,
+        identity: String,
+        content: &[u8],
+    ) -> Self {
         Self {
             format: FORMAT.to_owned(),
             store: store.clone(),
@@ -168,7 +174,8 @@ mod tests {
         }
         crashsafe::write_new(&ahead.folder.join(".lifeboat-tmp-1-1"), b"half").unwrap();
         ahead.sweep(&["B".to_owned()].into()).unwrap();
-        let left: Vec<_> = fs::read_dir(&ahead.folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left: Vec<_> =
+            fs::read_dir(&ahead.folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["B.segment"]);
     }
 

@@ -95,17 +95,21 @@ impl Engine {
         }
         let mut rows = self.policy.stores.values().filter(|row| {
             row.logs.value.is_some()
-                && self.adapter(row).is_ok_and(|adapter| adapter.continuous().and_then(Continuous::files).is_some())
+                && self
+                    .adapter(row)
+                    .is_ok_and(|adapter| adapter.continuous().and_then(Continuous::files).is_some())
         });
         match (rows.next(), rows.next()) {
             (Some(only), None) => Ok(only),
-            (None, _) => Err(EngineError::new(FailureKind::Usage, "no row of the policy keeps a log (`logs = \"14d\"`)")
-                .next("add `logs` to the row, or name the row with --store")),
-            (Some(_), Some(_)) => Err(EngineError::new(
+            (None, _) => Err(EngineError::new(
                 FailureKind::Usage,
-                "several rows of the policy keep a log",
+                "no row of the policy keeps a log (`logs = \"14d\"`)",
             )
-            .next("name the one this server belongs to with --store")),
+            .next("add `logs` to the row, or name the row with --store")),
+            (Some(_), Some(_)) => {
+                Err(EngineError::new(FailureKind::Usage, "several rows of the policy keep a log")
+                    .next("name the one this server belongs to with --store"))
+            }
         }
     }
 
@@ -130,7 +134,7 @@ impl Engine {
         }
         let ahead = Ahead::new(&self.state, &row.name);
         if wanted == WantedLog::Segment
-            && let Some(bytes) = self.from_ahead(row, files, &ahead, options)
+            && let Some(bytes) = self.fetched_ahead(row, files, &ahead, options)
         {
             put(&options.path, &bytes)?;
             ahead.forget(&options.name);
@@ -146,8 +150,7 @@ impl Engine {
             WantedLog::History(timeline) => reader.history(timeline, options)?.map(|text| (text.len(), text)),
             _ => reader.segment(&options.name, Some(&options.path))?.map(|joined| {
                 let whole = joined.kept_bytes == joined.bytes.len();
-                report.next_wanted =
-                    whole && next_wanted(files, &ahead, &options.name, joined.segment_bytes);
+                report.next_wanted = whole && next_wanted(files, &ahead, &options.name, joined.segment_bytes);
                 (joined.kept_bytes, joined.bytes)
             }),
         };
@@ -206,7 +209,7 @@ impl Engine {
     }
 
     /// A segment that was fetched ahead, if it is still what it was, of the vault that is in the copies now.
-    fn from_ahead(
+    fn fetched_ahead(
         &self,
         row: &Store,
         files: &dyn LogFiles,
@@ -242,26 +245,26 @@ impl Engine {
         let set = self.open_copies(row, copies)?;
         let Some(first) = set.open.first() else {
             let absent = set.absent.first().map(|copy| no_vault(row, copy));
-            return Err(absent.filter(|_| set.failed.is_empty()).map_or_else(|| no_copy(row, set), EngineError::from));
+            return Err(absent
+                .filter(|_| set.failed.is_empty())
+                .map_or_else(|| no_copy(row, set), EngineError::from));
         };
         let stream = stream_name(store)?;
         let folder = self.log_folder(&row.name);
         // One copy was asked for: what it has, and nothing else.
         let sources = Sources::open(&set, &stream, copy.is_none().then_some(folder.as_path()))?;
         let vault = first.vault.vault_id().clone();
-        let mut facts = None;
-        for entry in &set.open {
-            facts = entry.vault.newest_point().map_err(Failure::from)?.map(|point| point.facts);
-            if facts.is_some() {
-                break;
-            }
-        }
+        // A copy whose points cannot be listed is no reason to stop: another one may have them.
+        let points = set.open.iter().filter_map(|entry| entry.vault.newest_point().ok().flatten());
+        let facts = points.map(|point| point.facts).next();
         let identity = match facts.as_ref().and_then(|facts| store.identity(facts)) {
             Some(identity) => Some(identity),
             None => Head::read(&folder)?.map(|head| head.identity),
         };
         let segment_bytes = facts.as_ref().and_then(|facts| files.segment_bytes(facts).ok());
-        let doubt = doubt(row, set);
+        let doubt = doubt(row, set).or_else(|| {
+            sources.unlisted.first().map(|failure| Failure::new(failure.kind(), failure.chain()))
+        });
         Ok(Reader { engine: self, row, store, files, sources, vault, doubt, segment_bytes, identity })
     }
 }
@@ -332,7 +335,8 @@ impl Reader<'_> {
         }
         // Without a recovery point a piece of the log has to tell: the header at the start of a segment.
         let starts = self.sources.list.iter().flat_map(|source| source.names.iter());
-        let start = starts.map(lifeboat_vault::logs::LogName::first).find(|first| first.offset % (1 << 20) == 0);
+        let start =
+            starts.map(lifeboat_vault::logs::LogName::first).find(|first| first.offset % (1 << 20) == 0);
         if let Some(start) = start {
             let mut head = Vec::new();
             self.sources.read(start.timeline, (start.offset, start.offset + 40), &mut head)?;
@@ -419,12 +423,10 @@ impl Reader<'_> {
             "the log of `{}` has a gap at {name}: it is not kept, what comes after it is, so a recovery must not end here",
             self.row.name
         );
-        Err(EngineError::new(FailureKind::Damaged, what)
-            .risking(&self.row.name, "rpo")
-            .next(format!(
-                "restore from a point after the gap, or to a moment before it: lifeboat points {}",
-                self.row.name
-            )))
+        Err(EngineError::new(FailureKind::Damaged, what).risking(&self.row.name, "rpo").next(format!(
+            "restore from a point after the gap, or to a moment before it: lifeboat points {}",
+            self.row.name
+        )))
     }
 
     /// Whether "it is not kept" can be said.
@@ -503,7 +505,9 @@ impl Reader<'_> {
         let path = self.engine.log_folder(&self.row.name).join(&options.name);
         let text = match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(|error| Failure::io(format!("failed to read {}", path.display()), error))?,
+            other => {
+                other.map_err(|error| Failure::io(format!("failed to read {}", path.display()), error))?
+            }
         };
         let said = self.files.history_follows(timeline, &text)?;
         if follows.is_some() && said.as_ref() != follows {

@@ -112,7 +112,7 @@ impl Engine {
             .map_err(|held| {
                 EngineError::new(
                     FailureKind::Refused,
-                    format!("the log of `{store}` is followed already: {}", held.0),
+                    format!("the log of `{store}` is in other hands: {}", held.0),
                 )
             })?;
         let set = {
@@ -373,7 +373,9 @@ impl Follower<'_> {
             }
         }
         self.report.shipped += shipped.count;
-        if let Some((at, ended)) = shipped.head {
+        // What was put into the spool beside us may be older than what we hold.
+        let newer = |at| self.head.as_ref().is_none_or(|head| at >= head.position);
+        if let Some((at, ended)) = shipped.head.filter(|(at, _)| newer(*at)) {
             self.report.to = at.to_string();
             self.head = Some(Head::new(self.identity.clone(), at, ended));
         }

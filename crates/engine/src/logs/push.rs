@@ -14,7 +14,7 @@ use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::{SignedDuration, Timestamp};
 use lifeboat_policy::Store;
 use lifeboat_stores::{Continuous, LogFile, LogFiles, LogPart};
-use lifeboat_vault::logs::{LogName, Position, ROLLUP_GRACE};
+use lifeboat_vault::logs::{LogName, Logs, Position, ROLLUP_GRACE};
 use serde::Serialize;
 use serde_json::json;
 
@@ -22,11 +22,11 @@ use super::fetch::log_files;
 use super::follow::stream_name;
 use super::head::Head;
 use super::ranges::position;
-use super::ship::ship;
+use super::ship::{ship, ship_beside};
 use super::sources::{Sources, holes};
-use super::spool::{MAX_PIECE_BYTES, Spool};
+use super::spool::{self, MAX_PIECE_BYTES, PieceHead, Spool};
 use crate::context::Engine;
-use crate::copies::VaultSet;
+use crate::copies::{CopyVault, VaultSet};
 use crate::error::EngineError;
 use crate::journal::Entry;
 use crate::view::in_future;
@@ -143,7 +143,8 @@ impl Engine {
         let folder = self.log_folder(&row.name);
         let path = folder.join(files.history_name(timeline));
         let other = || {
-            let what = format!("another history of timeline {timeline} of `{}` is kept, which stays", row.name);
+            let what =
+                format!("another history of timeline {timeline} of `{}` is kept, which stays", row.name);
             EngineError::new(FailureKind::Refused, what)
         };
         let known = || match std::fs::read(&path) {
@@ -164,7 +165,11 @@ impl Engine {
         crashsafe::create_dir_all(&folder).map_err(fail)?;
         match crashsafe::write_new(&path, content) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                if known().map_err(fail)?.as_deref() == Some(content) { Ok(Kept::Already) } else { Err(other()) }
+                if known().map_err(fail)?.as_deref() == Some(content) {
+                    Ok(Kept::Already)
+                } else {
+                    Err(other())
+                }
             }
             made => made.map(|()| Kept::Stored).map_err(|error| fail(error).into()),
         }
@@ -179,16 +184,13 @@ impl Engine {
         let set = self.reachable(row)?;
         let folder = self.log_folder(&row.name);
         let head = Head::read(&folder)?;
-        let known = match &head {
-            Some(head) => Some(head.identity.clone()),
-            None => {
-                let first = set.open.first().map(|entry| entry.vault.newest_point()).transpose();
-                let point = first.map_err(Failure::from)?.flatten();
-                point.and_then(|point| store.identity(&point.facts))
-            }
-        };
+        let known = head.as_ref().map(|head| head.identity.clone()).or_else(|| {
+            let point = set.open.iter().find_map(|entry| entry.vault.newest_point().ok().flatten())?;
+            store.identity(&point.facts)
+        });
         if let Some(known) = known.filter(|known| *known != identity) {
-            let what = format!("the segment is of the cluster {identity}, `{}` is the cluster {known}", row.name);
+            let what =
+                format!("the segment is of the cluster {identity}, `{}` is the cluster {known}", row.name);
             return Err(EngineError::new(FailureKind::Refused, what)
                 .next("give each cluster a row of its own, and name it with --store"));
         }
@@ -221,25 +223,83 @@ fn after(part: &LogPart) -> u64 {
     part.first.offset + part.span.len() as u64
 }
 
+fn not_yet(name: &str, holder: &str) -> EngineError {
+    let what = format!("{name} is not kept yet, and its log is in other hands: {holder}");
+    EngineError::new(FailureKind::Refused, what)
+        .next("the server keeps the file and tries again; by then the other has stored it, or is done")
+}
+
 impl Push<'_> {
     fn run(&mut self, name: &str) -> Result<(Kept, u64), EngineError> {
-        let path = self.engine.state.join("locks").join(format!("{}.log.lock", self.row.name));
-        let lease = Lease::try_acquire(&path, &format!("wal push to {}", self.row.name)).map_err(|error| {
-            Failure::io(format!("failed to take the lease of the log of `{}`", self.row.name), error)
-        })?;
-        let _lease = match lease {
-            Ok(lease) => lease,
-            Err(held) => return self.beside(name, &held.0),
+        let note = format!("wal push to {}", self.row.name);
+        let lease = |what: &str| {
+            let path = self.engine.state.join("locks").join(format!("{}.{what}.lock", self.row.name));
+            Lease::try_acquire(&path, &note).map_err(|error| {
+                Failure::io(format!("failed to take a lease of the log of `{}`", self.row.name), error)
+            })
         };
-        let mut spool = Spool::open(&self.folder)?;
+        let _pushing = match lease("push")? {
+            Ok(lease) => lease,
+            Err(held) => return self.look(name, &held.0),
+        };
+        let (_own, other) = lease("log")?.map_or_else(|held| (None, Some(held.0)), |own| (Some(own), None));
+        match other {
+            None => self.alone(),
+            Some(other) => self.beside(name, &other),
+        }
+    }
+
+    /// The spool is ours.
+    fn alone(&mut self) -> Result<(Kept, u64), EngineError> {
+        let spool = Spool::open(&self.folder)?;
         let mut sources = Sources::open(&self.set, &self.stream, Some(&self.folder))?;
         let missing = self.missing(&mut sources)?;
         self.begin()?;
-        let new_bytes = self.spool(&mut spool, &sources, &missing)?;
+        if !missing.iter().all(Vec::is_empty) {
+            self.tell_of_gap(&sources, &missing);
+        }
+        let (_names, new_bytes) = self.put(&missing)?;
         self.ship(&spool)?;
-        self.settle(&missing)?;
+        self.settle(new_bytes > 0)?;
         self.roll_up();
         Ok((if new_bytes > 0 { Kept::Stored } else { Kept::Already }, new_bytes))
+    }
+
+    /// Another process follows the log. What it has kept of the file is as good as ours, what it has passed it will never
+    /// keep, and what lies before it is its own.
+    fn beside(&mut self, name: &str, follower: &str) -> Result<(Kept, u64), EngineError> {
+        let mut sources = Sources::open(&self.set, &self.stream, Some(&self.folder))?;
+        let missing = self.missing(&mut sources)?;
+        if missing.iter().all(Vec::is_empty) {
+            return Ok((Kept::Already, 0));
+        }
+        let head = Head::read(&self.folder)?.map(|head| head.position);
+        let kept = sources.list.iter().flat_map(|source| source.names.iter().map(LogName::last));
+        let passed = kept.chain(head).max();
+        let end =
+            self.parts.iter().zip(&missing).flat_map(|(part, holes)| {
+                holes.iter().map(|(_, to)| Position::new(part.first.timeline, *to))
+            });
+        if end.max() > passed {
+            return Err(not_yet(name, follower));
+        }
+        let (names, new_bytes) = self.put(&missing)?;
+        let mut pieces = spool::pieces(&self.folder)?;
+        pieces.retain(|piece| names.contains(&piece.name));
+        let (wanted_count, entropy) = (self.row.copies.value.len(), self.engine.env.entropy.as_ref());
+        let shipped = ship_beside(pieces, &self.set, wanted_count, &self.stream, entropy);
+        self.findings.extend(shipped.findings);
+        self.settle(true)?;
+        Ok((Kept::Stored, new_bytes))
+    }
+
+    /// Another push is under way: nothing is stored, but what is kept already counts.
+    fn look(&mut self, name: &str, holder: &str) -> Result<(Kept, u64), EngineError> {
+        let mut sources = Sources::open(&self.set, &self.stream, Some(&self.folder))?;
+        if self.missing(&mut sources)?.iter().all(Vec::is_empty) {
+            return Ok((Kept::Already, 0));
+        }
+        Err(not_yet(name, holder))
     }
 
     /// The stretches of each part that are kept nowhere; refused if anything else is kept in their place.
@@ -250,7 +310,7 @@ impl Push<'_> {
             let names = same.into_iter().flatten();
             missing.push(holes(names, part.first.timeline, part.first.offset, after(part)));
         }
-        for failure in sources.faults.drain(..) {
+        for failure in sources.faults.drain(..).chain(sources.unlisted.drain(..)) {
             let finding = Finding::new("log-damaged", self.row.name.as_str(), failure.chain());
             self.findings.push(finding.with_kind(failure.kind()));
         }
@@ -259,18 +319,6 @@ impl Push<'_> {
 
     fn bytes(&self, part: &LogPart) -> &[u8] {
         self.content.get(part.span.clone()).unwrap_or_default()
-    }
-
-    /// Another process has the spool, such as one that follows the log: what it has kept of the file is as good as ours.
-    fn beside(&mut self, name: &str, holder: &str) -> Result<(Kept, u64), EngineError> {
-        let mut sources = Sources::open(&self.set, &self.stream, Some(&self.folder))?;
-        let missing = self.missing(&mut sources)?;
-        if missing.iter().all(Vec::is_empty) {
-            return Ok((Kept::Already, 0));
-        }
-        let what = format!("{name} is not kept yet, and its log is in other hands: {holder}");
-        Err(EngineError::new(FailureKind::Refused, what)
-            .next("the server keeps the file and tries again; by then the other has stored it, or is done"))
     }
 
     /// Nothing is held yet, but which cluster it is of is known from here on.
@@ -283,56 +331,58 @@ impl Push<'_> {
         Ok(())
     }
 
-    /// Makes what is missing durable, in pieces as following the log makes them.
-    fn spool(
-        &mut self,
-        spool: &mut Spool,
-        sources: &Sources,
-        missing: &[Vec<(u64, u64)>],
-    ) -> Result<u64, EngineError> {
+    /// Makes what is missing durable in the spool, in pieces as following the log makes them.
+    fn put(&self, missing: &[Vec<(u64, u64)>]) -> Result<(Vec<LogName>, u64), EngineError> {
         if missing.iter().all(Vec::is_empty) {
-            return Ok(0);
+            return Ok((Vec::new(), 0));
         }
-        let waiting_bytes: u64 = spool.pieces()?.iter().map(|piece| piece.head.length_bytes).sum();
+        let waiting_bytes: u64 =
+            spool::pieces(&self.folder)?.iter().map(|piece| piece.head.length_bytes).sum();
         if waiting_bytes >= MAX_WAITING_BYTES {
             let what = format!("{} GiB of log wait for a copy that is away", waiting_bytes >> 30);
-            return Err(EngineError::new(FailureKind::Unreachable, what)
-                .next("bring the copy back, or take it out of the row; the server keeps the file and tries again"));
+            return Err(EngineError::new(FailureKind::Unreachable, what).next(
+                "bring the copy back, or take it out of the row; the server keeps the file and tries again",
+            ));
         }
-        self.tell_of_gap(sources, missing);
-        let mut new_bytes = 0;
+        let (mut names, mut new_bytes) = (Vec::new(), 0);
         for (part, holes) in self.parts.iter().zip(missing) {
             for (from, to) in holes {
                 for first in (*from..*to).step_by(usize::try_from(MAX_PIECE_BYTES).unwrap_or(usize::MAX)) {
                     let last = (first + MAX_PIECE_BYTES).min(*to);
-                    self.spool_piece(spool, part, first, last)?;
+                    names.extend(self.put_piece(part, first, last)?);
                     new_bytes += last - first;
                 }
             }
         }
-        Ok(new_bytes)
+        Ok((names, new_bytes))
     }
 
-    fn spool_piece(&self, spool: &mut Spool, part: &LogPart, first: u64, last: u64) -> Result<(), Failure> {
+    fn put_piece(&self, part: &LogPart, first: u64, last: u64) -> Result<Option<LogName>, Failure> {
         let at = Position::new(part.first.timeline, first);
         // What is held up to here is known only if nothing that comes later was stored before it.
         let known = self.head.as_ref().filter(|head| at >= head.position && !in_future(head.as_of, self.now));
         let known = known.map_or(Timestamp::UNIX_EPOCH, |head| head.as_of);
         let (oldest, newest) = part.changes.unzip();
         let started = if known > Timestamp::UNIX_EPOCH { known } else { oldest.unwrap_or(known) };
+        let newest = newest.filter(|newest| !in_future(*newest, self.now));
+        let head = PieceHead {
+            first: at,
+            length_bytes: last - first,
+            follows: part.follows.filter(|_| first == part.first.offset).map(position),
+            started: started.min(self.now),
+            ended: newest.map_or(known, |newest| newest.max(known)),
+        };
         let inside = |offset: u64| usize::try_from(offset - part.first.offset).unwrap_or(usize::MAX);
         let bytes = self.bytes(part).get(inside(first)..inside(last)).unwrap_or_default();
-        let follows = part.follows.filter(|_| first == part.first.offset).map(position);
-        let newest = newest.filter(|newest| !in_future(*newest, self.now));
-        spool.push(at, bytes, follows, (started.min(self.now), newest))?;
-        spool.cut(known)
+        spool::put(&self.folder, &head, bytes)
     }
 
     /// What is stored now does not go on where the log ended: that is filed, once, before it is stored.
     fn tell_of_gap(&mut self, sources: &Sources, missing: &[Vec<(u64, u64)>]) {
         let (Some(head), Some(part)) = (&self.head, self.parts.first()) else { return };
         let (at, to) = (head.position, position(part.first));
-        let new = missing.first().is_some_and(|holes| holes.first().is_some_and(|(from, _)| *from == to.offset));
+        let new =
+            missing.first().is_some_and(|holes| holes.first().is_some_and(|(from, _)| *from == to.offset));
         if at.timeline != to.timeline || at >= to || !new {
             return;
         }
@@ -368,49 +418,46 @@ impl Push<'_> {
     }
 
     /// Every copy that can be reached has all of it: a hole in one is filled from another, and at least one is whole.
-    fn settle(&mut self, missing: &[Vec<(u64, u64)>]) -> Result<(), EngineError> {
-        let mut held: Vec<Vec<LogName>> = Vec::new();
-        for entry in &self.set.open {
-            held.push(entry.vault.logs().list(&self.stream).map_err(Failure::from)?);
-        }
+    fn settle(&mut self, new: bool) -> Result<(), EngineError> {
+        let list = |entry: &CopyVault| entry.vault.logs().list(&self.stream).map_err(Failure::from);
         let whole = |names: &[LogName]| {
             self.parts.iter().all(|part| {
                 holes(names.iter().copied(), part.first.timeline, part.first.offset, after(part)).is_empty()
             })
         };
+        // A copy that cannot be listed counts as one that has nothing.
+        let held: Vec<Vec<LogName>> =
+            self.set.open.iter().map(|entry| list(entry).unwrap_or_default()).collect();
         let mut whole_count = 0;
         let mut failure = None;
         for (entry, names) in self.set.open.iter().zip(&held) {
-            if whole(names) {
-                whole_count += 1;
-                continue;
-            }
-            match self.fill(entry.vault.logs(), names, &held) {
-                Ok(()) if whole(&entry.vault.logs().list(&self.stream).map_err(Failure::from)?) => whole_count += 1,
-                Ok(()) => {}
-                Err(error) => failure = Some(error),
-            }
+            let filled = whole(names)
+                || match self.fill(&entry.vault.logs(), names, &held).and_then(|()| list(entry)) {
+                    Ok(names) => whole(&names),
+                    Err(error) => {
+                        failure = Some(error);
+                        false
+                    }
+                };
+            whole_count += usize::from(filled);
         }
         if whole_count > 0 {
             return Ok(());
         }
-        let new = missing.iter().any(|holes| !holes.is_empty());
         let place = if new { "it is in the spool and" } else { "it" };
         let what = format!("{place} could not be brought to any copy of `{}`", self.row.name);
         let why = failure.map(|failure| failure.chain()).or_else(|| {
-            self.findings.iter().find(|finding| finding.code == "log-behind").map(|finding| finding.message.clone())
+            self.findings
+                .iter()
+                .find(|finding| finding.code == "log-behind")
+                .map(|finding| finding.message.clone())
         });
         let what = why.map_or_else(|| what.clone(), |why| format!("{what}: {why}"));
         Err(EngineError::new(FailureKind::Unreachable, what))
     }
 
     /// Carries what other copies have of this file to one that lacks it.
-    fn fill(
-        &self,
-        to: lifeboat_vault::logs::Logs,
-        has: &[LogName],
-        held: &[Vec<LogName>],
-    ) -> Result<(), Failure> {
+    fn fill(&self, to: &Logs, has: &[LogName], held: &[Vec<LogName>]) -> Result<(), Failure> {
         for (entry, names) in self.set.open.iter().zip(held) {
             let from = entry.vault.logs();
             let wanted = names.iter().filter(|name| !has.contains(name)).filter(|name| {
@@ -421,7 +468,7 @@ impl Push<'_> {
                 })
             });
             for name in wanted {
-                from.carry(&self.stream, *name, &to)?;
+                from.carry(&self.stream, *name, to)?;
             }
         }
         Ok(())

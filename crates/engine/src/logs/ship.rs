@@ -45,10 +45,39 @@ pub(super) fn ship(
     stream: &StreamName,
     entropy: &dyn Entropy,
 ) -> Result<Shipped, Failure> {
+    let mut shipped = Shipped::default();
     let pieces = spool.pieces()?;
+    for piece in bring_all(pieces, set, wanted_count, (stream, entropy), &mut shipped) {
+        shipped.count += 1;
+        shipped.head = Some((piece.head.last(), piece.head.ended));
+        piece.remove()?;
+    }
+    Ok(shipped)
+}
+
+/// Brings some pieces to every open copy, while another process has the spool and will take them out of it.
+pub(super) fn ship_beside(
+    pieces: Vec<Piece>,
+    set: &VaultSet,
+    wanted_count: usize,
+    stream: &StreamName,
+    entropy: &dyn Entropy,
+) -> Shipped {
+    let mut shipped = Shipped::default();
+    bring_all(pieces, set, wanted_count, (stream, entropy), &mut shipped);
+    shipped
+}
+
+/// Gives the pieces that every copy has now.
+fn bring_all(
+    pieces: Vec<Piece>,
+    set: &VaultSet,
+    wanted_count: usize,
+    (stream, entropy): (&StreamName, &dyn Entropy),
+    shipped: &mut Shipped,
+) -> Vec<Piece> {
     // While a copy is away pieces stay; reading back what the others have already would take longer each time.
     let all = set.open.len() >= wanted_count;
-    let mut shipped = Shipped::default();
     let mut takers = Vec::new();
     for entry in &set.open {
         let logs = entry.vault.logs();
@@ -56,11 +85,12 @@ pub(super) fn ship(
         if !all && !pieces.is_empty() {
             match taker.logs.list(stream) {
                 Ok(names) => taker.held.extend(names),
-                Err(error) => fail(&mut taker, &mut shipped, &Failure::from(error)),
+                Err(error) => fail(&mut taker, shipped, &Failure::from(error)),
             }
         }
         takers.push(taker);
     }
+    let mut done = Vec::new();
     for piece in pieces {
         let mut source: Option<Logs> = None;
         let mut holders_count = 0;
@@ -74,18 +104,16 @@ pub(super) fn ship(
                     source.get_or_insert_with(|| taker.logs.clone());
                     holders_count += 1;
                 }
-                Err(failure) => fail(taker, &mut shipped, &failure),
+                Err(failure) => fail(taker, shipped, &failure),
             }
         }
         if holders_count < wanted_count {
             shipped.waiting = true;
             continue;
         }
-        shipped.count += 1;
-        shipped.head = Some((piece.head.last(), piece.head.ended));
-        piece.remove()?;
+        done.push(piece);
     }
-    Ok(shipped)
+    done
 }
 
 fn fail(taker: &mut Taker<'_>, shipped: &mut Shipped, failure: &Failure) {

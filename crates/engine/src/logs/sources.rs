@@ -21,7 +21,7 @@ const MAX_LOOKS: usize = 8;
 pub(super) type Entry = (u64, Option<Position>);
 
 enum Place {
-    Copy(Logs),
+    Copy(Box<Logs>),
     Spool(BTreeMap<LogName, Held>),
 }
 
@@ -52,6 +52,8 @@ struct Content {
 pub(super) struct Sources {
     stream: StreamName,
     pub(super) list: Vec<Source>,
+    /// Copies that were opened and could not be listed.
+    pub(super) unlisted: Vec<Failure>,
     last: Option<(usize, LogName, Content)>,
     entries: BTreeMap<u32, Option<Entry>>,
     /// Pieces that could not be read although they are listed, with the reason.
@@ -62,7 +64,7 @@ impl Sources {
     /// Lists the spool in `folder`, if one is given, and the open copies. The spool comes first: a piece leaves it only
     /// when it is in every copy.
     pub(super) fn open(set: &VaultSet, stream: &StreamName, folder: Option<&Path>) -> Result<Self, Failure> {
-        let mut list = Vec::new();
+        let (mut list, mut unlisted) = (Vec::new(), Vec::new());
         if let Some(folder) = folder {
             let held = spooled(folder)?;
             let names = held.keys().copied().collect();
@@ -70,28 +72,40 @@ impl Sources {
         }
         for entry in &set.open {
             let logs = entry.vault.logs();
-            let names = logs.list(stream)?;
             let label = format!("copy `{}`", entry.copy);
-            list.push(Source { label, names, place: Place::Copy(logs) });
+            match logs.list(stream) {
+                Ok(names) => list.push(Source { label, names, place: Place::Copy(Box::new(logs)) }),
+                Err(error) => {
+                    let failure = Failure::from(error);
+                    let kind = failure.kind();
+                    unlisted.push(Failure::with_source(kind, format!("{label} cannot be listed"), failure));
+                }
+            }
         }
-        Ok(Self { stream: stream.clone(), list, last: None, entries: BTreeMap::new(), faults: Vec::new() })
+        Ok(Self {
+            unlisted,
+            stream: stream.clone(),
+            list,
+            last: None,
+            entries: BTreeMap::new(),
+            faults: Vec::new(),
+        })
     }
 
     fn piece(&mut self, source: usize, name: LogName) -> Result<&Content, Failure> {
         let cached = self.last.take().filter(|(known, held, _)| (*known, *held) == (source, name));
-        let read = match cached {
-            Some((_, _, read)) => read,
-            None => {
-                let place = self.list.get(source).ok_or_else(|| {
-                    Failure::new(FailureKind::Internal, "a piece of log without a place")
-                })?;
-                let read = place.read(&self.stream, name)?;
-                if read.content.len() as u64 != name.last().offset - name.first().offset {
-                    let what = format!("{name} in {} is not as long as its name says", place.label);
-                    return Err(Failure::new(FailureKind::Damaged, what));
-                }
-                read
+        let read = if let Some((_, _, read)) = cached {
+            read
+        } else {
+            let place = self.list.get(source);
+            let place =
+                place.ok_or_else(|| Failure::new(FailureKind::Internal, "a piece of log without a place"))?;
+            let read = place.read(&self.stream, name)?;
+            if read.content.len() as u64 != name.last().offset - name.first().offset {
+                let what = format!("{name} in {} is not as long as its name says", place.label);
+                return Err(Failure::new(FailureKind::Damaged, what));
             }
+            read
         };
         Ok(&self.last.insert((source, name, read)).2)
     }
@@ -168,13 +182,11 @@ impl Sources {
                 Err(_) => {}
             }
         }
-        match fault {
-            Some(fault) => Err(fault),
-            None => {
-                self.entries.insert(timeline, found);
-                Ok(found)
-            }
+        if let Some(fault) = fault {
+            return Err(fault);
         }
+        self.entries.insert(timeline, found);
+        Ok(found)
     }
 
     /// Whether anything is kept that comes after `at`: on its timeline, or on one that left it later.
@@ -231,7 +243,8 @@ impl Sources {
             let new = span(first.offset).and_then(|(from, to)| bytes.get(from..to));
             if kept.is_none() || kept != new {
                 let label = self.list.get(source).map_or("", |source| source.label.as_str());
-                let what = format!("{label} holds other content of the same stretch of log ({name}), which stays");
+                let what =
+                    format!("{label} holds other content of the same stretch of log ({name}), which stays");
                 return Err(Failure::new(FailureKind::Refused, what));
             }
             if let Some(same) = same.get_mut(source) {
@@ -248,7 +261,11 @@ impl Source {
             Place::Copy(logs) => {
                 let (header, content) = logs.read(stream, name).map_err(|error| {
                     let failure = Failure::from(error);
-                    Failure::with_source(failure.kind(), format!("failed to read {name} in {}", self.label), failure)
+                    Failure::with_source(
+                        failure.kind(),
+                        format!("failed to read {name} in {}", self.label),
+                        failure,
+                    )
                 })?;
                 return Ok(Content { follows: header.follows, content });
             }
@@ -269,7 +286,12 @@ impl Source {
 }
 
 /// The stretches of `from..to` on a timeline that none of the pieces holds.
-pub(super) fn holes(names: impl Iterator<Item = LogName>, timeline: u32, from: u64, to: u64) -> Vec<(u64, u64)> {
+pub(super) fn holes(
+    names: impl Iterator<Item = LogName>,
+    timeline: u32,
+    from: u64,
+    to: u64,
+) -> Vec<(u64, u64)> {
     let mut spans: Vec<(u64, u64)> = names
         .filter(|name| name.first().timeline == timeline)
         .map(|name| (name.first().offset, name.last().offset))

@@ -8,10 +8,10 @@ use std::path::Path;
 use lifeboat_base::capture::CaptureFacts;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::time::Timestamp;
+use lifeboat_postgres::lsn::{parse_segment_name, segment_name};
 use lifeboat_postgres::wal::{
     Event, SegmentFacts, SegmentScan, TimelineHistory, WalError, history_name, parse_history_name,
 };
-use lifeboat_postgres::lsn::{parse_segment_name, segment_name};
 use lifeboat_postgres::{Lsn, Timeline};
 
 use super::adapter::PostgresAdapter;
@@ -28,6 +28,8 @@ const PARTIAL: &str = ".partial";
 const REASON: &str = "no recovery target specified";
 /// Where the first page of a segment names the timeline it was written on.
 const PAGE_TIMELINE: std::ops::Range<usize> = 4..8;
+/// Where it names the cluster.
+const PAGE_SYSTEM: std::ops::Range<usize> = 24..32;
 /// Where it names the size of a segment.
 const PAGE_SEGMENT_BYTES: std::ops::Range<usize> = 32..36;
 
@@ -61,7 +63,10 @@ fn read(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, Failure> {
         .and_then(|file| file.take(limit_bytes + 1).read_to_end(&mut bytes))
         .map_err(|error| Failure::io(format!("failed to read {}", path.display()), error))?;
     if bytes.len() as u64 > limit_bytes {
-        return Err(fail(FailureKind::Refused, format!("{} is larger than such a file can be", path.display())));
+        return Err(fail(
+            FailureKind::Refused,
+            format!("{} is larger than such a file can be", path.display()),
+        ));
     }
     Ok(bytes)
 }
@@ -138,11 +143,8 @@ impl<'a> Segment<'a> {
         }
         let facts = scan.finish().map_err(refused)?;
         let full = Lsn(facts.start.0 + content.len() as u64);
-        let end = if partial || facts.log_end.is_some() {
-            facts.record_end.unwrap_or(facts.start)
-        } else {
-            full
-        };
+        let end =
+            if partial || facts.log_end.is_some() { facts.record_end.unwrap_or(facts.start) } else { full };
         Ok(Self { name, content, facts, events, end: end.min(full) })
     }
 
@@ -282,7 +284,11 @@ impl LogFiles for PostgresAdapter {
     fn check(&self, name: &str, identity: Option<&str>, content: &[u8]) -> Result<String, Failure> {
         let wrong = |error: WalError| {
             // Whatever is wrong with log that was kept, it is not what was put there.
-            Failure::with_source(FailureKind::Damaged, format!("{name} as it was kept cannot be replayed"), error)
+            Failure::with_source(
+                FailureKind::Damaged,
+                format!("{name} as it was kept cannot be replayed"),
+                error,
+            )
         };
         let known = identity.and_then(|identity| identity.parse().ok());
         let mut scan = SegmentScan::new(name, known);
@@ -291,10 +297,9 @@ impl LogFiles for PostgresAdapter {
         if segment_bytes == Some(content.len()) {
             return Ok(scan.finish().map_err(wrong)?.system_identifier.to_string());
         }
-        let found = content.get(24..32).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
-        found.map(|found| found.to_string()).ok_or_else(|| {
-            fail(FailureKind::Damaged, format!("what is kept of {name} is shorter than the header of a page"))
-        })
+        // Less than a header holds no record, whoever's it is.
+        let found = content.get(PAGE_SYSTEM).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
+        Ok(found.map_or_else(|| identity.unwrap_or_default().to_owned(), |found| found.to_string()))
     }
 
     fn history_name(&self, timeline: u32) -> String {
