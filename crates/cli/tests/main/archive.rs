@@ -4,15 +4,20 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lifeboat_base::crashsafe::TEMP_PREFIX;
 use lifeboat_testkit::{PgOptions, PgServer};
 use serde_json::Value;
 
+use super::kills::{kill_after, measured, moments};
 use super::postgres::{LEDGER, NOW, SCHEMA, ask, try_ask, world_of};
+use super::tree::Random;
 use super::world::World;
 
 const LIFEBOAT: &str = env!("CARGO_BIN_EXE_lifeboat");
 /// How often a server is asked whether it is done, each time after it slept for a twentieth of a second.
 const MAX_LOOKS: usize = 1200;
+/// Moments at which each command is killed.
+const KILLS: u64 = 12;
 const NUMBERS: &str = "SELECT string_agg(n::text, ',' ORDER BY n) FROM ledger";
 
 /// A server with small segments that archives nothing yet.
@@ -64,12 +69,13 @@ fn failures(server: &PgServer) -> String {
     server.psql("SELECT failed_count FROM pg_stat_archiver")
 }
 
-/// Every log object of one copy.
+/// Every log object of one copy. What a killed write left there goes with the next backup.
 fn objects(world: &World, copy: &str) -> BTreeSet<String> {
     let folder = world.vault(copy, "shop").join("lifeboat/logs/wal");
     let Ok(entries) = fs::read_dir(folder) else { return BTreeSet::new() };
     let names = entries.map(|entry| entry.unwrap()).filter(|entry| entry.path().is_file());
-    names.map(|entry| entry.file_name().into_string().unwrap()).collect()
+    let names = names.map(|entry| entry.file_name().into_string().unwrap());
+    names.filter(|name| !name.starts_with(TEMP_PREFIX)).collect()
 }
 
 fn object(world: &World, copy: &str, name: &str) -> PathBuf {
@@ -488,6 +494,43 @@ fn archiving_beside_a_process_that_follows_the_log_mixes_and_loses_nothing() {
     assert_eq!(objects(&world, "offsite"), objects(&world, "local"));
     world.run(&["restore", "shop", "--to", "back"]).expect(0);
     assert_eq!(ask(&server, &world.path("back"), LEDGER), "5|5");
+}
+
+#[test]
+fn a_push_or_a_fetch_killed_at_any_moment_leaves_nothing_half_and_the_next_one_succeeds() {
+    let server = server(15);
+    let world = world(&server);
+    world.backup("shop");
+    let mut random = Random::printed("kills of pushes and fetches");
+    let switch = |n: u64| {
+        server.psql(&format!("INSERT INTO ledger (n) VALUES ({n})"));
+        let name = server.psql("SELECT pg_walfile_name(pg_switch_wal())");
+        (segment(&server, &world, &name).display().to_string(), name)
+    };
+    let (path, first) = switch(1);
+    let life = measured(&world, &["wal", "push", &path]);
+    let mut killed = 0;
+    for (n, moment) in (2u64..).zip(moments(KILLS, life, &mut random)) {
+        let (path, _) = switch(n);
+        killed += u64::from(kill_after(world.start(&["wal", "push", &path]), moment));
+        world.run(&["wal", "push", &path]).expect(0);
+        assert_eq!(objects(&world, "local"), objects(&world, "offsite"));
+        assert_eq!(objects(&world, "local").len(), usize::try_from(n).unwrap(), "after {moment:?}");
+    }
+    assert!(killed >= KILLS / 2, "only {killed} of {KILLS} were still running");
+    let sound = fs::read(server.data().join("pg_wal").join(&first)).unwrap();
+    let life = measured(&world, &["wal", "fetch", &first, "out"]);
+    for moment in moments(KILLS, life, &mut random) {
+        drop(fs::remove_file(world.path("out")));
+        kill_after(world.start(&["wal", "fetch", &first, "out"]), moment);
+        assert!(fs::read(world.path("out")).map_or(true, |found| found == sound), "after {moment:?}");
+        world.run(&["wal", "fetch", &first, "out"]).expect(0);
+        assert!(fs::read(world.path("out")).unwrap() == sound, "after {moment:?}");
+    }
+    world.run(&["restore", "shop", "--to", "back"]).expect(0);
+    assert_eq!(ask(&server, &world.path("back"), LEDGER), format!("{0}|{0}", KILLS + 1));
+    world.backup("shop");
+    world.run(&["verify", "shop"]).expect(0);
 }
 
 #[test]

@@ -20,14 +20,14 @@ const RESTORES: u64 = 11;
 const DRILLS: u64 = 11;
 
 /// How long a command takes when nobody kills it.
-fn measured(world: &World, args: &[&str]) -> Duration {
+pub(super) fn measured(world: &World, args: &[&str]) -> Duration {
     let clock = SystemClock::new();
     world.run(args).expect(0);
     clock.monotonic()
 }
 
 /// Lets a child live for `span` and then kills it; true if it was still running.
-fn kill_after(mut child: Child, span: Duration) -> bool {
+pub(super) fn kill_after(mut child: Child, span: Duration) -> bool {
     let (_keep, quiet) = sync_channel::<()>(1);
     assert!(quiet.recv_timeout(span).is_err(), "nobody sends");
     let running = child.try_wait().unwrap().is_none();
@@ -38,7 +38,7 @@ fn kill_after(mut child: Child, span: Duration) -> bool {
 }
 
 /// Spreads `count` moments evenly over the life of a command, each at random within its share.
-fn moments(count: u64, life: Duration, random: &mut Random) -> Vec<Duration> {
+pub(super) fn moments(count: u64, life: Duration, random: &mut Random) -> Vec<Duration> {
     let share = u64::try_from(life.as_micros()).unwrap() / count;
     (0..count).map(|index| Duration::from_micros(index * share + random.below(share))).collect()
 }

@@ -396,16 +396,15 @@ impl Reader<'_> {
         let mut shares = Vec::new();
         let (mut timeline, mut end) = (timeline, end);
         for _step in 0..MAX_TIMELINES {
-            match self.sources.entry(timeline)? {
-                Some((entered, Some(follows))) if entered > start && entered < end => {
-                    shares.push((timeline, entered, end));
-                    (timeline, end) = (follows.timeline, follows.offset.min(entered));
-                }
-                _ => {
-                    shares.push((timeline, start, end));
-                    break;
-                }
-            }
+            // Only a timeline that was entered inside the segment shares it; what that continues costs reading a piece.
+            let entered = self.sources.first(timeline).filter(|first| (start + 1..end).contains(first));
+            let entry = if entered.is_some() { self.sources.entry(timeline)? } else { None };
+            let Some((entered, Some(follows))) = entry else {
+                shares.push((timeline, start, end));
+                break;
+            };
+            shares.push((timeline, entered, end));
+            (timeline, end) = (follows.timeline, follows.offset.min(entered));
         }
         shares.reverse();
         Ok(shares)

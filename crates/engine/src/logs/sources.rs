@@ -158,16 +158,22 @@ impl Sources {
         Ok(at)
     }
 
+    /// Where what is kept of a timeline begins.
+    pub(super) fn first(&self, timeline: u32) -> Option<u64> {
+        let on = self.holding(|name| name.first().timeline == timeline);
+        on.iter().map(|(_, name)| name.first().offset).min()
+    }
+
     /// How a timeline begins, as the first piece of it says; nothing if none is kept.
     pub(super) fn entry(&mut self, timeline: u32) -> Result<Option<Entry>, Failure> {
         if let Some(known) = self.entries.get(&timeline) {
             return Ok(*known);
         }
-        let on = self.holding(|name| name.first().timeline == timeline);
-        let first = on.iter().map(|(_, name)| name.first().offset).min();
+        let first = self.first(timeline);
+        let on = self.holding(|name| name.first().timeline == timeline && Some(name.first().offset) == first);
         let mut found = first.map(|first| (first, None));
         let mut fault = None;
-        for (source, name) in on.into_iter().filter(|(_, name)| Some(name.first().offset) == first) {
+        for (source, name) in on {
             match self.piece(source, name) {
                 Ok(read) => {
                     // A timeline can only continue an older one, which also makes every walk end.
