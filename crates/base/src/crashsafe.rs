@@ -66,18 +66,23 @@ pub fn let_through(dir: &Path) -> io::Result<()> {
 
 fn write_temp(path: &Path, pieces: &[&[u8]]) -> io::Result<PathBuf> {
     let temp = temp_path(path);
-    let result = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&temp)?;
+    write_pieces(&temp, pieces)?;
+    Ok(temp)
+}
+
+/// Writes a file that must not exist, durably but for its name; none is left after an error.
+fn write_pieces(temp: &Path, pieces: &[&[u8]]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(temp)?;
+    let written = (|| {
         for piece in pieces {
             file.write_all(piece)?;
         }
         file.sync_all()
     })();
-    if let Err(error) = result {
-        remove_quietly(&temp);
-        return Err(error);
+    if written.is_err() {
+        remove_quietly(temp);
     }
-    Ok(temp)
+    written
 }
 
 /// Removes a leftover; its absence or presence changes nothing that anyone relies on.
@@ -141,6 +146,22 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temp = write_temp(path, &[bytes])?;
     if let Err(error) = fs::rename(&temp, path) {
         remove_quietly(&temp);
+        return Err(error);
+    }
+    sync_dir(parent_of(path))
+}
+
+/// As [`replace`], through the name `temp` in the same folder: what a killed call leaves there, the next one replaces. For
+/// folders that nobody sweeps; one caller at a time.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that may rename: it syncs the file and the directory"
+)]
+pub fn replace_through(temp: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    remove_quietly(temp);
+    write_pieces(temp, &[bytes])?;
+    if let Err(error) = fs::rename(temp, path) {
+        remove_quietly(temp);
         return Err(error);
     }
     sync_dir(parent_of(path))
@@ -246,6 +267,17 @@ mod tests {
         create_dir_all(&other).unwrap();
         exchange(&one, &other).unwrap();
         assert!(one.is_dir() && fs::read(&other).unwrap() == b"1");
+    }
+
+    #[test]
+    fn what_a_killed_call_left_under_the_temporary_name_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (temp, path) = (dir.path().join("segment.part"), dir.path().join("segment"));
+        write_new(&temp, b"half of an older one").unwrap();
+        write_new(&path, b"older").unwrap();
+        replace_through(&temp, &path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(dir.path()), ["segment"]);
     }
 
     #[test]

@@ -172,6 +172,40 @@ pub(crate) enum WalAction {
         #[arg(long)]
         once: bool,
     },
+    /// Keep one file of the log: `archive_command = 'lifeboat --policy FILE wal push %p'`
+    Push {
+        /// The file, under the name its server gave it
+        path: PathBuf,
+        /// The store, where several rows keep a log
+        #[arg(long, value_name = "NAME")]
+        store: Option<StoreName>,
+    },
+    /// Give one file of the log back: `restore_command = 'lifeboat --policy FILE wal fetch %f %p'`
+    #[command(
+        after_help = "Exit codes, as a recovering server reads them: 0 the file is there, 1 neither it nor anything \
+after it is kept,\n201 to 206 the recovery must stop: 200 and the code this failure has in other commands."
+    )]
+    Fetch {
+        /// The name of the file
+        name: String,
+        /// Where to put it
+        path: PathBuf,
+        /// The store, where several rows keep a log
+        #[arg(long, value_name = "NAME")]
+        store: Option<StoreName>,
+        /// Only from this copy: what it lacks counts as not kept
+        #[arg(long, value_name = "NAME")]
+        copy: Option<CopyName>,
+    },
+    /// Fetch the segments after NAME before they are asked for; `wal fetch` starts it
+    #[command(hide = true)]
+    Ahead {
+        name: String,
+        #[arg(long)]
+        store: Option<StoreName>,
+        #[arg(long)]
+        copy: Option<CopyName>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

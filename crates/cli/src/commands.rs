@@ -20,6 +20,7 @@ use crate::progress::Progress;
 use crate::secrets::Secrets;
 use crate::{demo, init, show};
 
+pub(crate) mod archive;
 mod evidence;
 
 /// The worst thing found, if any; it decides the exit code.
@@ -64,11 +65,15 @@ fn policy_path(args: &Args) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("lifeboat.toml"))
 }
 
-fn with_policy(args: &Args, output: &Output) -> Outcome {
+fn load(args: &Args) -> Result<Engine, EngineError> {
     let path = policy_path(args);
     let base = path.parent().filter(|base| !base.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let progress = Arc::new(Progress::new(!args.no_progress));
-    let engine = Engine::load(&path, environment(base, Arc::new(SystemClock::new())), progress)?;
+    Engine::load(&path, environment(base, Arc::new(SystemClock::new())), progress)
+}
+
+fn with_policy(args: &Args, output: &Output) -> Outcome {
+    let engine = load(args)?;
     match &args.command {
         Command::Check => {
             let report = engine.check()?;
@@ -154,6 +159,12 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
             let report = engine.follow_log(store, FollowOptions { once: *once })?;
             output.result(&report, || show::jobs::follow(&report))?;
             Ok(report.worst())
+        }
+        Command::Wal { action: WalAction::Push { path, store } } => {
+            archive::push(engine, path, store.as_ref(), output)
+        }
+        Command::Wal { action: WalAction::Ahead { name, store, copy } } => {
+            archive::ahead(engine, name, store.as_ref(), copy.as_ref())
         }
         _ => Err(EngineError::new(FailureKind::Internal, "this command has no way to run")),
     }

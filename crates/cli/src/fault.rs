@@ -38,14 +38,30 @@ pub(crate) fn print(error: &EngineError, output: &Output) {
     if let Some(next) = &error.next {
         note(&format!("  next: {next}"));
     }
+    document(error, error.kind().exit_code(), output);
+}
+
+/// Prints a failure on one line, for the log of a server.
+pub(crate) fn print_line(error: &EngineError, exit_code: u8, output: &Output) {
+    let mut line = format!("lifeboat: {}", error.failure.chain());
+    for risk in &error.at_risk {
+        line.extend(["; at risk: ", &risk.promise, " of `", risk.store.as_str(), "`"]);
+    }
+    line.extend(error.next.iter().flat_map(|next| ["; next: ", next]));
+    note(&line.lines().map(printable).collect::<Vec<_>>().join(" "));
+    document(error, exit_code, output);
+}
+
+fn document(error: &EngineError, exit_code: u8, output: &Output) {
     if output.json() {
+        let problems = error.failure.source().and_then(|source| source.downcast_ref::<PolicyErrors>());
         let document = ErrorDocument {
             schema: "lifeboat.error/v1",
             kind: error.kind().word(),
             message: problems.map_or_else(|| error.failure.chain(), |problems| chain(problems)),
             at_risk: &error.at_risk,
             next: error.next.as_deref(),
-            exit_code: error.kind().exit_code(),
+            exit_code,
         };
         // The exit code still tells if standard output is gone.
         drop(output.result(&document, String::new));

@@ -16,12 +16,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use lifeboat_base::failure::FailureKind;
 
 fn main() -> ExitCode {
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let recovering = commands::archive::is_fetch(std::env::args_os());
             // A closed pipe is no reason to change the exit code.
             drop(error.print());
             if asked {
@@ -30,15 +32,23 @@ fn main() -> ExitCode {
             if fault::wants_json(std::env::args_os()) {
                 fault::usage(&error.render().to_string(), &output::Output::new(true));
             }
-            return ExitCode::from(2);
+            return if recovering { commands::archive::stop(FailureKind::Usage) } else { ExitCode::from(2) };
         }
     };
     let output = output::Output::new(args.json);
+    if let args::Command::Wal { action: args::WalAction::Fetch { .. } } = &args.command {
+        return commands::archive::fetch(&args, &output);
+    }
+    let archiving = matches!(&args.command, args::Command::Wal { action: args::WalAction::Push { .. } });
     match commands::run(args, &output) {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(kind)) => ExitCode::from(kind.exit_code()),
         Err(error) => {
-            fault::print(&error, &output);
+            if archiving {
+                fault::print_line(&error, error.kind().exit_code(), &output);
+            } else {
+                fault::print(&error, &output);
+            }
             ExitCode::from(error.kind().exit_code())
         }
     }

@@ -8,6 +8,7 @@
 )]
 
 mod main {
+    mod archive;
     mod capture;
     mod copies;
     mod damage;

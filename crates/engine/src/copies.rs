@@ -52,6 +52,8 @@ impl VaultSet {
 struct Opened {
     bytes: Vec<u8>,
     secrets: VaultSecrets,
+    /// The vault it opened last; finding a vault's own key costs another derivation.
+    vault: Option<Vault>,
 }
 
 impl Engine {
@@ -74,11 +76,16 @@ impl Engine {
 
     /// Opens the store's vault in every copy of the row. Never makes one.
     pub(crate) fn open_vaults(&self, row: &Store) -> Result<VaultSet, EngineError> {
+        self.open_copies(row, &row.copies.value)
+    }
+
+    /// As [`Engine::open_vaults`], in these copies only.
+    pub(crate) fn open_copies(&self, row: &Store, copies: &[CopyName]) -> Result<VaultSet, EngineError> {
         let mut set =
             VaultSet { open: Vec::new(), healed: Vec::new(), absent: Vec::new(), failed: Vec::new() };
         let mut recipients: Option<Recipients> = None;
         let mut opened: Option<Opened> = None;
-        for copy in &row.copies.value {
+        for copy in copies {
             let storage = match self.storage(row, copy) {
                 Ok(storage) => storage,
                 Err(failure) => {
@@ -254,15 +261,21 @@ fn open_one(
         )
     })?;
     let bytes = envelope.to_bytes();
-    let secrets = match opened {
-        Some(known) if known.bytes == bytes => known.secrets.clone(),
-        _ => {
+    let known = opened.take().filter(|known| known.bytes == bytes);
+    let vault = match &known {
+        Some(Opened { vault: Some(vault), .. }) => Vault::open_beside(storage, vault, &envelope),
+        Some(Opened { secrets, .. }) => Vault::open(storage, secrets.clone(), &envelope),
+        None => {
             let secrets = open_envelope(row, storage.as_ref(), &envelope, recipients)?;
-            *opened = Some(Opened { bytes, secrets: secrets.clone() });
-            secrets
+            *opened = Some(Opened { bytes, secrets: secrets.clone(), vault: None });
+            Vault::open(storage, secrets, &envelope)
         }
     };
-    Vault::open(storage, secrets, &envelope).map_err(|error| match error {
+    *opened = known.or_else(|| opened.take());
+    if let (Some(opened), Ok(vault)) = (opened.as_mut(), &vault) {
+        opened.vault = Some(vault.clone());
+    }
+    vault.map_err(|error| match error {
         // There is a `config` and an envelope: a vault was here, and its key files are gone.
         VaultError::NoVault { .. } => {
             Failure::with_source(FailureKind::Damaged, "no key file is left in `keys/`", error)
@@ -287,7 +300,7 @@ fn same_vault(open: &[CopyVault]) -> Result<(), EngineError> {
     }
 }
 
-fn no_copy(row: &Store, set: VaultSet) -> EngineError {
+pub(crate) fn no_copy(row: &Store, set: VaultSet) -> EngineError {
     let step = match set.failed.first().map(|(_copy, failure)| failure.kind()) {
         Some(FailureKind::Damaged) => {
             "bring the key the vault was made for, or put back what was altered; `lifeboat check` tries every recipient"

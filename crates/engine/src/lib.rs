@@ -38,7 +38,7 @@ pub use lifeboat_evidence as evidence;
 pub use lifeboat_keys as keys;
 pub use lifeboat_policy as policy;
 pub use lifeboat_stores::CheckState;
-pub use logs::{FollowOptions, FollowReport};
+pub use logs::{FetchOptions, FetchReport, FollowOptions, FollowReport, Kept, PushOptions, PushReport};
 pub use points::{PointView, PointsReport, RangeView};
 pub use rebuild::RebuildReport;
 pub use restore::{RestoreOptions, RestoreOutcome};

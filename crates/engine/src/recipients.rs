@@ -30,7 +30,14 @@ impl Engine {
     /// Resolves every recipient of the policy; none at all is an error that says why.
     pub(crate) fn recipients(&self) -> Result<Recipients, EngineError> {
         let mut found = Recipients { keys: Vec::new(), missing: Vec::new() };
-        for recipient in &self.policy.keys.recipients {
+        // A passphrase costs a tenth of a second on purpose: it is tried only after what costs nothing.
+        let (slow, quick): (Vec<_>, Vec<_>) = self
+            .policy
+            .keys
+            .recipients
+            .iter()
+            .partition(|recipient| matches!(recipient, Recipient::Passphrase(_)));
+        for recipient in quick.into_iter().chain(slow) {
             match self.recipient(recipient) {
                 Ok(key) => found.keys.push(key),
                 Err(failure) => found.missing.push((recipient.to_string(), failure)),

@@ -10,6 +10,8 @@ use lifeboat_base::capture::CaptureFacts;
 use lifeboat_base::failure::Failure;
 use lifeboat_base::time::Timestamp;
 
+use crate::archive::LogFiles;
+
 /// A place in a log: offsets of different timelines do not compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogPosition {
@@ -107,6 +109,11 @@ pub trait Continuous: Send + Sync {
     /// had before: another one is refused before anything is touched. A `Findings` failure means that the
     /// store no longer has it: what lies between is lost, and only a new base helps.
     fn follow(&self, resume: Option<Resume>, known: &[String]) -> Result<Box<dyn LogFeed>, Failure>;
+
+    /// Its log as files, if its server can hand it over and ask for it that way.
+    fn files(&self) -> Option<&dyn LogFiles> {
+        None
+    }
 
     /// The position up to which a point needs no log: where its own content ends.
     fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure>;

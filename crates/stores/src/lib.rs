@@ -7,6 +7,7 @@
 //! Invariant: sees neither keys nor chunks nor storage, never writes to a source, and does not decide when to run.
 
 pub mod adapter;
+pub mod archive;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod continuous;
@@ -25,6 +26,7 @@ mod tally;
 pub use adapter::{
     Adapter, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport,
 };
+pub use archive::{LogFile, LogFiles, LogPart, WantedLog};
 pub use continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Step};
 pub use files::{FilesAdapter, FilesOptions};
 pub use inplace::{InPlace, Place, Standing, in_use};

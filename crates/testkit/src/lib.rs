@@ -11,5 +11,6 @@ mod pgport;
 mod pgserver;
 mod pgstandby;
 
+pub use lifeboat_postgres::server::Account;
 pub use peers::{pg_installation, pg_majors, pg_system_major};
 pub use pgserver::{PgOptions, PgServer};

@@ -279,6 +279,12 @@ impl PgServer {
         need(give_tree(path, &self.account), "a file cannot be given away");
     }
 
+    /// Gives what was made for this server to its account; nothing changes where we are not root.
+    #[track_caller]
+    pub fn give(&self, tree: &Path) {
+        need(give_tree(tree, &self.account), "a folder cannot be given away");
+    }
+
     /// Appends lines to `postgresql.conf`; they count from the next reload or restart.
     #[track_caller]
     pub fn configure(&self, settings: &[(String, String)]) {

@@ -149,6 +149,21 @@ impl Vault {
             .collect()
     }
 
+    /// The newest recovery point whose manifest is good. Reads one manifest as long as none is damaged.
+    pub fn newest_point(&self) -> Result<Option<PointManifest>, VaultError> {
+        let listed = self.storage.list(layout::POINTS).doing(|| "list recovery points".to_owned())?;
+        for object in listed.iter().rev() {
+            let bytes = match self.storage.get(&object.name).promised(&object.name) {
+                Err(VaultError::Damaged { .. }) => continue,
+                other => other?,
+            };
+            if let Ok(manifest) = self.verified_manifest(&object.name, &bytes) {
+                return Ok(Some(manifest));
+            }
+        }
+        Ok(None)
+    }
+
     /// Verifies the bytes of one manifest.
     pub(crate) fn read_point(&self, object: &ObjectName, bytes: &[u8]) -> PointEntry {
         match self.verified_manifest(object, bytes) {

@@ -68,6 +68,8 @@ pub struct VaultIdentity {
 pub struct Vault {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) key: MasterKey,
+    /// The key file it was found in.
+    key_file: ObjectName,
     pub(crate) secrets: VaultSecrets,
     id: VaultId,
     store: StoreName,
@@ -96,7 +98,7 @@ impl Vault {
         let identity = identity_document(&new)?;
         put_same(storage.as_ref(), &layout::vault(), &identity)?;
         let key = match find_key(storage.as_ref(), &new.secrets.repository_password) {
-            Ok(key) => key,
+            Ok((key, _)) => key,
             Err(VaultError::NoVault { .. }) => {
                 let key = MasterKey::generate(entropy);
                 let password = &new.secrets.repository_password;
@@ -137,9 +139,37 @@ impl Vault {
         secrets: VaultSecrets,
         envelope: &Envelope,
     ) -> Result<Self, VaultError> {
-        let key = find_key(storage.as_ref(), &secrets.repository_password)?;
+        let (key, key_file) = find_key(storage.as_ref(), &secrets.repository_password)?;
+        Self::with_key(storage, key, key_file, secrets, envelope)
+    }
+
+    /// As [`Vault::open`] for another copy of the vault `known`, whose envelope has the same bytes: where the copy has the
+    /// key file that opened `known`, the key is taken over and its derivation, tens of milliseconds, is spared.
+    pub fn open_beside(
+        storage: Arc<dyn Storage>,
+        known: &Self,
+        envelope: &Envelope,
+    ) -> Result<Self, VaultError> {
+        // The name of a key file is the hash of its content, so the same name and an intact content are the same key.
+        let same = storage.get(&known.key_file).is_ok_and(|bytes| {
+            layout::content_digest(&known.key_file) == Some(lifeboat_base::digest::Digest::of(&bytes))
+        });
+        if !same {
+            return Self::open(storage, known.secrets.clone(), envelope);
+        }
+        let (key, key_file) = (known.key.clone(), known.key_file.clone());
+        Self::with_key(storage, key, key_file, known.secrets.clone(), envelope)
+    }
+
+    fn with_key(
+        storage: Arc<dyn Storage>,
+        key: MasterKey,
+        key_file: ObjectName,
+        secrets: VaultSecrets,
+        envelope: &Envelope,
+    ) -> Result<Self, VaultError> {
         let (id, store) = (envelope.vault_id().clone(), envelope.store().clone());
-        let vault = Self { storage, key, secrets, id, store };
+        let vault = Self { storage, key, key_file, secrets, id, store };
         match vault.config() {
             Ok(config) if config.version != REPOSITORY_VERSION => Err(VaultError::Refused(format!(
                 "the vault has format version {}, this program reads version {REPOSITORY_VERSION}",
@@ -290,7 +320,7 @@ pub(crate) fn put_same(storage: &dyn Storage, name: &ObjectName, bytes: &[u8]) -
 }
 
 /// The master key from the first key file the password opens. `NoVault` if there are no key files at all.
-fn find_key(storage: &dyn Storage, password: &Secret<String>) -> Result<MasterKey, VaultError> {
+fn find_key(storage: &dyn Storage, password: &Secret<String>) -> Result<(MasterKey, ObjectName), VaultError> {
     let keys = storage.list(layout::KEYS).doing(|| "list keys".to_owned())?;
     if keys.is_empty() {
         return Err(VaultError::NoVault { location: storage.location() });
@@ -300,7 +330,7 @@ fn find_key(storage: &dyn Storage, password: &Secret<String>) -> Result<MasterKe
     for listed in keys {
         let bytes = storage.get(&listed.name).promised(&listed.name)?;
         match keyfile::open(&bytes, password) {
-            Ok(key) => return Ok(key),
+            Ok(key) => return Ok((key, listed.name)),
             Err(problem) => {
                 let named = layout::content_digest(&listed.name);
                 let intact = named == Some(lifeboat_base::digest::Digest::of(&bytes));

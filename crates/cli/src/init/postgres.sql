@@ -23,3 +23,11 @@ END $$;
 --   wal_level = replica
 --   max_wal_senders = 10
 --   max_slot_wal_keep_size = '100GB'    -- what a follower that is away may cost; beyond it the log has a gap
+--
+-- The log: `lifeboat wal stream STORE` follows it and loses seconds. Beside it or instead, the server can hand it over
+-- file by file, which loses up to a segment, or what archive_timeout allows. Run as the server's account; a restart:
+--   archive_mode = on
+--   archive_command = 'lifeboat --policy /etc/lifeboat.toml wal push %p'
+--   archive_timeout = '60s'
+-- On a standby or a cluster that recovers:
+--   restore_command = 'lifeboat --policy /etc/lifeboat.toml wal fetch %f %p'

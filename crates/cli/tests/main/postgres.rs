@@ -30,18 +30,24 @@ pub(crate) fn world_of(server: &PgServer) -> World {
 
 /// Starts the restored cluster as a user would, asks it, and stops it.
 pub(crate) fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
+    let answer = try_ask(server, cluster, sql);
+    answer.unwrap_or_else(|log| panic!("the cluster does not start:\n{log}"))
+}
+
+/// As [`ask`]; gives the log of a cluster that does not start.
+pub(crate) fn try_ask(server: &PgServer, cluster: &Path, sql: &str) -> Result<String, String> {
     let sockets = server.socket_dir();
     let options =
         format!("-c listen_addresses='' -c unix_socket_directories='{}' -c port=5999", sockets.display());
+    let log = || std::fs::read_to_string(cluster.join("log-of-the-test")).unwrap_or_default();
     let run = |arguments: &[&str]| {
         let mut command = server.bin("pg_ctl");
         command.args(["-D", &cluster.display().to_string(), "-w", "-l"]);
         command.arg(cluster.join("log-of-the-test")).args(arguments);
         let output = command.output().unwrap();
-        let log = std::fs::read_to_string(cluster.join("log-of-the-test")).unwrap_or_default();
-        assert!(output.status.success(), "{output:?}\n{log}");
+        if output.status.success() { Ok(()) } else { Err(log()) }
     };
-    run(&["-o", &options, "start"]);
+    run(&["-o", &options, "start"])?;
     let psql = |sql: &str| {
         let mut command: Command = server.bin("psql");
         command.args(["-X", "-A", "-t", "-p", "5999", "-U", "postgres", "-c", sql]);
@@ -50,9 +56,15 @@ pub(crate) fn ask(server: &PgServer, cluster: &Path, sql: &str) -> String {
     // On its way a server answers with what it has replayed so far; one long statement would hold the replay up.
     while psql("SELECT pg_is_in_recovery()").stdout == b"t\n" {}
     let answer = psql(sql);
-    run(&["-m", "fast", "stop"]);
-    assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
-    String::from_utf8_lossy(&answer.stdout).trim().to_owned()
+    let stopped = run(&["-m", "fast", "stop"]);
+    let said = String::from_utf8_lossy(&answer.stderr);
+    if said.contains("connection to server") {
+        // It went down on its way.
+        return Err(log());
+    }
+    stopped?;
+    assert!(answer.status.success(), "{said}");
+    Ok(String::from_utf8_lossy(&answer.stdout).trim().to_owned())
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use lifeboat_testkit::{Account, PgServer};
 use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -102,13 +103,15 @@ pub(crate) struct World {
     pub(crate) policy: String,
     /// Environment variables of every command.
     pub(crate) env: Vec<(String, String)>,
+    /// Commands run as the account of this server, where we are root.
+    account: Option<Account>,
 }
 
 impl World {
     fn with(stores: &[&str]) -> Self {
         let temp = tempfile::Builder::new().prefix("lifeboat-e2e-").tempdir().unwrap();
         let policy = format!("{KEYS_AND_COPIES}{}", stores.concat());
-        let world = Self { temp, policy, env: Vec::new() };
+        let world = Self { temp, policy, env: Vec::new(), account: None };
         world.write_policy(&world.policy);
         world.run(&["keys", "new-file", &world.path(KEY_FILE).display().to_string()]).expect(0);
         world
@@ -128,6 +131,12 @@ impl World {
         fs::set_permissions(world.dir(), fs::Permissions::from_mode(0o711)).unwrap();
         world.env.push(("SHOP_URL".to_owned(), url.to_owned()));
         world
+    }
+
+    /// Everything here belongs to the account of `server` from now on, and commands run as it: a server runs them too.
+    pub(crate) fn belongs_to(&mut self, server: &PgServer) {
+        server.give(self.dir());
+        self.account = Some(server.account().clone());
     }
 
     /// Files, a database and a store that must leave nothing behind.
@@ -209,6 +218,9 @@ impl World {
         command.current_dir(self.dir()).args(args).stdin(Stdio::null());
         command.env_remove("LIFEBOAT_POLICY").env("COLUMNS", "130").env("TZ", "UTC");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        if let Some(account) = &self.account {
+            account.apply(&mut command);
+        }
         command
     }
 

@@ -13,12 +13,13 @@ use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::{SignedDuration, Timestamp};
 use lifeboat_policy::Store;
 use lifeboat_stores::{Adapter, Continuous, LogFeed, LogPosition, Resume, Step};
-use lifeboat_vault::logs::{LogName, LogObject, Logs, Position};
+use lifeboat_vault::logs::{LogName, Position};
 use serde::Serialize;
 use serde_json::json;
 
 use super::head::Head;
 use super::ranges::position;
+use super::ship::ship;
 use super::spool::{MAX_PIECE_BYTES, Spool};
 use crate::backup::{Collector, worst};
 use crate::context::Engine;
@@ -111,7 +112,7 @@ impl Engine {
             .map_err(|held| {
                 EngineError::new(
                     FailureKind::Refused,
-                    format!("the log of `{store}` is followed already: {}", held.0),
+                    format!("the log of `{store}` is in other hands: {}", held.0),
                 )
             })?;
         let set = {
@@ -365,50 +366,23 @@ impl Follower<'_> {
     fn ship(&mut self) -> Result<(), Failure> {
         let now = self.engine.env.clock.now();
         self.shipped_at = now;
-        let wanted = self.row.copies.value.len();
-        for piece in self.spool.pieces()? {
-            let mut holders: Vec<Logs> = Vec::new();
-            for entry in &self.set.open {
-                let logs = entry.vault.logs();
-                let brought = match holders.first() {
-                    Some(holder) => holder.carry(&self.stream, piece.name, &logs),
-                    None => logs
-                        .append(
-                            &self.stream,
-                            LogObject {
-                                first: piece.head.first,
-                                last: piece.head.last(),
-                                follows: piece.head.follows,
-                                previous: None,
-                                started: piece.head.started,
-                                ended: piece.head.ended,
-                                content: &mut piece.open()?,
-                            },
-                            self.engine.env.entropy.as_ref(),
-                        )
-                        .map(drop),
-                };
-                match brought {
-                    Ok(()) => holders.push(logs),
-                    Err(error) => {
-                        let failure = Failure::from(error);
-                        let message =
-                            format!("copy `{}` does not get the log: {}", entry.copy, failure.chain());
-                        let finding = Finding::new("log-behind", entry.copy.as_str(), message);
-                        if !self.report.findings.contains(&finding) {
-                            self.report.findings.push(finding.with_kind(failure.kind()));
-                        }
-                    }
-                }
+        let wanted_count = self.row.copies.value.len();
+        let entropy = self.engine.env.entropy.as_ref();
+        let shipped = ship(&self.spool, &self.set, wanted_count, &self.stream, entropy)?;
+        for finding in shipped.findings {
+            if !self.report.findings.contains(&finding) {
+                self.report.findings.push(finding);
             }
-            if holders.len() < wanted {
-                // It stays until every copy has it; later pieces wait, so that no copy has a hole.
-                return Ok(());
-            }
-            self.report.shipped += 1;
-            self.report.to = piece.head.last().to_string();
-            self.head = Some(Head::new(self.identity.clone(), piece.head.last(), piece.head.ended));
-            piece.remove()?;
+        }
+        self.report.shipped += shipped.count;
+        // What was put into the spool beside us may be older than what we hold.
+        let newer = |at| self.head.as_ref().is_none_or(|head| at >= head.position);
+        if let Some((at, ended)) = shipped.head.filter(|(at, _)| newer(*at)) {
+            self.report.to = at.to_string();
+            self.head = Some(Head::new(self.identity.clone(), at, ended));
+        }
+        if shipped.waiting {
+            return Ok(());
         }
         self.advance_head()?;
         self.roll_up(now)

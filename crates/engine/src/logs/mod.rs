@@ -2,14 +2,21 @@
 //!
 //! What arrives is durable in a spool of the state folder before the store is told so, and goes from there to every copy.
 
+mod ahead;
+mod fetch;
 mod follow;
 mod head;
 mod plan;
+mod push;
 mod ranges;
+mod ship;
 mod source;
+mod sources;
 mod spool;
 
+pub use fetch::{FetchOptions, FetchReport};
 pub use follow::{FollowOptions, FollowReport};
 pub(crate) use head::Head;
 pub(crate) use plan::Replay;
+pub use push::{Kept, PushOptions, PushReport};
 pub(crate) use ranges::{Reach, position};

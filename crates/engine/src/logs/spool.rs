@@ -14,9 +14,9 @@ use lifeboat_base::time::Timestamp;
 use lifeboat_vault::logs::{LogName, Position};
 
 const MAGIC: &[u8; 8] = b"LBSPOOL1";
-const HEADER_BYTES: usize = 64;
-const OPEN: &str = "open.part";
-const PIECE_SUFFIX: &str = ".piece";
+pub(super) const HEADER_BYTES: usize = 64;
+pub(super) const OPEN: &str = "open.part";
+pub(super) const PIECE_SUFFIX: &str = ".piece";
 /// Pieces end here at the latest, also where a store's own segments are larger.
 pub(super) const MAX_PIECE_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -57,7 +57,7 @@ impl PieceHead {
         bytes
     }
 
-    fn from_bytes(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+    pub(super) fn from_bytes(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
         let rest = bytes.strip_prefix(MAGIC.as_slice())?;
         let (length, rest) = rest.split_first_chunk::<8>()?;
         let (timeline, rest) = rest.split_first_chunk::<4>()?;
@@ -210,29 +210,49 @@ impl Spool {
 
     /// The finished pieces, oldest first.
     pub(super) fn pieces(&self) -> Result<Vec<Piece>, Failure> {
-        let fail = |error| Failure::io(format!("failed to list {}", self.folder.display()), error);
-        let mut pieces = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(fail)? {
-            let path = entry.map_err(fail)?.path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .and_then(|name| name.strip_suffix(PIECE_SUFFIX));
-            let Some(name) = name.and_then(|name| name.parse::<LogName>().ok()) else { continue };
-            let mut header = [0; HEADER_BYTES];
-            let read = File::open(&path).and_then(|mut file| file.read_exact(&mut header));
-            let head = read.ok().and_then(|()| PieceHead::from_bytes(&header));
-            let Some(head) = head.filter(|head| piece_name(head) == Some(name)) else {
-                return Err(Failure::new(FailureKind::Damaged, format!("{} is damaged", path.display())));
-            };
-            pieces.push(Piece { name, head, path });
-        }
-        pieces.sort_by_key(|piece| piece.name);
-        Ok(pieces)
+        pieces(&self.folder)
     }
 }
 
-fn piece_name(head: &PieceHead) -> Option<LogName> {
+/// The finished pieces in `folder`, oldest first; none if there is no such folder.
+pub(super) fn pieces(folder: &Path) -> Result<Vec<Piece>, Failure> {
+    let fail = |error| Failure::io(format!("failed to list {}", folder.display()), error);
+    let mut pieces = Vec::new();
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        let name =
+            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(PIECE_SUFFIX));
+        let Some(name) = name.and_then(|name| name.parse::<LogName>().ok()) else { continue };
+        let mut header = [0; HEADER_BYTES];
+        let read = File::open(&path).and_then(|mut file| file.read_exact(&mut header));
+        if read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            // Another process has just brought it to every copy.
+            continue;
+        }
+        let head = read.ok().and_then(|()| PieceHead::from_bytes(&header));
+        let Some(head) = head.filter(|head| piece_name(head) == Some(name)) else {
+            return Err(Failure::new(FailureKind::Damaged, format!("{} is damaged", path.display())));
+        };
+        pieces.push(Piece { name, head, path });
+    }
+    pieces.sort_by_key(|piece| piece.name);
+    Ok(pieces)
+}
+
+/// Puts a finished piece into the spool in `folder`, beside whoever writes the open one: it appears whole or not at all
+/// and is durable when this returns. One of that name that is there already stays.
+pub(super) fn put(folder: &Path, head: &PieceHead, bytes: &[u8]) -> Result<Option<LogName>, Failure> {
+    let fail = |error| Failure::io("failed to put a piece into the spool", error);
+    let Some(name) = piece_name(head) else { return Ok(None) };
+    crashsafe::create_dir_all(folder).map_err(fail)?;
+    let path = folder.join(format!("{name}{PIECE_SUFFIX}"));
+    match crashsafe::write_new_pieces(&path, &[&head.to_bytes(), bytes]) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(fail(error)),
+        _ => Ok(Some(name)),
+    }
+}
+
+pub(super) fn piece_name(head: &PieceHead) -> Option<LogName> {
     LogName::of(head.first, head.last())
 }
 
@@ -280,6 +300,20 @@ mod tests {
         let pieces = Spool::open(dir.path()).unwrap().pieces().unwrap();
         assert_eq!(pieces.len(), 1);
         assert_eq!(content(&pieces[0]), b"synced");
+    }
+
+    #[test]
+    fn a_piece_that_was_put_beside_the_open_one_is_a_piece_like_any_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path()).unwrap();
+        spool.push(at(100), b"open", None, (moment(1), None)).unwrap();
+        let (first, follows) = (at(5), None);
+        let head = PieceHead { first, length_bytes: 3, follows, started: moment(1), ended: moment(2) };
+        assert!(put(dir.path(), &head, b"put").unwrap().is_some());
+        assert!(put(dir.path(), &head, b"PUT").unwrap().is_some());
+        let pieces = spool.pieces().unwrap();
+        assert_eq!(pieces.iter().map(content).collect::<Vec<_>>(), [b"put".to_vec()]);
+        assert_eq!(pieces[0].head, head);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::feed::PostgresFeed;
 use super::restore::{restore_cluster, settle};
 use super::{placing, preflight, replay};
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
+use crate::archive::LogFiles;
 use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume};
 use crate::inplace::{InPlace, Place, Standing};
 use crate::parts::{Part, PartReport, Parts};
@@ -211,6 +212,10 @@ impl Continuous for PostgresAdapter {
         let options = self.connect_options()?;
         preflight::ready(&options)?;
         Ok(Box::new(PostgresFeed::start(&options, &self.options.slot, resume, known)?))
+    }
+
+    fn files(&self) -> Option<&dyn LogFiles> {
+        Some(self)
     }
 
     fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure> {

@@ -5,6 +5,7 @@
 //! Invariant: the production server is only read, but for the one replication slot of the row; a restored cluster is started only in a sandbox without a network.
 
 mod adapter;
+mod archive;
 mod canaries;
 mod capture;
 mod checks;
