@@ -245,11 +245,13 @@ fn promotions_are_followed_along_the_servers_own_histories() {
         first.psql("CREATE TABLE t AS SELECT n FROM generate_series(1, 20000) n");
         let mut second = first.standby();
         first.psql("INSERT INTO t SELECT n FROM generate_series(1, 100) n");
+        second.catch_up(&first);
         first.stop();
         second.promote();
         second.psql("INSERT INTO t SELECT n FROM generate_series(1, 9000) n; CHECKPOINT");
         let third = second.standby();
         second.psql("INSERT INTO t SELECT n FROM generate_series(1, 100) n");
+        third.catch_up(&second);
         second.stop();
         third.promote();
         third.psql("INSERT INTO t SELECT n FROM generate_series(1, 9000) n");
