@@ -240,7 +240,7 @@ fn open_envelope(
         let what = format!("{} does not hold the vault of `{}`", storage.location(), row.name);
         Failure::with_source(error.kind(), what, error)
     })?;
-    let opened = envelope.open(&recipients.refs());
+    let opened = envelope.open(&recipients.quick_first());
     let (secrets, _label) = opened.map_err(|error| {
         let what = format!("failed to open the vault at {}", storage.location());
         Failure::with_source(error.kind(), what, error)
