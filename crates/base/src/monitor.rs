@@ -46,6 +46,8 @@ pub trait Monitor: Send + Sync {
     fn advance(&self, bytes: u64, items: u64);
     /// Something is wrong but the work goes on.
     fn finding(&self, finding: Finding);
+    /// Something that whoever watches should know at once, such as what is waited for.
+    fn notice(&self, _text: &str) {}
     /// Asked between items: true stops the work with a `Refused` failure and leaves nothing half-visible.
     fn cancelled(&self) -> bool {
         false

@@ -83,6 +83,10 @@ impl Monitor for Bar {
         self.0.inc(bytes);
     }
 
+    fn notice(&self, text: &str) {
+        self.0.println(format!("{}: {}", self.0.prefix(), human::printable(text)));
+    }
+
     fn finding(&self, _finding: Finding) {}
 }
 
@@ -129,6 +133,11 @@ impl Monitor for Lines {
             let total = state.total.map(|total| format!(" of {}", human::bytes(total))).unwrap_or_default();
             eprintln!("{}: {} {}{total}", self.name, state.phase, human::bytes(state.bytes));
         }
+    }
+
+    #[expect(clippy::print_stderr, reason = "progress goes to standard error")]
+    fn notice(&self, text: &str) {
+        eprintln!("{}: {}", self.name, human::printable(text));
     }
 
     fn finding(&self, _finding: Finding) {}

@@ -126,6 +126,10 @@ impl Monitor for Collector {
         self.findings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(finding);
     }
 
+    fn notice(&self, text: &str) {
+        self.inner.notice(text);
+    }
+
     fn cancelled(&self) -> bool {
         self.inner.cancelled()
     }

@@ -1,5 +1,6 @@
 //! PostgreSQL end to end: base, log, every moment between, and what the sandbox says about it.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -261,7 +262,8 @@ fn after_a_crash_under_load_every_acknowledged_commit_is_there_and_none_is_inven
     server.pgbench_init(2);
     let world = world_of(&server);
     world.backup("shop");
-    let mut follower = world.start(&["--no-progress", "wal", "stream", "shop"]);
+    let mut follower = world.command(&["wal", "stream", "shop"]);
+    let mut follower = follower.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut load = server.bin("pgbench");
     load.args(["-h", &server.socket_dir().display().to_string()]);
     load.args(["-p", &server.port().to_string(), "-U", "postgres", "-n", "-c", "2", "-T", "120", "postgres"]);
@@ -271,10 +273,13 @@ fn after_a_crash_under_load_every_acknowledged_commit_is_there_and_none_is_inven
         server.psql(&format!("INSERT INTO ledger (n) VALUES ({n})"));
         acknowledged.push((n, server.psql(NOW).trim().to_owned()));
     }
-    // The server is killed; the follower keeps what had arrived and ends.
+    // The server is killed; the follower brings what had arrived to every copy and waits.
     server.crash();
     load.wait().unwrap();
-    assert_eq!(follower.wait().unwrap().code(), Some(4));
+    let mut said = BufReader::new(follower.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("waiting for shop")));
+    follower.kill().unwrap();
+    follower.wait().unwrap();
     world.run(&["restore", "shop", "--to", "latest"]).expect(0);
     let found = ask(&server, &world.path("latest"), LEDGER);
     println!(
@@ -291,6 +296,44 @@ fn after_a_crash_under_load_every_acknowledged_commit_is_there_and_none_is_inven
         assert_eq!(ask(&server, &world.path(&target), LEDGER), format!("{n}|{n}"), "at {at}");
         std::fs::remove_dir_all(world.path(&target)).unwrap();
     }
+}
+
+#[test]
+fn a_follower_outlives_restarts_and_crashes_of_its_server() {
+    let mut server = server(15);
+    let world = world_of(&server);
+    world.backup("shop");
+    let mut follower = world.start(&["--no-progress", "wal", "stream", "shop"]);
+    let followed = |server: &PgServer| {
+        let active = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'lifeboat_shop' AND active";
+        while server.psql(active).trim() != "1" {}
+    };
+    for n in 1..=4 {
+        followed(&server);
+        server.psql(&format!("INSERT INTO ledger (n) VALUES ({n})"));
+        if n % 2 == 0 {
+            server.crash();
+            server.start_again();
+        } else {
+            server.restart();
+        }
+    }
+    followed(&server);
+    server.psql("INSERT INTO ledger (n) VALUES (5)");
+    let written = server.psql("SELECT pg_current_wal_flush_lsn()");
+    // What the slot lets go of is durable at the follower.
+    let kept = format!("SELECT restart_lsn >= '{}' FROM pg_replication_slots", written.trim());
+    while server.psql(&kept).trim() != "t" {}
+    assert!(follower.try_wait().unwrap().is_none(), "it has ended");
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    server.stop();
+    // The server is not there: only what the follower kept goes out.
+    world.run(&["wal", "stream", "shop", "--once"]).expect(4);
+    world.run(&["restore", "shop", "--to", "back"]).expect(0);
+    assert_eq!(ask(&server, &world.path("back"), LEDGER), "5|5");
+    let report = world.run(&["--json", "points", "shop"]).json();
+    assert!(report["ranges"].as_array().unwrap().iter().all(|range| range["gap_after"] == false), "{report}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{StoreName, StreamName};
 use lifeboat_base::lease::Lease;
-use lifeboat_base::monitor::Finding;
+use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::{SignedDuration, Timestamp};
 use lifeboat_policy::Store;
 use lifeboat_stores::{Adapter, Continuous, LogFeed, LogPosition, Resume, Step};
@@ -37,6 +37,10 @@ const FASTEST_SHIPMENT: Duration = Duration::from_secs(1);
 const SYNC_EVERY: SignedDuration = SignedDuration::from_secs(1);
 /// Roll-up indexes are written this often.
 const ROLL_UP_EVERY: SignedDuration = SignedDuration::from_secs(600);
+
+/// While the store is away it is asked again after this, and then less and less often.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// How to follow a log.
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,7 +101,8 @@ impl Engine {
         self.state.join("logs").join(store.as_str())
     }
 
-    /// Follows the log of a store until the store ends it, or with `once` until what was there at the start is kept.
+    /// Follows the log of a store, or with `once` until what was there at the start is kept. A store that was reached once
+    /// and goes away is waited for.
     pub fn follow_log(&self, store: &StoreName, options: FollowOptions) -> Result<FollowReport, EngineError> {
         let row = self.store(store)?;
         let adapter = self.adapter(row)?;
@@ -122,7 +127,9 @@ impl Engine {
         let mut follower = self.follower(row, set, continuous)?;
         let monitor = Collector::new(self.observer.job(&format!("log of {store}")));
         let mut resume = follower.resume(continuous)?;
+        let mut wait = FIRST_WAIT;
         loop {
+            let received_bytes = follower.report.received_bytes;
             let outcome = continuous
                 .follow(follower.resume_from(resume)?, &self.identities(row, adapter.as_ref())?)
                 .map_err(EngineError::from)
@@ -139,6 +146,18 @@ impl Engine {
                     follower.lost(resume, &error.failure)?;
                     resume = None;
                 }
+                Err(error) if !options.once && follower.may_wait(&error) => {
+                    if follower.report.received_bytes > received_bytes {
+                        wait = FIRST_WAIT;
+                    }
+                    let why = error.failure.chain();
+                    monitor.notice(&format!("everything that arrived is kept; waiting for {store}: {why}"));
+                    if self.pause(wait, &monitor) {
+                        return Ok(follower.report);
+                    }
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                    resume = follower.resume(continuous)?;
+                }
                 Err(error) => {
                     let next = format!("what had arrived is kept; run `lifeboat wal stream {store}` again");
                     let next = error.next.clone().unwrap_or(next);
@@ -146,6 +165,18 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Waits; true if the work was cancelled meanwhile.
+    fn pause(&self, span: Duration, monitor: &Collector) -> bool {
+        let end = self.env.clock.monotonic() + span;
+        while self.env.clock.monotonic() < end {
+            if monitor.cancelled() {
+                return true;
+            }
+            std::thread::park_timeout(TICK);
+        }
+        monitor.cancelled()
     }
 
     /// What a store was known as before: by how far its log was kept, and by its newest point.
@@ -259,6 +290,11 @@ impl Follower<'_> {
         Ok(())
     }
 
+    /// Whether the store was there before and may come back.
+    fn may_wait(&self, error: &EngineError) -> bool {
+        error.kind() == FailureKind::Unreachable && !self.identity.is_empty()
+    }
+
     fn known(&self) -> Timestamp {
         self.as_of.unwrap_or(Timestamp::UNIX_EPOCH)
     }
@@ -289,7 +325,6 @@ impl Follower<'_> {
         options: FollowOptions,
         monitor: &Collector,
     ) -> Result<(), Failure> {
-        use lifeboat_base::monitor::Monitor;
         monitor.phase(&format!("following the log of {}", self.row.name), None);
         let mut follows = None;
         self.ship()?;

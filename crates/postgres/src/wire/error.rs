@@ -245,8 +245,8 @@ impl ServerError {
         match self.code.as_str() {
             // Corrupted data or index.
             "XX001" | "XX002" => FailureKind::Damaged,
-            // Too many connections; no such database.
-            "53300" | "3D000" => FailureKind::Unreachable,
+            // Too many connections; no such database; in use, such as a slot whose last connection was cut.
+            "53300" | "3D000" | "55006" => FailureKind::Unreachable,
             // Missing privilege.
             "42501" => FailureKind::Refused,
             code => match code.get(..2) {
