@@ -163,6 +163,28 @@ fn a_server_recovers_by_asking_for_every_segment() {
 }
 
 #[test]
+fn a_server_that_has_more_of_the_last_segment_itself_goes_on_with_its_own() {
+    let mut server = server(15);
+    let world = world(&server);
+    let point = world.backup("shop");
+    server.psql("INSERT INTO ledger (n) SELECT generate_series(1, 10)");
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    server.psql("INSERT INTO ledger (n) SELECT generate_series(11, 110)");
+    server.crash();
+    // Production is gone but for its last log: what was kept of the segment is less than what lies in it.
+    let back = world.path("back");
+    world.run(&["restore", "shop", "--to", "back", "--at", &point, "--skip-checks"]).expect(0);
+    for entry in fs::read_dir(server.data().join("pg_wal")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().len() == 24 {
+            server.write(&back.join("pg_wal").join(entry.file_name()), &fs::read(entry.path()).unwrap());
+        }
+    }
+    recover_by_fetch(&server, &world, &back, "fetch %f %p", "");
+    assert_eq!(ask(&server, &back, LEDGER), "110|110");
+}
+
+#[test]
 fn a_segment_is_stored_once_however_often_and_in_however_many_pieces_it_comes() {
     let server = server(15);
     let world = world(&server);

@@ -320,6 +320,20 @@ fn next_wanted(files: &dyn LogFiles, ahead: &Ahead, name: &str, segment_bytes: u
     depth > 0 && ready * 2 < depth
 }
 
+/// Whether the server has this very segment beside the file it wants written, and more of it than is kept: given the part,
+/// it would take its end for the end of the log, and never look at its own.
+fn has_more(path: &Path, name: &str, kept: &[u8], segment_bytes: u32) -> bool {
+    let own = path.with_file_name(name);
+    let same_size = std::fs::symlink_metadata(&own)
+        .is_ok_and(|meta| meta.is_file() && meta.len() == u64::from(segment_bytes));
+    if own == path || !same_size {
+        return false;
+    }
+    let own = std::fs::read(&own).unwrap_or_default();
+    own.split_at_checked(kept.len())
+        .is_some_and(|(same, more)| same == kept && more.iter().any(|byte| *byte != 0))
+}
+
 impl Reader<'_> {
     fn findings(&mut self) -> Vec<Finding> {
         let faults = self.sources.faults.drain(..);
@@ -387,6 +401,9 @@ impl Reader<'_> {
         }
         let kept_bytes = bytes.len();
         let identity = self.files.check(name, self.identity.as_deref(), &bytes)?;
+        if at < end && path.is_some_and(|path| has_more(path, name, &bytes, segment_bytes)) {
+            return Ok(None);
+        }
         bytes.resize(segment_bytes as usize, 0);
         Ok(Some(Joined { bytes, kept_bytes, identity, segment_bytes }))
     }

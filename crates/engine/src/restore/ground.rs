@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use lifeboat_base::capture::{CaptureFacts, MaterializeStats, RestoreSource, StoredEntry};
@@ -136,7 +137,9 @@ impl Drop for Work {
             return;
         }
         // What cannot be removed now the next run goes on with: the record that names it goes last.
-        for folder in self.places.iter().filter(|_| self.begun) {
+        // Through the folders that are held: whoever may write above them can put something else under their names.
+        for folder in self.held.iter().filter(|_| self.begun) {
+            let folder = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
                 let path = entry.path();

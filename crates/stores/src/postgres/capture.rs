@@ -114,7 +114,12 @@ impl PostgresCapture {
         let before = tables::survey(options)?;
         let mut sql = Connection::connect(options, Mode::Sql)
             .map_err(error::connection("failed to reach the server"))?;
-        let findings = slot::guard(&mut sql, slot, slot::LIMIT_BYTES)?.into_iter().collect();
+        // A slot that cannot be looked after is no reason to have no backup.
+        let guarded = slot::guard(&mut sql, slot, slot::LIMIT_BYTES);
+        let guarded = guarded.unwrap_or_else(|failure| {
+            Some(Finding::new("slot-unguarded", slot, format!("slot `{slot}`: {}", failure.chain())))
+        });
+        let findings = guarded.into_iter().collect();
         let began = server_time(&mut sql)?;
         reserve_log(&mut connection)?;
         let label = format!("lifeboat {}", at.clock.now());

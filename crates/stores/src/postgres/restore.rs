@@ -4,8 +4,8 @@
 //! it ends up.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::Path;
 
 use lifeboat_base::capture::{CaptureFacts, DATA, RestoreSource};
@@ -13,6 +13,7 @@ use lifeboat_base::crashsafe;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::path::RelPath;
+use rustix::fs::{Mode, OFlags};
 
 use super::adapter::{TABLESPACES, tablespace_folder};
 use super::placing::{LINKS, gather, oids};
@@ -38,6 +39,8 @@ pub(crate) const AT_LEAST: [&str; 5] = [
     "max_prepared_transactions",
     "max_locks_per_transaction",
 ];
+/// `ALTER SYSTEM` writes a line for each setting; no server has this many.
+const MAX_SETTINGS_BYTES: u64 = 16 * 1024 * 1024;
 /// A server refuses a directory that others can look into.
 const PRIVATE: u32 = 0o700;
 
@@ -102,12 +105,27 @@ const APART: &str = "# set by a restore of lifeboat: begin\n\
 
 fn keep_apart(into: &Path, owner: (u32, u32)) -> io::Result<()> {
     let path = into.join("postgresql.auto.conf");
-    let before = match fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        other => other?,
-    };
+    let before = read_own(&path)?;
     crashsafe::replace(&path, &[&before, APART.as_bytes()].concat())?;
     give(&path, owner)
+}
+
+/// The content of a settings file; empty if there is none. The folder may be its account's already, who must not make us
+/// read something else for it: no link is followed, and only a plain file of ordinary size is read.
+fn read_own(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
+        other => fs::File::from(other?),
+    };
+    let meta = file.metadata()?;
+    if !meta.is_file() || meta.nlink() != 1 || meta.len() > MAX_SETTINGS_BYTES {
+        let why = format!("{} is no plain file of ordinary size", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_SETTINGS_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Makes the links of the cluster in `restored` lead to where it will lie: `target`. PostgreSQL wants them absolute.
@@ -160,17 +178,14 @@ pub(crate) fn recovery_settings(facts: &CaptureFacts) -> Vec<(String, String)> {
 
 /// Who the files of the directory belong to: the account the captured server ran as, where we may give files away.
 pub(crate) fn owner_of(cluster: &Path) -> io::Result<(u32, u32)> {
-    use std::os::unix::fs::MetadataExt;
-    let sample = fs::metadata(cluster.join("PG_VERSION"))?;
+    let sample = fs::symlink_metadata(cluster.join("PG_VERSION"))?;
     Ok((sample.uid(), sample.gid()))
 }
 
 pub(crate) fn give(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
     if rustix::process::geteuid().is_root() {
-        if path.is_symlink() {
-            return std::os::unix::fs::lchown(path, Some(uid), Some(gid));
-        }
-        return chown(path, Some(uid), Some(gid));
+        // A link itself, never what it leads to: also where somebody puts one there meanwhile.
+        return lchown(path, Some(uid), Some(gid));
     }
     Ok(())
 }
