@@ -96,7 +96,6 @@ pub(super) struct Work {
     fresh: bool,
     /// The content is taken down: what lies in the places from now on is ours.
     begun: bool,
-    places: Vec<PathBuf>,
     made: Vec<PathBuf>,
     /// The locks on the places.
     held: Vec<File>,
@@ -124,7 +123,6 @@ impl Work {
                 Failure::new(FailureKind::Refused, what)
             })?;
             self.held.push(held);
-            self.places.push(folder.clone());
         }
         Ok(())
     }
@@ -185,8 +183,8 @@ impl Engine {
         let site = Site::open(target, store.keystone()).map_err(&failed)?;
         let content = site.content();
         let fresh = record.fresh;
-        let (none, held) = (Vec::new(), Vec::new());
-        let mut work = Work { site: Some(site), fresh, begun: false, places: none, made: Vec::new(), held };
+        let (made, held) = (Vec::new(), Vec::new());
+        let mut work = Work { site: Some(site), fresh, begun: false, made, held };
         work.hold(&places)?;
         // Only now is nobody else at work here: what was seen before may have changed.
         self.suits(request.options, (point, facts), (adapter, store), &places)?;
