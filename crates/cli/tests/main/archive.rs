@@ -8,9 +8,8 @@ use lifeboat_base::crashsafe::TEMP_PREFIX;
 use lifeboat_testkit::{PgOptions, PgServer};
 use serde_json::Value;
 
-use super::kills::{kill_after, measured, moments};
+use super::kills::Kills;
 use super::postgres::{LEDGER, NOW, SCHEMA, ask, try_ask, world_of};
-use super::tree::Random;
 use super::world::World;
 
 const LIFEBOAT: &str = env!("CARGO_BIN_EXE_lifeboat");
@@ -523,34 +522,33 @@ fn a_push_or_a_fetch_killed_at_any_moment_leaves_nothing_half_and_the_next_one_s
     let server = server(15);
     let world = world(&server);
     world.backup("shop");
-    let mut random = Random::printed("kills of pushes and fetches");
     let switch = |n: u64| {
         server.psql(&format!("INSERT INTO ledger (n) VALUES ({n})"));
         let name = server.psql("SELECT pg_walfile_name(pg_switch_wal())");
         (segment(&server, &world, &name).display().to_string(), name)
     };
     let (path, first) = switch(1);
-    let life = measured(&world, &["wal", "push", &path]);
-    let mut killed = 0;
-    for (n, moment) in (2u64..).zip(moments(KILLS, life, &mut random)) {
+    let mut kills = Kills::of(KILLS, &world, &["wal", "push", &path], "kills of pushes");
+    let mut n = 1;
+    while let Some(moment) = kills.next() {
+        n += 1;
         let (path, _) = switch(n);
-        killed += u64::from(kill_after(world.start(&["wal", "push", &path]), moment));
+        kills.kill(world.start(&["wal", "push", &path]), moment);
         world.run(&["wal", "push", &path]).expect(0);
         assert_eq!(objects(&world, "local"), objects(&world, "offsite"));
         assert_eq!(objects(&world, "local").len(), usize::try_from(n).unwrap(), "after {moment:?}");
     }
-    assert!(killed >= KILLS / 2, "only {killed} of {KILLS} were still running");
     let sound = fs::read(server.data().join("pg_wal").join(&first)).unwrap();
-    let life = measured(&world, &["wal", "fetch", &first, "out"]);
-    for moment in moments(KILLS, life, &mut random) {
+    let mut kills = Kills::of(KILLS, &world, &["wal", "fetch", &first, "out"], "kills of fetches");
+    while let Some(moment) = kills.next() {
         drop(fs::remove_file(world.path("out")));
-        kill_after(world.start(&["wal", "fetch", &first, "out"]), moment);
+        kills.kill(world.start(&["wal", "fetch", &first, "out"]), moment);
         assert!(fs::read(world.path("out")).map_or(true, |found| found == sound), "after {moment:?}");
         world.run(&["wal", "fetch", &first, "out"]).expect(0);
         assert!(fs::read(world.path("out")).unwrap() == sound, "after {moment:?}");
     }
     world.run(&["restore", "shop", "--to", "back"]).expect(0);
-    assert_eq!(ask(&server, &world.path("back"), LEDGER), format!("{0}|{0}", KILLS + 1));
+    assert_eq!(ask(&server, &world.path("back"), LEDGER), format!("{n}|{n}"));
     world.backup("shop");
     world.run(&["verify", "shop"]).expect(0);
 }

@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use lifeboat_testkit::{PgOptions, PgServer};
 use serde_json::Value;
 
-use super::kills::{kill_after, measured, moments};
+use super::kills::Kills;
 use super::postgres::{NOW, server, world_of};
-use super::tree::{self, Random};
+use super::tree;
 use super::world::World;
 
 const ORDERS: &str = "SELECT * FROM public.orders ORDER BY id";
@@ -350,13 +350,11 @@ fn an_extraction_killed_at_any_moment_leaves_no_file_and_no_server_after_the_nex
     set_programs(&mut world, &honest);
     world.run(&args).expect(0);
     assert_no_scratch(&world);
-    let mut random = Random::printed("kills of extractions");
     let again = extract("x.dump", &["--skip-checks", "--force"]);
-    let life = measured(&world, &again);
+    let mut kills = Kills::of(8, &world, &again, "kills of extractions");
     fs::remove_file(world.path("x.dump")).unwrap();
-    let mut met = 0;
-    for moment in moments(8, life, &mut random) {
-        met += u64::from(kill_after(world.start(&args), moment));
+    while let Some(moment) = kills.next() {
+        kills.kill(world.start(&args), moment);
         // Whole or not at all.
         if world.path("x.dump").exists() {
             let mut list = Command::new(honest.join("pg_restore"));
@@ -367,7 +365,6 @@ fn an_extraction_killed_at_any_moment_leaves_no_file_and_no_server_after_the_nex
         assert_no_scratch(&world);
         fs::remove_file(world.path("x.dump")).unwrap();
     }
-    assert!(met >= 4, "only {met} of 8 were still running");
     // A drill sweeps what an extraction left as well, its server included.
     set_programs(&mut world, &folder);
     fs::remove_file(marks.join("reached")).unwrap();
