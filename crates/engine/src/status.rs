@@ -205,6 +205,8 @@ struct Facts<'a> {
     verify: Vec<(CopyName, RunRow)>,
     drill: Option<RunRow>,
     drill_ok: Option<RunRow>,
+    /// The last drill that restored to a moment within the log.
+    pitr: Option<RunRow>,
     /// Copies that hold something of a store that must not be kept.
     stray: Vec<String>,
     /// Copies that cannot be looked into, so that nobody knows.
@@ -266,6 +268,7 @@ impl Engine {
             verify: self.verifications(row)?,
             drill: catalog.last_drill(&row.name, false).map_err(Failure::from)?,
             drill_ok: catalog.last_drill(&row.name, true).map_err(Failure::from)?,
+            pitr: catalog.last_pitr(&row.name).map_err(Failure::from)?,
             supported: self.adapter(row).is_ok(),
             log: self.log_state(row),
             locks: row

@@ -9,7 +9,8 @@ use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
 use lifeboat_policy::{Retention, Span};
 use serde_json::Value;
 
-use super::{Facts, PromiseKind, PromiseState, PromiseView, age};
+use super::{Facts, PromiseKind, PromiseState, PromiseView, age, says};
+use crate::view::drill_digest;
 
 /// Every cell of the row, in the order of the matrix.
 pub(super) fn judge(facts: &Facts<'_>) -> Vec<PromiseView> {
@@ -375,6 +376,7 @@ enum Overdue {
 /// Why a proof the row asks for is not there; nothing if it is recent enough.
 fn overdue(facts: &Facts<'_>, word: &str, span: Span) -> Option<Overdue> {
     let level = match word {
+        "pitr" => return pitr(facts, span),
         "checksum" => ProofLevel::Checksummed,
         "readable" => ProofLevel::Readable,
         "restore" | "drill" => ProofLevel::Restored,
@@ -393,6 +395,16 @@ fn overdue(facts: &Facts<'_>, word: &str, span: Span) -> Option<Overdue> {
         let proofs = facts.points.iter().filter_map(|point| point.proven_in(level, copy));
         too_old(facts, word, span, proofs.map(|proof| proof.at).max(), &format!(" in `{copy}`"))
     })
+}
+
+/// A drill must have replayed the log up to a moment that was asked for, and stopped there.
+fn pitr(facts: &Facts<'_>, span: Span) -> Option<Overdue> {
+    let current = |run: &&RunRow| says(Some(run), "row", drill_digest(facts.row));
+    let last = facts.pitr.as_ref().filter(current);
+    if last.is_some_and(|run| run.body.get("pitr") != Some(&Value::Bool(true))) {
+        return Some(Overdue::Late("the last drill of a moment within the log failed".to_owned()));
+    }
+    too_old(facts, "pitr", span, last.map(|run| run.at), "")
 }
 
 fn too_old(facts: &Facts<'_>, word: &str, span: Span, at: Option<Timestamp>, place: &str) -> Option<Overdue> {
