@@ -9,6 +9,7 @@ pub mod explain;
 pub mod kind;
 pub mod model;
 pub mod problem;
+pub mod retain;
 pub mod retention;
 pub mod schedule;
 pub mod schema;
@@ -35,6 +36,7 @@ pub use model::{
 };
 pub use parse::{digest, parse};
 pub use problem::{PolicyErrors, Position, Problem, Severity};
+pub use retain::{Candidate, Decided, Decision, Reason, Rules, Soundness, Unit, Verdict, decide};
 pub use retention::{Gfs, Retention};
 pub use schedule::Schedule;
 pub use schema::json_schema;
