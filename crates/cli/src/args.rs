@@ -76,6 +76,11 @@ pub(crate) enum Command {
         /// Only these stores
         stores: Vec<StoreName>,
     },
+    /// Show which recovery points retention keeps, for which reasons, and which may go; removes nothing
+    Retain {
+        /// Only these stores
+        stores: Vec<StoreName>,
+    },
     /// Restore a store into a new folder or over an earlier state of it, or one database or table of it into a file
     Restore {
         /// The store

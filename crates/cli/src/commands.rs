@@ -102,6 +102,11 @@ fn with_policy(args: &Args, output: &Output) -> Outcome {
             }
             Ok(reports.iter().find_map(lifeboat_engine::PointsReport::worst))
         }
+        Command::Retain { stores } => {
+            let report = engine.retain(stores)?;
+            output.result(&report, || show::retain::page(&report))?;
+            Ok(report.worst())
+        }
         Command::Evidence { action } => evidence::run(&engine, action, output),
         Command::Keys { action } => keys_action(&engine, action, output),
         Command::Catalog { action: CatalogAction::Rebuild } => {

@@ -10,7 +10,7 @@ use lifeboat_base::human;
 use lifeboat_base::ids::{CopyName, PointId, StoreName};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
-use lifeboat_policy::{CopyUrl, Retention, Store};
+use lifeboat_policy::{CopyUrl, Retention, Store, Verdict};
 use lifeboat_vault::Vault;
 use lifeboat_vault::logs::LogName;
 use serde::Serialize;
@@ -21,6 +21,9 @@ use crate::logs::{Head, position};
 use crate::view::{View, drill_digest, in_future, source_digest};
 
 mod promises;
+
+/// How long a point may stay after nothing keeps it any more, before the row's promise counts as broken.
+const RETENTION_GRACE: Duration = Duration::from_secs(2 * 86_400);
 
 /// Where manifests lie in a vault.
 const POINTS_FOLDER: &str = "lifeboat/points/";
@@ -207,6 +210,8 @@ struct Facts<'a> {
     drill_ok: Option<RunRow>,
     /// The last drill that restored to a moment within the log.
     pitr: Option<RunRow>,
+    /// Points that nothing has kept for longer than [`RETENTION_GRACE`], and since when.
+    overdue: Vec<(PointId, Timestamp)>,
     /// Copies that hold something of a store that must not be kept.
     stray: Vec<String>,
     /// Copies that cannot be looked into, so that nobody knows.
@@ -257,7 +262,6 @@ impl Engine {
         Ok(Facts {
             row,
             now,
-            points,
             other_kind,
             lost,
             unnamed,
@@ -268,9 +272,11 @@ impl Engine {
             verify: self.verifications(row)?,
             drill: catalog.last_drill(&row.name, false).map_err(Failure::from)?,
             drill_ok: catalog.last_drill(&row.name, true).map_err(Failure::from)?,
+            overdue: self.overdue(row, &points, now),
             pitr: catalog.last_pitr(&row.name).map_err(Failure::from)?,
             supported: self.adapter(row).is_ok(),
             log: self.log_state(row),
+            points,
             locks: row
                 .copies
                 .value
@@ -279,6 +285,17 @@ impl Engine {
                 .map(ToString::to_string)
                 .collect(),
         })
+    }
+
+    /// Points that retention should have removed by now.
+    fn overdue(&self, row: &Store, points: &[PointRow], now: Timestamp) -> Vec<(PointId, Timestamp)> {
+        let Retention::Keep(keep) = row.retention.value else { return Vec::new() };
+        let decided = self.decide(row, keep, points, now).points.into_iter();
+        let overdue = decided.filter_map(|point| match point.verdict {
+            Verdict::Deletable { since, .. } if age(now, since) > RETENTION_GRACE => Some((point.id, since)),
+            Verdict::Deletable { .. } | Verdict::Kept(_) => None,
+        });
+        overdue.collect()
     }
 
     /// Recipients the policy names and the envelope in a copy does not: whether they open it is not known.

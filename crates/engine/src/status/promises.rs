@@ -214,32 +214,14 @@ fn retention(facts: &Facts<'_>) -> PromiseView {
         return cell
             .broken(format!("{lost} of {} points cannot be restored from any copy", facts.points.len()));
     }
-    let oldest = facts.points.first().map(|point| age(facts.now, point.manifest.facts.consistency.moment));
-    match (oldest, longest(&facts.row.retention.value)) {
-        (Some(oldest), Some(window)) if oldest > window => cell.broken(format!(
-            "a point of {} ago is still held: this version does not delete what has outlived its retention",
-            human::duration(oldest)
+    match facts.overdue.first() {
+        Some((first, since)) => cell.broken(format!(
+            "{} points have outlived their retention, {first} first, since {}: this version does not remove them",
+            facts.overdue.len(),
+            since.strftime("%Y-%m-%d")
         )),
-        _ => cell.kept("every point captured so far is held, and none has outlived its retention"),
+        None => cell.kept("every point captured so far is held, and none has outlived its retention"),
     }
-}
-
-/// The longest time any point may be held; slots are counted generously, so that a cell is not called broken early.
-fn longest(retention: &Retention) -> Option<Duration> {
-    const DAY: u64 = 86_400;
-    let Retention::Keep(gfs) = retention else { return None };
-    let slots = [
-        (gfs.hourly, 3_600),
-        (gfs.daily, DAY),
-        (gfs.weekly, 7 * DAY),
-        (gfs.monthly, 31 * DAY),
-        (gfs.yearly, 366 * DAY),
-    ];
-    slots
-        .into_iter()
-        .filter(|(count, _seconds)| *count > 0)
-        .map(|(count, seconds)| Duration::from_secs((u64::from(count) + 1) * seconds))
-        .max()
 }
 
 fn encryption(facts: &Facts<'_>) -> PromiseView {
