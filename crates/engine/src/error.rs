@@ -31,10 +31,13 @@ impl EngineError {
         Failure::new(kind, what).into()
     }
 
-    /// Names a promise at risk.
+    /// Names a promise at risk; once, however many on the way name it.
     #[must_use]
     pub fn risking(mut self, store: &StoreName, promise: &str) -> Self {
-        self.at_risk.push(AtRisk { store: store.clone(), promise: promise.to_owned() });
+        let risk = AtRisk { store: store.clone(), promise: promise.to_owned() };
+        if !self.at_risk.contains(&risk) {
+            self.at_risk.push(risk);
+        }
         self
     }
 
