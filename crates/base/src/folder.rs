@@ -475,7 +475,7 @@ mod tests {
         fs::create_dir_all(folder.path().join("tree/inner")).unwrap();
         crashsafe::write_new(&folder.path().join("tree/inner/file"), b"x").unwrap();
         for name in ["tree/inner", "tree"] {
-            fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o000)).unwrap();
         }
         folder.open_up(OsStr::new("tree")).unwrap();
         assert_eq!(fs::metadata(dir.path().join("inside/tree")).unwrap().mode() & 0o777, 0o700);

@@ -193,6 +193,9 @@ pub(crate) fn left_running(adapter: &dyn Adapter, row: &Store) -> Option<Finding
     Some(Finding::new("sandbox-left", row.name.as_str(), failure.chain()))
 }
 
+/// Gives the adapter that restores tablespaces to the places it is told.
+type MakeAdapter<'a> = dyn Fn(&[(String, PathBuf)]) -> Result<Box<dyn Adapter>, Failure> + 'a;
+
 /// One request on its way through points and copies.
 struct Request<'a> {
     options: &'a RestoreOptions,
@@ -391,11 +394,11 @@ impl Engine {
         findings
     }
 
-    /// Restores from one copy. `make` gives the adapter for the places of tablespaces it is told.
+    /// Restores from one copy.
     fn restore_from(
         &self,
         entry: &crate::copies::CopyVault,
-        make: &dyn Fn(&[(String, PathBuf)]) -> Result<Box<dyn Adapter>, Failure>,
+        make: &MakeAdapter<'_>,
         chosen: &Chosen,
         run: &RunId,
         request: &Request<'_>,

@@ -204,12 +204,11 @@ fn rowless(session: &mut Session) -> Result<Vec<Rowless>, PgError> {
     let mut found: Vec<Rowless> = Vec::new();
     for row in session.ask(&sql)? {
         let (foreign, name) = (text(&row, 0) == "t", dotted(&[text(&row, 1), text(&row, 2)]));
-        match found.last_mut().filter(|sort| sort.foreign == foreign) {
-            Some(sort) => sort.names.push(name),
-            None => {
-                let count = number(&row, 3).unwrap_or_default();
-                found.push(Rowless { foreign, count, names: vec![name] });
-            }
+        if let Some(sort) = found.last_mut().filter(|sort| sort.foreign == foreign) {
+            sort.names.push(name);
+        } else {
+            let count = number(&row, 3).unwrap_or_default();
+            found.push(Rowless { foreign, count, names: vec![name] });
         }
     }
     Ok(found)
