@@ -59,3 +59,17 @@ impl From<Failure> for EngineError {
         Self { failure, at_risk: Vec::new(), next: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promise_is_named_once_however_many_on_the_way_name_it() {
+        let store = StoreName::new("shop").unwrap();
+        let error = EngineError::new(FailureKind::Refused, "another cluster");
+        let error = error.risking(&store, "rpo").risking(&store, "copies").risking(&store, "rpo");
+        let promises: Vec<&str> = error.at_risk.iter().map(|risk| risk.promise.as_str()).collect();
+        assert_eq!(promises, ["rpo", "copies"]);
+    }
+}
