@@ -215,6 +215,7 @@ fn what_must_not_be_replaced_is_refused_and_stays_as_it_is() {
         let args = [&["restore", "shop", "--to", &target_text, "--at", &point][..], flags].concat();
         let ran = world.run(&args).expect(3);
         assert!(ran.stderr.contains(wanted), "{}", ran.stderr);
+        assert!(ran.stderr.matches("at risk:").count() <= 1, "{}", ran.stderr);
         // A running server changes its own files.
         if !target.join("postmaster.pid").exists() {
             assert_eq!(

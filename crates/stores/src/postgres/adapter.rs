@@ -193,8 +193,8 @@ impl InPlace for PostgresAdapter {
         })
     }
 
-    fn sweep(&self, folder: &Path) -> Result<(), Failure> {
-        placing::sweep(folder, self.clock.as_ref())
+    fn is_part(&self, folder: &Path) -> bool {
+        placing::is_tablespace(folder)
     }
 }
 
@@ -235,8 +235,3 @@ impl Continuous for PostgresAdapter {
 
 /// Where a restored cluster keeps the tablespaces that lay outside its data directory.
 pub(crate) const TABLESPACES: &str = "lifeboat_tablespaces";
-
-/// The folder of a tablespace inside a restored cluster.
-pub(crate) fn tablespace_folder(cluster: &Path, oid: &str) -> PathBuf {
-    cluster.join(TABLESPACES).join(oid)
-}
