@@ -525,8 +525,8 @@ impl Reader<'_> {
                 other.map_err(|error| Failure::io(format!("failed to read {}", path.display()), error))?
             }
         };
-        let said = self.files.history_follows(timeline, &text)?;
-        if follows.is_some() && said.as_ref() != follows {
+        let said = self.files.history_left(timeline, &text)?;
+        if follows.is_some() && said.last() != follows {
             let what = format!("{} says another thing than the log that is kept", path.display());
             return Err(EngineError::new(FailureKind::Damaged, what));
         }

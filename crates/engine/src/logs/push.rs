@@ -13,7 +13,7 @@ use lifeboat_base::lease::Lease;
 use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::{SignedDuration, Timestamp};
 use lifeboat_policy::Store;
-use lifeboat_stores::{Continuous, LogFile, LogFiles, LogPart};
+use lifeboat_stores::{Continuous, LogFile, LogPart};
 use lifeboat_vault::logs::{LogName, Logs, Position, ROLLUP_GRACE};
 use serde::Serialize;
 use serde_json::json;
@@ -21,6 +21,7 @@ use serde_json::json;
 use super::fetch::log_files;
 use super::follow::stream_name;
 use super::head::Head;
+use super::histories::Handed;
 use super::ranges::position;
 use super::ship::{ship, ship_beside};
 use super::sources::{Sources, holes};
@@ -119,9 +120,9 @@ impl Engine {
         };
         match files.examine(path, &self.log_folder(&row.name))? {
             LogFile::Needless(_why) => {}
-            LogFile::History { timeline, content, follows } => {
-                let follows = follows.map(position);
-                report.kept = self.push_history(row, (store, files), (timeline, &content, follows))?;
+            LogFile::History { timeline, content, left, identity } => {
+                let handed = Handed { path, timeline, content: &content, left: &left, identity };
+                report.kept = self.push_history(row, (store, files), &handed)?;
             }
             LogFile::Log { identity, content, parts } => {
                 let name = report.file.clone();
@@ -133,48 +134,6 @@ impl Engine {
         Ok(report)
     }
 
-    /// A history is remembered here: what it says goes into the copies with the first segment of its timeline.
-    fn push_history(
-        &self,
-        row: &Store,
-        (store, files): (&dyn Continuous, &dyn LogFiles),
-        (timeline, content, follows): (u32, &[u8], Option<Position>),
-    ) -> Result<Kept, EngineError> {
-        let folder = self.log_folder(&row.name);
-        let path = folder.join(files.history_name(timeline));
-        let other = || {
-            let what =
-                format!("another history of timeline {timeline} of `{}` is kept, which stays", row.name);
-            EngineError::new(FailureKind::Refused, what)
-        };
-        let known = || match std::fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            other => other.map(Some),
-        };
-        let fail = |error| Failure::io(format!("failed to keep {}", path.display()), error);
-        if let Some(known) = known().map_err(fail)? {
-            return if known == content { Ok(Kept::Already) } else { Err(other()) };
-        }
-        let set = self.reachable(row)?;
-        let mut sources = Sources::open(&set, &stream_name(store)?, Some(&folder))?;
-        if let Some((_, Some(kept))) = sources.entry(timeline)?
-            && Some(kept) != follows
-        {
-            return Err(other());
-        }
-        crashsafe::create_dir_all(&folder).map_err(fail)?;
-        match crashsafe::write_new(&path, content) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                if known().map_err(fail)?.as_deref() == Some(content) {
-                    Ok(Kept::Already)
-                } else {
-                    Err(other())
-                }
-            }
-            made => made.map(|()| Kept::Stored).map_err(|error| fail(error).into()),
-        }
-    }
-
     fn push<'a>(
         &'a self,
         row: &'a Store,
@@ -184,16 +143,7 @@ impl Engine {
         let set = self.reachable(row)?;
         let folder = self.log_folder(&row.name);
         let head = Head::read(&folder)?;
-        let known = head.as_ref().map(|head| head.identity.clone()).or_else(|| {
-            let point = set.open.iter().find_map(|entry| entry.vault.newest_point().ok().flatten())?;
-            store.identity(&point.facts)
-        });
-        if let Some(known) = known.filter(|known| *known != identity) {
-            let what =
-                format!("the segment is of the cluster {identity}, `{}` is the cluster {known}", row.name);
-            return Err(EngineError::new(FailureKind::Refused, what)
-                .next("give each cluster a row of its own, and name it with --store"));
-        }
+        same_cluster(row, store, (&set, head.as_ref()), &identity)?;
         let now = self.env.clock.now();
         let findings = set.findings();
         let stream = stream_name(store)?;
@@ -202,7 +152,7 @@ impl Engine {
 
     /// The copies that can be reached, at least one. Vaults that do not exist yet are made, unless another run holds the
     /// store and there is one to go on with.
-    fn reachable(&self, row: &Store) -> Result<VaultSet, EngineError> {
+    pub(super) fn reachable(&self, row: &Store) -> Result<VaultSet, EngineError> {
         let mut set = self.open_vaults(row)?;
         if set.open.is_empty() || !set.absent.is_empty() {
             match self.lease(&row.name, "wal push") {
@@ -217,6 +167,24 @@ impl Engine {
         }
         Ok(set)
     }
+}
+
+/// One row is one cluster: refused if the log so far, or else the newest point, is of another than `identity`.
+pub(super) fn same_cluster(
+    row: &Store,
+    store: &dyn Continuous,
+    (set, head): (&VaultSet, Option<&Head>),
+    identity: &str,
+) -> Result<(), EngineError> {
+    let known = head.map(|head| head.identity.clone()).or_else(|| {
+        let point = set.open.iter().find_map(|entry| entry.vault.newest_point().ok().flatten())?;
+        store.identity(&point.facts)
+    });
+    let Some(known) = known.filter(|known| known != identity) else { return Ok(()) };
+    let what =
+        format!("what was handed over is of the cluster {identity}, `{}` is the cluster {known}", row.name);
+    Err(EngineError::new(FailureKind::Refused, what)
+        .next("give each cluster a row of its own, and name it with --store"))
 }
 
 fn after(part: &LogPart) -> u64 {
