@@ -17,6 +17,7 @@ mod main {
     mod in_place;
     mod kills;
     mod lessons;
+    mod log_damage;
     mod log_histories;
     mod peers;
     mod pg_verifybackup;

@@ -246,7 +246,7 @@ impl Engine {
             };
             let restored = match replay {
                 Some(replay) => adapter()
-                    .and_then(|adapter| Self::replaying(row, adapter, entry, replay))
+                    .and_then(|adapter| self.replaying(row, adapter, entry, replay))
                     .and_then(|adapter| self.restore_from(entry, &adapter, chosen, &run, request)),
                 None => adapter()
                     .and_then(|adapter| self.restore_from(entry, adapter.as_ref(), chosen, &run, request)),

@@ -18,8 +18,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::head::Head;
+use super::marks::Marks;
 use super::ranges::position;
-use super::ship::ship;
+use super::ship::Shipment;
 use super::spool::{MAX_PIECE_BYTES, Spool};
 use crate::backup::{Collector, worst};
 use crate::context::Engine;
@@ -401,9 +402,16 @@ impl Follower<'_> {
     fn ship(&mut self) -> Result<(), Failure> {
         let now = self.engine.env.clock.now();
         self.shipped_at = now;
-        let wanted_count = self.row.copies.value.len();
-        let entropy = self.engine.env.entropy.as_ref();
-        let shipped = ship(&self.spool, &self.set, wanted_count, &self.stream, entropy)?;
+        let shipment = Shipment {
+            store: &self.row.name,
+            set: &self.set,
+            wanted_count: self.row.copies.value.len(),
+            stream: &self.stream,
+            marks: Marks::new(&self.folder),
+            entropy: self.engine.env.entropy.as_ref(),
+            enough: &|| false,
+        };
+        let shipped = shipment.all(&self.spool)?;
         for finding in shipped.findings {
             if !self.report.findings.contains(&finding) {
                 self.report.findings.push(finding);

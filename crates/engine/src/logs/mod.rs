@@ -7,6 +7,7 @@ mod fetch;
 mod follow;
 mod head;
 mod histories;
+mod marks;
 mod plan;
 mod push;
 mod ranges;
@@ -16,8 +17,10 @@ mod sources;
 mod spool;
 
 pub use fetch::{FetchOptions, FetchReport};
+pub(crate) use follow::stream_name;
 pub use follow::{FollowOptions, FollowReport};
 pub(crate) use head::Head;
+pub(crate) use marks::Marks;
 pub(crate) use plan::Replay;
 pub use push::{Kept, PushOptions, PushReport};
 pub(crate) use ranges::{Reach, position};
