@@ -14,6 +14,7 @@ mod main {
     mod damage;
     mod extract;
     mod failures;
+    mod following;
     mod in_place;
     mod kills;
     mod lessons;

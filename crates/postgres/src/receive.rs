@@ -147,22 +147,38 @@ pub struct Receiver {
 impl Receiver {
     /// Begins to stream `timeline` from `from`, which must be the start of a segment where a timeline begins inside it.
     pub fn start(
-        mut connection: Connection,
+        connection: Connection,
         slot: &str,
         timeline: Timeline,
         from: Lsn,
     ) -> Result<Self, ReceiveError> {
-        let command = format!("START_REPLICATION SLOT {slot} PHYSICAL {from} TIMELINE {timeline}");
-        connection.start(&command).map_err(failed("start the stream of log"))?;
         let mut receiver = Self { connection, next: from, ended: false };
+        receiver.begin(slot, timeline, from)?;
+        Ok(receiver)
+    }
+
+    /// Begins anew elsewhere, after [`ReceiveError::Gone`], on the same connection: the server has let go of the slot when
+    /// it takes the next command.
+    pub fn start_again(&mut self, slot: &str, timeline: Timeline, from: Lsn) -> Result<(), ReceiveError> {
+        while !self.connection.is_idle() {
+            self.connection.next().map_err(failed("end the stream of log"))?;
+        }
+        self.begin(slot, timeline, from)
+    }
+
+    fn begin(&mut self, slot: &str, timeline: Timeline, from: Lsn) -> Result<(), ReceiveError> {
+        let command = format!("START_REPLICATION SLOT {slot} PHYSICAL {from} TIMELINE {timeline}");
+        self.connection.start(&command).map_err(failed("start the stream of log"))?;
+        self.next = from;
+        self.ended = false;
         loop {
-            match receiver.connection.next() {
-                Ok(Event::CopyBoth) => return Ok(receiver),
+            match self.connection.next() {
+                Ok(Event::CopyBoth) => return Ok(()),
                 Ok(Event::Notice(_)) => {}
                 // A server that has nothing more on this timeline answers with the next one at once.
                 Ok(Event::Columns(_)) => {
-                    receiver.ended = true;
-                    return Ok(receiver);
+                    self.ended = true;
+                    return Ok(());
                 }
                 Ok(_) => return Err(ReceiveError::Stream("an unexpected answer")),
                 // A segment that was removed already; a slot whose log was given up.

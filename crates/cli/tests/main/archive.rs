@@ -52,7 +52,8 @@ pub(crate) fn wait_for(server: &PgServer, sql: &str) {
         }
         server.psql("SELECT pg_sleep(0.05)");
     }
-    panic!("it never came true: {sql}\n{}", server.log());
+    let archiver = server.psql("SELECT row_to_json(a) FROM pg_stat_archiver a");
+    panic!("it never came true: {sql}\n{archiver}\n{}", server.log());
 }
 
 /// Ends the segment and waits until it is archived; gives its name.

@@ -54,7 +54,7 @@ impl Engine {
         if let Some(known) = known(&place).map_err(fail)? {
             return if known == handed.content { Ok(Kept::Already) } else { Err(other(row, handed, &place)) };
         }
-        let set = self.reachable(row)?;
+        let set = self.reachable(row, "wal push")?;
         if let Some(identity) = &handed.identity {
             same_cluster(row, store, (&set, Head::read(&folder)?.as_ref()), identity)?;
         }

@@ -7,6 +7,7 @@ mod fetch;
 mod follow;
 mod head;
 mod histories;
+mod keepers;
 mod marks;
 mod plan;
 mod push;
@@ -15,6 +16,7 @@ mod ship;
 mod source;
 mod sources;
 mod spool;
+mod troubles;
 
 pub use fetch::{FetchOptions, FetchReport};
 pub(crate) use follow::stream_name;

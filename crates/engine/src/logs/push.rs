@@ -144,7 +144,7 @@ impl Engine {
         store: &dyn Continuous,
         (identity, content, parts): (String, &'a [u8], &'a [LogPart]),
     ) -> Result<Push<'a>, EngineError> {
-        let set = self.reachable(row)?;
+        let set = self.reachable(row, "wal push")?;
         let folder = self.log_folder(&row.name);
         let head = Head::read(&folder)?;
         same_cluster(row, store, (&set, head.as_ref()), &identity)?;
@@ -171,10 +171,10 @@ impl Engine {
 
     /// The copies that can be reached, at least one. Vaults that do not exist yet are made, unless another run holds the
     /// store and there is one to go on with.
-    pub(super) fn reachable(&self, row: &Store) -> Result<VaultSet, EngineError> {
+    pub(super) fn reachable(&self, row: &Store, what: &str) -> Result<VaultSet, EngineError> {
         let mut set = self.open_vaults(row)?;
         if set.open.is_empty() || !set.absent.is_empty() {
-            match self.lease(&row.name, "wal push") {
+            match self.lease(&row.name, what) {
                 Ok(_lease) => return self.ensure_vaults(row, false),
                 Err(held) if set.open.is_empty() => return Err(held),
                 Err(held) => {

@@ -176,6 +176,27 @@ impl Sources {
         Ok(at)
     }
 
+    /// What is kept right before `at` on its timeline, at most `limit_bytes` and without a hole; empty if it cannot be read.
+    pub(super) fn tail(&mut self, at: Position, limit_bytes: u64) -> Vec<u8> {
+        let on: Vec<LogName> = self
+            .holding(|name| name.first().timeline == at.timeline && name.first().offset < at.offset)
+            .into_iter()
+            .map(|(_, name)| name)
+            .collect();
+        let limit = at.offset.saturating_sub(limit_bytes);
+        let mut from = at.offset;
+        while from > limit {
+            let before = on.iter().filter(|name| name.first().offset < from && from <= name.last().offset);
+            let Some(first) = before.map(|name| name.first().offset).min() else { break };
+            from = first.max(limit);
+        }
+        let mut tail = Vec::new();
+        match self.read(at.timeline, (from, at.offset), &mut tail) {
+            Ok(end) if end == at.offset => tail,
+            _ => Vec::new(),
+        }
+    }
+
     /// Where what is kept of a timeline begins.
     pub(super) fn first(&self, timeline: u32) -> Option<u64> {
         let on = self.holding(|name| name.first().timeline == timeline);

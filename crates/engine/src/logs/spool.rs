@@ -210,6 +210,11 @@ impl Spool {
         crashsafe::publish(&self.folder.join(OPEN), &path).map_err(fail)
     }
 
+    /// How much the finished pieces hold.
+    pub(super) fn waiting_bytes(&self) -> Result<u64, Failure> {
+        Ok(self.pieces()?.iter().map(|piece| piece.head.length_bytes).sum())
+    }
+
     /// The finished pieces, oldest first.
     pub(super) fn pieces(&self) -> Result<Vec<Piece>, Failure> {
         pieces(&self.folder)
