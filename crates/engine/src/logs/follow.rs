@@ -3,12 +3,13 @@
 //! Memory: one message of the store, one piece of at most 16 MiB while it is shipped, and at the start of a connection 16 MiB of
 //! kept log. Disk: the spool, at most 16 GiB or what was asked for, and one piece more.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::human;
-use lifeboat_base::ids::{CopyName, StoreName, StreamName};
+use lifeboat_base::ids::{StoreName, StreamName};
 use lifeboat_base::lease::Lease;
 use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::{SignedDuration, Timestamp};
@@ -40,8 +41,10 @@ const SLOWEST_SHIPMENT: Duration = Duration::from_secs(300);
 const FASTEST_SHIPMENT: Duration = Duration::from_secs(1);
 /// Under load, what arrived is made durable and reported this often.
 const SYNC_EVERY: SignedDuration = SignedDuration::from_secs(1);
-/// One shipment takes about this long at most, then the store is listened to again; the last one of a run too.
-const SHIPMENT_WITHIN: Duration = Duration::from_secs(10);
+/// One shipment takes about this long at most; then the store is listened to for as long.
+const SHIPMENT_WITHIN: Duration = Duration::from_secs(2);
+/// The last one of a run that was asked to end.
+const END_WITHIN: Duration = Duration::from_secs(10);
 /// Kept log that is compared with what the store sends again, at most: a segment of the usual size.
 const TAIL_BYTES: u64 = 16 << 20;
 /// Roll-up indexes are written this often.
@@ -55,6 +58,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const AWAY: &str = "store-away";
 const REFUSES: &str = "store-refuses";
 const FULL: &str = "spool-full";
+/// A copy is away, takes nothing, or holds a damaged object in the way of a sound one.
+const UNUSABLE: &str = "copy-unusable";
+const BEHIND: &str = "log-behind";
+const DAMAGED: &str = "log-damaged";
 
 /// How to follow a log.
 #[derive(Clone, Copy, Debug, Default)]
@@ -113,6 +120,8 @@ struct Follower<'a> {
     shipped_at: Timestamp,
     /// The last shipment left pieces behind that nothing stands in the way of.
     unfinished: bool,
+    /// When they go on, by the stopwatch.
+    ship_again: Duration,
     synced_at: Timestamp,
     rolled_up: Timestamp,
     monitor: &'a Collector,
@@ -249,6 +258,7 @@ impl Engine {
             interval: SignedDuration::try_from(interval).unwrap_or(SignedDuration::MAX),
             shipped_at: now,
             unfinished: false,
+            ship_again: Duration::ZERO,
             synced_at: now,
             rolled_up: now,
             monitor,
@@ -314,6 +324,10 @@ impl Follower<'_> {
             let message = format!("{waiting} of log wait here: the next run brings them to the copies");
             self.report.findings.push(Finding::new("log-waiting", self.row.name.as_str(), message));
         }
+        if self.options.once && self.monitor.cancelled() {
+            let message = format!("ended on request, before all that {} had was kept", self.row.name);
+            self.report.findings.push(Finding::new("stopped", self.row.name.as_str(), message));
+        }
         self.report.findings.extend(self.troubles.findings());
         self.report.findings.extend(self.monitor.take());
         self.report
@@ -346,7 +360,7 @@ impl Follower<'_> {
         };
         let findings = self.keepers.set.findings().into_iter().map(risk).collect();
         let back = |copy: &str| format!("copy `{copy}` is used again");
-        self.troubles.are("copy-unusable", findings, back, (now, self.monitor));
+        self.troubles.are(UNUSABLE, findings, back, (now, self.monitor));
     }
 
     /// Says that the store is away, or that it refuses us, which only a person can change.
@@ -370,8 +384,8 @@ impl Follower<'_> {
     fn tend(&mut self) -> Result<(), EngineError> {
         let back = self.keepers.tend();
         self.tell_of_copies();
-        self.keepers.refill()?;
-        if back || self.unfinished {
+        self.keepers.refill(false)?;
+        if back || (self.unfinished && self.now() >= self.ship_again) {
             self.ship()?;
         }
         self.troubles.remind(self.now(), self.monitor);
@@ -387,11 +401,10 @@ impl Follower<'_> {
             self.troubles.end(FULL, name, &how, self.monitor);
             return false;
         }
-        let open = |copy: &CopyName| self.keepers.set.get(copy).is_some();
-        let away: Vec<&str> =
-            self.row.copies.value.iter().filter(|copy| !open(copy)).map(CopyName::as_str).collect();
+        let blamed: BTreeSet<&str> =
+            [UNUSABLE, BEHIND, DAMAGED].iter().flat_map(|code| self.troubles.subjects(code)).collect();
+        let blamed = blamed.into_iter().collect::<Vec<_>>().join(", ");
         let waiting = human::bytes(self.waiting_bytes + self.spool.open_bytes());
-        let blamed = if away.is_empty() { "copies that take nothing".to_owned() } else { away.join(", ") };
         let message = format!(
             "{waiting} of log wait here for {blamed}, which is the limit: the server keeps its log itself from here on, on its \
              own disk; at risk: rpo of `{name}`; next: bring the copy back, or take it out of the row"
@@ -474,7 +487,7 @@ impl Follower<'_> {
                 self.cut_and_ship()?;
             }
             if once && caught_up {
-                while self.keepers.refill()? && !self.monitor.cancelled() {}
+                while self.keepers.refill(true)? && !self.monitor.cancelled() {}
                 return Ok(());
             }
         }
@@ -552,7 +565,8 @@ impl Follower<'_> {
         self.shipped_at = now;
         self.keepers.look();
         self.tell_of_copies();
-        let deadline = self.now() + SHIPMENT_WITHIN;
+        let stopping = self.monitor.cancelled();
+        let deadline = self.now() + if stopping { END_WITHIN } else { SHIPMENT_WITHIN };
         let enough = || (!self.options.once || self.monitor.cancelled()) && self.now() >= deadline;
         let shipment = Shipment {
             store: &self.row.name,
@@ -565,6 +579,7 @@ impl Follower<'_> {
         };
         let shipped = shipment.all(&self.spool)?;
         self.waiting_bytes = self.spool.waiting_bytes()?;
+        self.ship_again = self.now() + SHIPMENT_WITHIN;
         self.unfinished = shipped.unfinished;
         self.report.shipped += shipped.count;
         // What was put into the spool beside us may be older than what we hold.
@@ -585,9 +600,9 @@ impl Follower<'_> {
     fn tell_of_shipment(&mut self, shipped: Shipped) {
         let now = self.now();
         let (behind, damaged): (Vec<Finding>, Vec<Finding>) =
-            shipped.findings.into_iter().partition(|finding| finding.code == "log-behind");
+            shipped.findings.into_iter().partition(|finding| finding.code == BEHIND);
         let back = |copy: &str| format!("copy `{copy}` takes the log again");
-        self.troubles.are("log-behind", behind, back, (now, self.monitor));
+        self.troubles.are(BEHIND, behind, back, (now, self.monitor));
         for finding in damaged {
             self.troubles.begin(finding, false, now, self.monitor);
         }

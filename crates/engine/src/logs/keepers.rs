@@ -24,8 +24,9 @@ const FIRST_TRY: Duration = Duration::from_secs(1);
 const LONGEST_TRY: Duration = Duration::from_secs(60);
 /// What one copy lacks and another has is looked for this often, and when a copy comes back.
 const REFILL_EVERY: Duration = Duration::from_secs(60);
-/// Objects brought at once, between two messages of the store.
+/// Objects brought at once, and how often: the store is to be listened to in between.
 const REFILL_AT_ONCE: usize = 4;
+const REFILL_STEP: Duration = Duration::from_secs(1);
 
 /// The copies of one row.
 pub(super) struct Keepers<'a> {
@@ -38,6 +39,8 @@ pub(super) struct Keepers<'a> {
     tried: Duration,
     wait: Duration,
     refilled: Option<Duration>,
+    /// When the next few of them are brought.
+    next_step: Duration,
     /// What a copy lacks.
     lacking: VecDeque<(CopyName, LogName)>,
 }
@@ -53,7 +56,8 @@ impl<'a> Keepers<'a> {
         let tried = engine.env.clock.monotonic();
         let lacking = VecDeque::new();
         let (looked, refilled, wait) = (None, None, FIRST_TRY);
-        Self { engine, row, stream, marks, set, looked, tried, wait, refilled, lacking }
+        let next_step = Duration::ZERO;
+        Self { engine, row, stream, marks, set, looked, tried, wait, refilled, next_step, lacking }
     }
 
     fn away(&self) -> bool {
@@ -106,9 +110,13 @@ impl<'a> Keepers<'a> {
         back
     }
 
-    /// Brings a few of the objects that one copy lacks and another has; true if there are more.
-    pub(super) fn refill(&mut self) -> Result<bool, Failure> {
+    /// Brings a few of the objects that one copy lacks and another has, with `at_once` as soon as it is called; true if
+    /// there are more.
+    pub(super) fn refill(&mut self, at_once: bool) -> Result<bool, Failure> {
         let now = self.engine.env.clock.monotonic();
+        if !at_once && now < self.next_step {
+            return Ok(!self.lacking.is_empty());
+        }
         if self.lacking.is_empty() && self.refilled.is_none_or(|last| now >= last + REFILL_EVERY) {
             self.refilled = Some(now);
             self.lacking = self.what_is_lacking()?;
@@ -117,6 +125,7 @@ impl<'a> Keepers<'a> {
             let Some((copy, name)) = self.lacking.pop_front() else { break };
             self.bring(&copy, name)?;
         }
+        self.next_step = self.engine.env.clock.monotonic() + REFILL_STEP;
         Ok(!self.lacking.is_empty())
     }
 

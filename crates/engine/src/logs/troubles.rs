@@ -82,6 +82,11 @@ impl Troubles {
         }
     }
 
+    /// What has troubles of this code now.
+    pub(super) fn subjects(&self, code: &str) -> impl Iterator<Item = &str> {
+        self.open.keys().filter(move |key| key.0 == code).map(|key| key.1.as_str())
+    }
+
     /// What is wrong now.
     pub(super) fn findings(&self) -> Vec<Finding> {
         self.open.values().map(|trouble| trouble.finding.clone()).collect()
