@@ -169,13 +169,16 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WalAction {
-    /// Follow the log and bring it to every copy, until the store ends it
+    /// Follow the log and bring it to every copy, until it is told to stop (SIGTERM or SIGINT)
     Stream {
         /// The store
         store: StoreName,
         /// End as soon as everything the store has now is in every copy
         #[arg(long)]
         once: bool,
+        /// The most log that waits here for a copy that is away, in MiB [default: 16384]; beyond it the store keeps it
+        #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+        spool_limit: Option<u64>,
     },
     /// Keep one file of the log: `archive_command = 'lifeboat --policy FILE wal push %p'`
     Push {

@@ -18,7 +18,7 @@ use crate::args::{Args, CatalogAction, Command, EvidenceAction, KeysAction, Leve
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::secrets::Secrets;
-use crate::{demo, init, show};
+use crate::{demo, init, show, stop};
 
 pub(crate) mod archive;
 mod evidence;
@@ -68,7 +68,11 @@ fn policy_path(args: &Args) -> PathBuf {
 fn load(args: &Args) -> Result<Engine, EngineError> {
     let path = policy_path(args);
     let base = path.parent().filter(|base| !base.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let progress = Arc::new(Progress::new(!args.no_progress));
+    let stop = match &args.command {
+        Command::Wal { action: WalAction::Stream { .. } } => stop::on_signals()?,
+        _ => Arc::default(),
+    };
+    let progress = Arc::new(Progress::new(!args.no_progress, stop));
     Engine::load(&path, environment(base, Arc::new(SystemClock::new())), progress)
 }
 
@@ -160,8 +164,9 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
             let options = DrillOptions { at: at.clone(), copy: copy.clone() };
             drill(engine, stores, &options, args.verbose, output)
         }
-        Command::Wal { action: WalAction::Stream { store, once } } => {
-            let report = engine.follow_log(store, FollowOptions { once: *once })?;
+        Command::Wal { action: WalAction::Stream { store, once, spool_limit } } => {
+            let options = FollowOptions { once: *once, spool_limit_bytes: spool_limit.map(|mib| mib << 20) };
+            let report = engine.follow_log(store, options)?;
             output.result(&report, || show::jobs::follow(&report))?;
             Ok(report.worst())
         }

@@ -14,10 +14,13 @@ mod main {
     mod damage;
     mod extract;
     mod failures;
+    mod following;
     mod hostile_account;
     mod in_place;
     mod kills;
     mod lessons;
+    mod log_damage;
+    mod log_histories;
     mod peers;
     mod pg_verifybackup;
     mod places;

@@ -119,7 +119,7 @@ impl Engine {
         let adapter = match (replay, set.get(&copy)) {
             (Some(replay), Some(entry)) => {
                 facts.consistency.moment = replay.moment;
-                Box::new(Self::replaying(row, adapter, entry, &replay)?)
+                Box::new(self.replaying(row, adapter, entry, &replay)?)
             }
             _ => adapter,
         };

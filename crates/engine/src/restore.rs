@@ -284,7 +284,7 @@ impl Engine {
             let adapter = |places: &[(String, PathBuf)]| -> Result<Box<dyn Adapter>, Failure> {
                 let adapter = self.adapter_placing(row, places).map_err(|error| error.failure)?;
                 Ok(match replay {
-                    Some(replay) => Box::new(Self::replaying(row, adapter, entry, replay)?),
+                    Some(replay) => Box::new(self.replaying(row, adapter, entry, replay)?),
                     None => adapter,
                 })
             };

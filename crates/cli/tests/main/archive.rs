@@ -20,14 +20,14 @@ const KILLS: u64 = 12;
 const NUMBERS: &str = "SELECT string_agg(n::text, ',' ORDER BY n) FROM ledger";
 
 /// A server with small segments that archives nothing yet.
-fn server(major: u32) -> PgServer {
+pub(crate) fn server(major: u32) -> PgServer {
     let options = PgOptions::new(major).initdb("--data-checksums").initdb("--wal-segsize=1");
     let server = PgServer::start(options.set("archive_mode", "on").set("max_wal_size", "64MB"));
     server.psql(SCHEMA);
     server
 }
 
-fn world(server: &PgServer) -> World {
+pub(crate) fn world(server: &PgServer) -> World {
     let mut world = world_of(server);
     world.belongs_to(server);
     world
@@ -44,14 +44,15 @@ fn archive(server: &PgServer, world: &World) {
 
 /// Waits until a statement gives true.
 #[track_caller]
-fn wait_for(server: &PgServer, sql: &str) {
+pub(crate) fn wait_for(server: &PgServer, sql: &str) {
     for _ in 0..MAX_LOOKS {
         if server.psql(sql) == "t" {
             return;
         }
         server.psql("SELECT pg_sleep(0.05)");
     }
-    panic!("it never came true: {sql}\n{}", server.log());
+    let archiver = server.psql("SELECT row_to_json(a) FROM pg_stat_archiver a");
+    panic!("it never came true: {sql}\n{archiver}\n{}", server.log());
 }
 
 /// Ends the segment and waits until it is archived; gives its name.
@@ -69,7 +70,7 @@ fn failures(server: &PgServer) -> String {
 }
 
 /// Every log object of one copy. What a killed write left there goes with the next backup.
-fn objects(world: &World, copy: &str) -> BTreeSet<String> {
+pub(crate) fn objects(world: &World, copy: &str) -> BTreeSet<String> {
     let folder = world.vault(copy, "shop").join("lifeboat/logs/wal");
     let Ok(entries) = fs::read_dir(folder) else { return BTreeSet::new() };
     let names = entries.map(|entry| entry.unwrap()).filter(|entry| entry.path().is_file());
@@ -77,12 +78,12 @@ fn objects(world: &World, copy: &str) -> BTreeSet<String> {
     names.filter(|name| !name.starts_with(TEMP_PREFIX)).collect()
 }
 
-fn object(world: &World, copy: &str, name: &str) -> PathBuf {
+pub(crate) fn object(world: &World, copy: &str, name: &str) -> PathBuf {
     world.vault(copy, "shop").join("lifeboat/logs/wal").join(name)
 }
 
 /// Segments of the server, brought where an archiver would find them.
-fn segment(server: &PgServer, world: &World, name: &str) -> PathBuf {
+pub(crate) fn segment(server: &PgServer, world: &World, name: &str) -> PathBuf {
     let path = world.path(name);
     super::tree::write(&path, &fs::read(server.data().join("pg_wal").join(name)).unwrap());
     server.give(&path);

@@ -214,6 +214,14 @@ impl Continuous for PostgresAdapter {
         Ok(Box::new(PostgresFeed::start(&options, &self.options.slot, resume, known)?))
     }
 
+    fn refusal(&self, failure: &Failure) -> Option<String> {
+        error::is_refused_login(failure).then(|| {
+            "put the role, its password and its line for `replication` in pg_hba.conf right, or the address in the row, and \
+             see it with `lifeboat check`"
+                .to_owned()
+        })
+    }
+
     fn files(&self) -> Option<&dyn LogFiles> {
         Some(self)
     }

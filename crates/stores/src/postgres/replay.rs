@@ -89,10 +89,11 @@ pub(crate) fn replay(
 ) -> Result<String, Failure> {
     let shape = WalShape { segment_bytes: segment_bytes(facts)?, page_bytes: PAGE_BYTES };
     let base = base_end(facts)?;
+    let system = text(facts, "system_identifier").and_then(|text| text.parse().ok());
     let failed = |error| Failure::io("failed to work in the restored cluster", error);
     let cluster = Folder::open(restored).map_err(failed)?;
     let owner = take_over(&cluster).map_err(failed)?;
-    let writer = Writer { folder: cluster.inner(LOG).map_err(failed)?, shape, owner };
+    let writer = Writer { folder: cluster.inner(LOG).map_err(failed)?, shape, system, owner };
     let mut history = base_history(&writer.folder, base.timeline)?;
     let mut found = Found::default();
     let mut last = base.timeline;
@@ -155,6 +156,8 @@ fn history_text(history: &TimelineHistory) -> String {
 struct Writer {
     folder: Folder,
     shape: WalShape,
+    /// The cluster the point is of: log of another one is not written.
+    system: Option<u64>,
     owner: (u32, u32),
 }
 
@@ -170,7 +173,7 @@ impl Writer {
     ) -> Result<bool, Failure> {
         let size = u64::from(self.shape.segment_bytes);
         let start = Lsn(from).segment_start(self.shape.segment_bytes);
-        let mut scanner = Scanner::new(self.shape, timeline, None, start)
+        let mut scanner = Scanner::new(self.shape, timeline, self.system, start)
             .map_err(|error| Failure::with_source(error.kind(), "the log cannot be read", error))?
             .with_history(history.clone());
         let mut at = start.0;
@@ -304,4 +307,72 @@ pub(crate) fn recovery_target(restored: &Path) -> Result<Vec<(String, String)>, 
         Some((name.to_owned(), value.replace("''", "'").replace("\\\\", "\\")))
     };
     Ok(lines.lines().filter_map(setting).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use lifeboat_base::capture::{Consistency, ConsistencyLevel};
+    use lifeboat_testkit::{PgOptions, PgServer};
+    use serde_json::json;
+
+    use super::*;
+
+    /// A whole segment as it was kept.
+    struct Kept {
+        bytes: Vec<u8>,
+        path: [(u32, u64, u64); 1],
+    }
+
+    impl LogSource for Kept {
+        fn read(&self, _timeline: u32, from: u64, to: u64) -> Result<Vec<u8>, Failure> {
+            let inside = |at: u64| usize::try_from(at - self.path[0].1).unwrap();
+            Ok(self.bytes[inside(from)..inside(to)].to_vec())
+        }
+
+        fn path(&self) -> &[(u32, u64, u64)] {
+            &self.path
+        }
+    }
+
+    #[test]
+    fn log_of_another_cluster_is_never_written_into_a_restored_one() {
+        let server = PgServer::start(PgOptions::new(15).initdb("--wal-segsize=1"));
+        let name = server.psql("SELECT pg_walfile_name(pg_switch_wal())");
+        let bytes = fs::read(server.data().join("pg_wal").join(&name)).unwrap();
+        let (_, start) = lifeboat_postgres::lsn::parse_segment_name(&name, 1 << 20).unwrap();
+        let log = Kept { bytes, path: [(1, start.0, start.0 + (1 << 20))] };
+        let system = server.psql("SELECT system_identifier FROM pg_control_system()");
+        let replayed = |system: &str| {
+            let environment = [
+                ("stop_lsn", json!(start.to_string())),
+                ("timeline", json!(1)),
+                ("wal_segment_bytes", json!(1 << 20)),
+                ("system_identifier", json!(system)),
+            ];
+            let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
+            let moment = Timestamp::UNIX_EPOCH;
+            let level = ConsistencyLevel::PointInTime;
+            let facts = CaptureFacts {
+                consistency: Consistency { level, moment, position: None, changes: 0 },
+                logical_bytes: 0,
+                counts: BTreeMap::new(),
+                checksums: BTreeMap::new(),
+                environment,
+                unreadable: Vec::new(),
+            };
+            let folder = tempfile::tempdir().unwrap();
+            fs::create_dir(folder.path().join("pg_wal")).unwrap();
+            lifeboat_base::crashsafe::write_new(&folder.path().join("PG_VERSION"), b"15\n").unwrap();
+            let done = replay(&facts, folder.path(), &log, &Goal::Latest);
+            (done, folder.path().join("pg_wal").join(&name).exists())
+        };
+        let (done, written) = replayed(&system);
+        assert!(done.is_ok() && written, "{done:?}");
+        let (done, written) = replayed("7");
+        assert_eq!(done.unwrap_err().kind(), FailureKind::Damaged);
+        assert!(!written);
+    }
 }
