@@ -20,6 +20,7 @@ use serde_json::json;
 
 pub(crate) use self::ground::Staging;
 pub(crate) use self::target::Way;
+use crate::adapters::Wishes;
 use crate::backup::{Collector, worst};
 use crate::context::Engine;
 use crate::copies::VaultSet;
@@ -45,6 +46,8 @@ pub struct RestoreOptions {
     pub skip_checks: bool,
     /// Where tablespaces come to lie, by name or object id; the others lie inside the target.
     pub tablespaces: Vec<(String, PathBuf)>,
+    /// By how much the revision of an etcd is raised, with everything before marked as compacted.
+    pub bump_revision: Option<u64>,
     /// Change the earlier state of the store in the target into the one asked for: only what differs is fetched.
     pub delta: bool,
     /// Replace what is in the target although it is something else. Never what is in use.
@@ -64,10 +67,17 @@ impl RestoreOptions {
             copy: None,
             skip_checks: false,
             tablespaces,
+            bump_revision: None,
             delta: false,
             force: false,
             part: None,
         }
+    }
+}
+
+impl RestoreOptions {
+    fn wishes(&self) -> Wishes<'_> {
+        Wishes { tablespaces: &self.tablespaces, bump_revision: self.bump_revision }
     }
 }
 
@@ -176,7 +186,7 @@ impl Engine {
     /// the copies in the order of the row and passes over one that turns out to be damaged, unless a copy was named.
     pub fn restore(&self, options: &RestoreOptions) -> Result<RestoreOutcome, EngineError> {
         let row = self.store(&options.store)?;
-        let adapter = self.adapter_placing(row, &options.tablespaces)?;
+        let adapter = self.adapter_with(row, &options.wishes())?;
         let way = match &options.part {
             Some(_) => self.extract_way(row, adapter.as_ref(), options)?,
             None => self.way(options, adapter.as_ref())?,
@@ -226,7 +236,7 @@ impl Engine {
         (request, before): (&Request<'_>, &[Finding]),
     ) -> Result<RestoreOutcome, EngineError> {
         let options = request.options;
-        let adapter = || self.adapter_placing(row, &options.tablespaces).map_err(|error| error.failure);
+        let adapter = || self.adapter_with(row, &options.wishes()).map_err(|error| error.failure);
         let mut findings = before.to_vec();
         findings.extend(chosen.findings());
         if options.copy.is_none() {
