@@ -27,7 +27,7 @@ pub enum EtcdError {
         endpoint: String,
         /// The method that was called, such as `Snapshot`.
         call: &'static str,
-        /// The status code of gRPC: 7 is a missing permission, 16 a wrong password.
+        /// The status code of gRPC. Servers are not strict about it: a missing permission has been seen as 7 and as 2.
         code: u32,
         /// What the server said, printable.
         message: String,

@@ -1,7 +1,7 @@
 //! Runs a program to its end: no shell, bounded output, a deadline, and no child of it left behind.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lifeboat_base::human::printable;
 use lifeboat_base::time::Clock;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::installation::Installation;
 use crate::error::EtcdError;
@@ -51,9 +51,9 @@ pub(crate) fn run(mut command: Command, how: &Run<'_>) -> Result<String, EtcdErr
         let out = scope.spawn(move || drain(out));
         let err = scope.spawn(move || drain(err));
         let failed = |status: String, message: String| EtcdError::Program { program: name, status, message };
-        let status = loop {
-            if let Some(status) = child.try_wait().map_err(EtcdError::doing("wait for a program"))? {
-                break status;
+        loop {
+            if has_ended(&child)? {
+                break;
             }
             if (how.cancelled)() {
                 end(&mut child);
@@ -65,9 +65,10 @@ pub(crate) fn run(mut command: Command, how: &Run<'_>) -> Result<String, EtcdErr
                 return Err(failed("ended by us".to_owned(), message));
             }
             pause();
-        };
-        // What it left running would keep the pipes open, and is not waited for.
-        end(&mut child);
+        }
+        // What it left running would keep the pipes open. Until it is waited for, its number is nobody else's.
+        kill_group(&child);
+        let status = child.wait().map_err(EtcdError::doing("wait for a program"))?;
         let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
         if status.success() {
             return Ok(String::from_utf8_lossy(&out).into_owned());
@@ -78,13 +79,24 @@ pub(crate) fn run(mut command: Command, how: &Run<'_>) -> Result<String, EtcdErr
     })
 }
 
-/// Ends a child and everything in its process group; what is gone already is as good.
+/// Whether a child has ended; it stays to be waited for.
+fn has_ended(child: &Child) -> Result<bool, EtcdError> {
+    let Some(pid) = Pid::from_raw(child.id().cast_signed()) else { return Ok(true) };
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let ended = waitid(WaitId::Pid(pid), look).map_err(io::Error::from);
+    Ok(ended.map_err(EtcdError::doing("look at a program"))?.is_some())
+}
+
+/// Ends a child that was not waited for yet, and everything in its process group.
 fn end(child: &mut Child) {
+    kill_group(child);
+    drop(child.wait());
+}
+
+fn kill_group(child: &Child) {
     if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
         kill_process_group(group, Signal::KILL).unwrap_or(());
     }
-    drop(child.kill());
-    drop(child.wait());
 }
 
 /// Reads to the end, so that the program never waits for us, and keeps a bounded part.
@@ -92,7 +104,7 @@ fn drain(stream: Option<impl Read>) -> Vec<u8> {
     let mut kept = Vec::new();
     if let Some(mut stream) = stream {
         drop(stream.by_ref().take(MAX_OUTPUT_BYTES).read_to_end(&mut kept));
-        drop(std::io::copy(&mut stream, &mut std::io::sink()));
+        drop(io::copy(&mut stream, &mut io::sink()));
     }
     kept
 }
@@ -112,11 +124,14 @@ pub fn make_data_directory(
             looked: installed.server.display().to_string(),
         });
     };
+    // The program runs elsewhere.
+    let snapshot = fs::canonicalize(snapshot).map_err(EtcdError::io("find", snapshot))?;
+    let into = std::path::absolute(into).map_err(EtcdError::io("find", into))?;
     let mut command = Command::new(restorer);
-    command.arg("snapshot").arg("restore").arg(snapshot).arg("--data-dir").arg(into);
+    command.arg("snapshot").arg("restore").arg(snapshot).arg("--data-dir").arg(&into);
     command.env_clear().env("ETCDCTL_API", "3").current_dir("/");
     run(command, &Run { limit: RESTORE_LIMIT, clock, cancelled })?;
-    sync(into, 0)
+    sync(&into, 0)
 }
 
 fn sync(path: &Path, depth: usize) -> Result<(), EtcdError> {

@@ -165,11 +165,24 @@ fn certificates_and_passwords_are_asked_for_and_checked() {
         let other_name = ClientOptions { tls: good.tls.clone(), ..other_name };
         assert!(matches!(connect(&other_name), Err(EtcdError::Unreachable { .. })));
 
+        // A user who may read every key.
+        server.ctl(&["role", "add", "reader"]);
+        server.ctl(&["role", "grant-permission", "reader", "read", "", "--from-key"]);
+        server.ctl(&["user", "add", "keeper:s3cret"]);
+        server.ctl(&["user", "grant-role", "keeper", "reader"]);
         server.enable_auth("s3cret");
-        let with = |password: &str| ClientOptions {
-            login: Some(Login { user: "root".to_owned(), password: Secret::new(password.to_owned()) }),
+        let as_user = |user: &str, password: &str| ClientOptions {
+            login: Some(Login { user: user.to_owned(), password: Secret::new(password.to_owned()) }),
             ..good.clone()
         };
+        let with = |password: &str| as_user("root", password);
+        let mut keeper = connect(&as_user("keeper", "s3cret")).unwrap();
+        keeper.keys(1, &mut |_key| Ok(())).unwrap();
+        let error = take(&mut keeper).unwrap_err();
+        assert!(
+            matches!(&error, EtcdError::Refused { call: "Snapshot", message, .. } if message.contains("denied")),
+            "{error}"
+        );
         let error = connect(&with("wrong")).unwrap_err();
         assert!(matches!(error, EtcdError::Refused { call: "Authenticate", .. }), "{error}");
         assert!(!format!("{error} {error:?}").contains("wrong"), "{error}");
@@ -177,7 +190,7 @@ fn certificates_and_passwords_are_asked_for_and_checked() {
         client.catch_up().unwrap();
         let file = take(&mut client).unwrap();
         let (content, _) = content(&Snapshot::open(Arc::new(file), &|| false).unwrap());
-        assert_eq!((content.auth.enabled, content.auth.user_count), (true, 1));
+        assert_eq!((content.auth.enabled, content.auth.user_count), (true, 2));
     }
 }
 

@@ -5,7 +5,7 @@
 //! and names its own object. Without programs of etcd only the checks that need none are tried.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -269,11 +269,15 @@ impl<'a> Bench<'a> {
         results
             .extend(EXPECTED.iter().map(|(check, damage, needle)| result(check, damage, good, &bad, needle)));
         let log = folder.join(DIRECTORY).join("member/wal");
-        lifeboat_base::crashsafe::remove_tree(&log)
-            .and_then(|()| File::create_new(&log).and_then(|mut file| file.write_all(b"no folder")))
-            .map_err(|error| failed("take the log from", error))?;
+        lifeboat_base::crashsafe::remove_tree(&log).map_err(|error| failed("take the log from", error))?;
+        let database = OpenOptions::new().write(true).open(folder.join(DIRECTORY).join("member/snap/db"));
         let bad = self.checks(self.point.facts(), &self.point, &folder)?;
-        results.push(result(START, "its log is gone", good, &bad, "the server ended"));
+        results.push(result(DATA, "its log is gone", good, &bad, "the log is missing"));
+        database
+            .and_then(|file| file.set_len(u64::from(PAGE_BYTES)))
+            .map_err(|error| failed("cut the database of", error))?;
+        let bad = self.checks(self.point.facts(), &self.point, &folder)?;
+        results.push(result(START, "its database is cut short", good, &bad, ""));
         Ok(())
     }
 }

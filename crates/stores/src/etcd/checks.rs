@@ -4,7 +4,7 @@
 //! In: the facts, the recovery point, the restored folder. Out: check results. The member runs on a copy, since it writes
 //! and lets leases expire; copy and member are gone when this returns.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -245,8 +245,18 @@ fn check_data(subject: &Subject<'_>, directory: &Path) -> Result<CheckResult, Fa
         Ok(bolt) => bolt,
         Err(error) => return Ok(failed(DATA, wanted, chain(&error))),
     };
-    Ok(match read(subject, &bolt)? {
-        Ok((_, summary)) => crate::tally::equal(DATA, summary.sum(), wanted),
-        Err(why) => failed(DATA, wanted, why),
-    })
+    let summary = match read(subject, &bolt)? {
+        Ok((_, summary)) => summary,
+        Err(why) => return Ok(failed(DATA, wanted, why)),
+    };
+    let mut tally = Tally::default();
+    if summary.sum() != wanted {
+        tally.add(|| format!("found {}, expected {wanted}", summary.sum()));
+    }
+    // A member without one starts as a new cluster, and says nothing about it.
+    let log = fs::read_dir(directory.join("member/wal")).into_iter().flatten().filter_map(Result::ok);
+    if !log.into_iter().any(|entry| entry.path().extension().is_some_and(|kind| kind == "wal")) {
+        tally.add(|| "the log is missing".to_owned());
+    }
+    Ok(tally.result(DATA, summary.sum(), wanted))
 }

@@ -192,12 +192,17 @@ fn a_command_may_take_the_snapshot_and_what_it_wrote_is_checked_the_same() {
         for (then, expected) in [
             ("truncate -s -32 \"$1\"", "no digest at its end"),
             ("truncate -s -1000 \"$1\"", "no digest at its end"),
-            ("printf x | dd of=\"$1\" bs=1 seek=9000 conv=notrunc 2>/dev/null", "not what its digest says"),
+            (
+                "printf '\\377' | dd of=\"$1\" bs=1 seek=9000 conv=notrunc 2>/dev/null",
+                "not what its digest says",
+            ),
             ("rm \"$1\"", "wrote no snapshot"),
             ("rm \"$1\"; ln -s /etc/passwd \"$1\"", "wrote no snapshot"),
             ("echo too bad >&2; exit 3", "too bad"),
         ] {
-            let failure = record(&through_a_command(&server, then), &Findings::new()).unwrap_err();
+            // Without what was taken: it would fill a page.
+            let taken = record(&through_a_command(&server, then), &Findings::new()).map(drop);
+            let failure = taken.unwrap_err();
             assert!(failure.chain().contains(expected), "{then}: {}", failure.chain());
         }
     }
@@ -219,7 +224,7 @@ fn a_learner_is_refused_and_passed_over_where_a_voting_member_answers() {
             std::thread::park_timeout(std::time::Duration::from_millis(20));
         };
         assert!(failure.chain().contains("is a learner"), "{}", failure.chain());
-        assert_eq!(record(&alone, &Findings::new()).unwrap_err().kind(), FailureKind::Refused);
+        assert_eq!(record(&alone, &Findings::new()).err().unwrap().kind(), FailureKind::Refused);
         let both = adapter(format!("{},{}", learner.url(), server.url()), &[]);
         let monitor = Findings::new();
         record(&both, &monitor).unwrap();
@@ -342,9 +347,12 @@ fn two_hundred_thousand_keys_come_back_and_every_cut_and_flipped_byte_is_refused
         let failure = adapter.restore(&lie, point.facts(), into.path(), &Findings::new()).unwrap_err();
         assert_eq!(failure.kind(), FailureKind::Damaged, "{what}: {failure:?}");
     };
-    for _round in 0..50 {
+    for round in 0..100 {
         let length = random(snapshot.len());
         refused(snapshot[..length].to_vec(), format!("cut to {length}"));
+        if round % 2 == 1 {
+            continue;
+        }
         let at = random(snapshot.len());
         let mut flipped = snapshot.clone();
         flipped[at] ^= 0x40;
