@@ -35,7 +35,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Write a first policy for what is found in this folder, and the key to open its vaults
     Init {
-        /// The folder to look through and to write into; `postgres` prints the SQL that prepares a server
+        /// The folder to look through and to write into; `postgres` and `etcd` print what prepares a server
         #[arg(default_value = ".")]
         dir: PathBuf,
     },
@@ -109,6 +109,10 @@ pub(crate) enum Command {
         /// lie inside the target
         #[arg(long, value_name = "NAME|OID=PATH", value_parser = tablespace, conflicts_with = "database")]
         tablespace: Vec<(String, PathBuf)>,
+        /// Raise the revision of an etcd by this much and mark everything before as compacted, so that watchers start again;
+        /// Kubernetes needs it
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "database")]
+        bump_revision: Option<u64>,
         /// Change a stopped cluster in the target into the one asked for: only what differs is fetched and written
         #[arg(long, conflicts_with = "database")]
         delta: bool,

@@ -130,7 +130,19 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
             output.result(&report, || show::jobs::backup(&report))?;
             Ok(report.worst())
         }
-        Command::Restore { store, to, at, copy, skip_checks, database, tables, tablespace, delta, force } => {
+        Command::Restore {
+            store,
+            to,
+            at,
+            copy,
+            skip_checks,
+            database,
+            tables,
+            tablespace,
+            bump_revision,
+            delta,
+            force,
+        } => {
             let part = database.clone().map(|database| PartOptions { database, tables: tables.clone() });
             let options = RestoreOptions {
                 at: at.clone(),
@@ -138,6 +150,7 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
                 skip_checks: *skip_checks,
                 part,
                 tablespaces: tablespace.clone(),
+                bump_revision: *bump_revision,
                 delta: *delta,
                 force: *force,
                 ..RestoreOptions::new(store.clone(), to.clone())

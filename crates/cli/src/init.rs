@@ -33,13 +33,20 @@ struct Found {
 /// What a PostgreSQL server needs, as a script for its superuser.
 const POSTGRES: &str = include_str!("init/postgres.sql");
 
-/// Writes `lifeboat.toml` and a key file. Refuses to touch what is there already. The word `postgres` asks for the
-/// script instead, unless a folder has that name.
+/// What an etcd cluster needs, as commands for its administrator.
+const ETCD: &str = include_str!("init/etcd.sh");
+
+/// Writes `lifeboat.toml` and a key file. Refuses to touch what is there already. The words `postgres` and `etcd` ask for
+/// a script instead, unless a folder has that name.
 pub(crate) fn run(dir: &Path, output: &Output) -> Outcome {
-    if dir == Path::new("postgres") && !dir.exists() {
-        let document = json!({ "schema": "lifeboat.init-postgres/v1", "sql": POSTGRES });
-        output.result(&document, || POSTGRES.to_owned())?;
-        return Ok(None);
+    for (word, document) in [
+        ("postgres", json!({ "schema": "lifeboat.init-postgres/v1", "sql": POSTGRES })),
+        ("etcd", json!({ "schema": "lifeboat.init-etcd/v1", "script": ETCD })),
+    ] {
+        if dir == Path::new(word) && !dir.exists() {
+            output.result(&document, || if word == "etcd" { ETCD } else { POSTGRES }.to_owned())?;
+            return Ok(None);
+        }
     }
     let target = dir.join(POLICY);
     if target.exists() {

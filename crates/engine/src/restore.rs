@@ -21,6 +21,7 @@ use serde_json::json;
 
 pub(crate) use self::ground::Staging;
 pub(crate) use self::target::Way;
+use crate::adapters::Wishes;
 use crate::backup::{Collector, worst};
 use crate::context::Engine;
 use crate::copies::VaultSet;
@@ -46,6 +47,8 @@ pub struct RestoreOptions {
     pub skip_checks: bool,
     /// Where tablespaces come to lie, by name or object id; the others lie inside the target.
     pub tablespaces: Vec<(String, PathBuf)>,
+    /// By how much the revision of an etcd is raised, with everything before marked as compacted.
+    pub bump_revision: Option<u64>,
     /// Change the earlier state of the store in the target into the one asked for: only what differs is fetched.
     pub delta: bool,
     /// Replace what is in the target although it is something else. Never what is in use.
@@ -65,10 +68,17 @@ impl RestoreOptions {
             copy: None,
             skip_checks: false,
             tablespaces,
+            bump_revision: None,
             delta: false,
             force: false,
             part: None,
         }
+    }
+}
+
+impl RestoreOptions {
+    fn wishes(&self) -> Wishes<'_> {
+        Wishes { tablespaces: &self.tablespaces, bump_revision: self.bump_revision }
     }
 }
 
@@ -211,7 +221,7 @@ impl Engine {
     /// the copies in the order of the row and passes over one that turns out to be damaged, unless a copy was named.
     pub fn restore(&self, options: &RestoreOptions) -> Result<RestoreOutcome, EngineError> {
         let row = self.store(&options.store)?;
-        let adapter = self.adapter_placing(row, &options.tablespaces)?;
+        let adapter = self.adapter_with(row, &options.wishes())?;
         // A check that was killed may have left its server, which would look like one of the user's.
         let left = left_running(adapter.as_ref(), row);
         let way = match &options.part {
@@ -282,7 +292,8 @@ impl Engine {
                 continue;
             };
             let adapter = |places: &[(String, PathBuf)]| -> Result<Box<dyn Adapter>, Failure> {
-                let adapter = self.adapter_placing(row, places).map_err(|error| error.failure)?;
+                let wishes = Wishes { tablespaces: places, bump_revision: options.bump_revision };
+                let adapter = self.adapter_with(row, &wishes).map_err(|error| error.failure)?;
                 Ok(match replay {
                     Some(replay) => Box::new(self.replaying(row, adapter, entry, replay)?),
                     None => adapter,

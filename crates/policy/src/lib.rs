@@ -31,8 +31,8 @@ mod suggest;
 pub use explain::{ExplainLine, explain};
 pub use kind::Kind;
 pub use model::{
-    Checks, CopyPlace, CopyUrl, Encryption, Endpoint, Keys, Lock, LockMode, Origin, Policy, Promises,
-    Recipient, Source, Sourced, Store, Tier, Verify, Written,
+    Checks, CopyPlace, CopyUrl, Encryption, Endpoint, EtcdAccess, Keys, Lock, LockMode, Origin, Policy,
+    Promises, Recipient, Source, Sourced, Store, Tier, Verify, Written,
 };
 pub use parse::{digest, parse};
 pub use problem::{PolicyErrors, Position, Problem, Severity};
