@@ -60,8 +60,10 @@ pub(crate) fn wait_for(server: &PgServer, sql: &str) {
 fn archive_all(server: &PgServer) -> String {
     server.psql("SELECT pg_create_restore_point('here')");
     let name = server.psql("SELECT pg_walfile_name(pg_switch_wal())");
-    let archived = format!("SELECT last_archived_wal >= '{name}' FROM pg_stat_archiver");
-    wait_for(server, &format!("SELECT coalesce(({archived}), false)"));
+    // After a promotion an older segment may come last; what was archived long ago has no status any more.
+    let done = format!("SELECT EXISTS (SELECT FROM pg_ls_archive_statusdir() WHERE name = '{name}.done')");
+    let last = format!("SELECT coalesce(last_archived_wal >= '{name}', false) FROM pg_stat_archiver");
+    wait_for(server, &format!("SELECT ({done}) OR ({last})"));
     name
 }
 
