@@ -79,7 +79,7 @@ fn the_calendars_awkward_days_are_read_as_a_person_reads_them() {
         ("a zone that skipped a whole day, 4d", skipped_day),
     ];
     let text = all.map(|(title, page)| format!("{title}\n{page}")).join("\n");
-    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false, snapshot_path => "../snapshots" }, {
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false, snapshot_path => "../calendars" }, {
         insta::assert_snapshot!("retained", text);
     });
 }
