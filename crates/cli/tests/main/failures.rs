@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use lifeboat_base::crashsafe::TEMP_PREFIX;
 use serde_json::Value;
@@ -294,7 +295,8 @@ fn a_restore_never_writes_where_something_is() {
 fn a_second_run_on_the_same_store_is_refused_while_the_first_one_lives() {
     let world = World::of_files();
     let first = world.backup("uploads");
-    let (lock, packs) = (world.path("state/locks/uploads.lock"), world.vault("local", "uploads"));
+    let (lock, packs) =
+        (world.path("state/locks/uploads.lock"), world.vault("local", "uploads").join("data"));
     let at_work = || {
         // Asked of the kernel: trying the lock ourselves would keep the run out.
         let meta = fs::metadata(&lock).unwrap();
@@ -302,9 +304,10 @@ fn a_second_run_on_the_same_store_is_refused_while_the_first_one_lives() {
         let locks = fs::read_to_string("/proc/locks").unwrap();
         // Held, and said by whom; and in the middle of a pack, so that the catalog is nobody's.
         let held = locks.lines().any(|line| line.contains(" WRITE ") && line.contains(&inode));
-        let writes =
-            || tree::files(&packs).iter().any(|name| name.display().to_string().contains(TEMP_PREFIX));
-        meta.len() > 0 && held && writes()
+        let names = |folder: &Path| fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+        let mut packs = names(&packs).flat_map(|folder| names(&folder.path()).collect::<Vec<_>>());
+        let writes = packs.any(|pack| pack.file_name().to_string_lossy().starts_with(TEMP_PREFIX));
+        meta.len() > 0 && held && writes
     };
     let started = |seed| {
         tree::write(&world.uploads().join(format!("more-{seed}.bin")), &noise(seed, 16 << 20));

@@ -206,10 +206,10 @@ impl Engine {
 
     /// What a store was known as before: by how far its log was kept, and by its newest point.
     pub(crate) fn identities(&self, row: &Store, adapter: &dyn Adapter) -> Result<Vec<String>, EngineError> {
-        let Some(store) = adapter.continuous() else { return Ok(Vec::new()) };
-        let head = Head::read(&self.log_folder(&row.name))?.map(|head| head.identity);
+        let followed = adapter.continuous().map(|_| Head::read(&self.log_folder(&row.name))).transpose()?;
+        let head = followed.flatten().map(|head| head.identity);
         let view = self.view(row)?;
-        let of_point = view.points.last().and_then(|point| store.identity(&point.manifest.facts));
+        let of_point = view.points.last().and_then(|point| adapter.identity(&point.manifest.facts));
         Ok(head.into_iter().chain(of_point).collect())
     }
 
@@ -504,7 +504,9 @@ impl Follower<'_> {
             Step::Bytes { at, bytes, newest, boundary } => {
                 self.report.received_bytes += bytes.len() as u64;
                 self.monitor.advance(bytes.len() as u64, 0);
-                self.as_of = self.as_of.max(newest);
+                // A server whose clock is ahead says nothing about what comes until then.
+                let now = self.engine.env.clock.now();
+                self.as_of = self.as_of.max(newest.map(|newest| newest.min(now)));
                 let known = self.known();
                 self.spool.push(position(at), &bytes, follows.take(), (known, newest))?;
                 if boundary || self.spool.open_bytes() >= MAX_PIECE_BYTES {
@@ -586,7 +588,8 @@ impl Follower<'_> {
         let newer = |at| self.head.as_ref().is_none_or(|head| at >= head.position);
         if let Some((at, ended)) = shipped.head.filter(|(at, _)| newer(*at)) {
             self.report.to = at.to_string();
-            self.head = Some(Head::new(self.identity.clone(), at, ended));
+            let now = self.engine.env.clock.now();
+            self.head = Some(Head::new(self.identity.clone(), at, ended.min(now)));
         }
         let waiting = shipped.waiting;
         self.tell_of_shipment(shipped);

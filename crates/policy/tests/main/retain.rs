@@ -226,6 +226,13 @@ proptest! {
                 prop_assert!(stays.contains(&point.id));
             }
         }
+        // What is damaged might be healed while it is promised.
+        if let Some(window) = window {
+            let damaged = points.iter().filter(|point| point.soundness == Soundness::Damaged);
+            for point in damaged.filter(|point| window.after(point.moment, &zone) > decided.as_of) {
+                prop_assert!(stays.contains(&point.id));
+            }
+        }
         // A promised window keeps all that is usable in it, and the point it starts from.
         if let (Some(window), Some(_)) = (window, good) {
             let start = window.before(decided.as_of, &zone);
@@ -239,7 +246,7 @@ proptest! {
         for point in decided.points.iter().filter(|point| stays.contains(&point.id)) {
             let Verdict::Kept(reasons) = &point.verdict else { unreachable!() };
             let longest = Span::from_days(keep.yearly * 366 + 366 + (keep.monthly + 1) * 31 + (keep.weekly + 1) * 7 + keep.daily + 2).unwrap();
-            let plain = reasons.iter().all(|reason| matches!(reason, Reason::Slot { .. } | Reason::MightHeal));
+            let plain = reasons.iter().all(|reason| matches!(reason, Reason::Slot { .. }));
             prop_assert!(!plain || longest.after(point.moment, &zone) >= decided.as_of, "{:?}", point);
         }
         // Applied, it asks for nothing more.
