@@ -61,14 +61,8 @@ impl Engine {
                 Ok(Box::new(SqliteAdapter::new(options)))
             }
             Source::Url(endpoint) if row.kind == Kind::Postgres => {
-                let (endpoint, secrets) = (endpoint.clone(), Arc::clone(&self.env.secrets));
-                // Asked for only when the server is contacted: a restore must not need production's address.
-                let url = move || match &endpoint {
-                    Endpoint::Secret(reference) => secrets.resolve(reference),
-                    Endpoint::Plain(url) => Ok(Secret::new(url.clone())),
-                };
                 let options = PostgresOptions {
-                    url: Arc::new(url),
+                    url: Arc::new(self.address(endpoint)),
                     slot: slot_name(&row.name),
                     programs: self.env.programs.clone(),
                     unique: row.checks.unique.clone(),
@@ -78,7 +72,7 @@ impl Engine {
                 Ok(Box::new(PostgresAdapter::new(options)))
             }
             Source::Etcd { url, access } => {
-                let source = EtcdSource::Members(self.etcd_members(url.clone(), EtcdAccess::clone(access)));
+                let source = EtcdSource::Members(self.etcd_members(url, EtcdAccess::clone(access)));
                 Ok(self.etcd(source, wishes))
             }
             Source::EtcdCommand { words, environment } => {
@@ -104,18 +98,26 @@ impl Engine {
         }))
     }
 
-    /// Secrets are asked for only when the cluster is contacted: a restore must not need production's.
-    fn etcd_members(&self, url: Endpoint, access: EtcdAccess) -> EtcdReach {
-        let secrets = Arc::clone(&self.env.secrets);
+    /// A server's address, asked for only when the server is contacted: a restore must not need production's.
+    fn address(
+        &self,
+        endpoint: &Endpoint,
+    ) -> impl Fn() -> Result<Secret<String>, Failure> + Send + Sync + use<> {
+        let (endpoint, secrets) = (endpoint.clone(), Arc::clone(&self.env.secrets));
+        move || match &endpoint {
+            Endpoint::Secret(reference) => secrets.resolve(reference),
+            Endpoint::Plain(url) => Ok(Secret::new(url.clone())),
+        }
+    }
+
+    /// As [`Engine::address`], with everything else that is secret about a cluster.
+    fn etcd_members(&self, url: &Endpoint, access: EtcdAccess) -> EtcdReach {
+        let (address, secrets) = (self.address(url), Arc::clone(&self.env.secrets));
         Arc::new(move || {
             let resolve = |reference: &Option<SecretRef>| {
                 reference.as_ref().map(|reference| secrets.resolve(reference)).transpose()
             };
-            let address = match &url {
-                Endpoint::Secret(reference) => secrets.resolve(reference)?,
-                Endpoint::Plain(url) => Secret::new(url.clone()),
-            };
-            let mut options = ClientOptions::parse(address.expose()).map_err(|error| {
+            let mut options = ClientOptions::parse(address()?.expose()).map_err(|error| {
                 Failure::with_source(error.kind(), "failed to understand the address of the cluster", error)
             })?;
             let text = |reference| Ok::<_, Failure>(resolve(reference)?.map(|text| text.expose().clone()));

@@ -22,7 +22,7 @@ use super::restore::{restore_cluster, settle};
 use super::{placing, preflight, replay};
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
 use crate::archive::LogFiles;
-use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume};
+use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Stop};
 use crate::inplace::{InPlace, Place, Standing};
 use crate::parts::{Part, PartReport, Parts};
 
@@ -236,7 +236,7 @@ impl Continuous for PostgresAdapter {
         restored: &Path,
         log: &dyn LogSource,
         goal: &Goal,
-    ) -> Result<String, Failure> {
+    ) -> Result<Stop, Failure> {
         replay::replay(facts, restored, log, goal)
     }
 }
