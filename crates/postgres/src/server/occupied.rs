@@ -6,10 +6,11 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use lifeboat_base::process::everyone;
 use rustix::process::{Pid, test_kill_process};
 
-use super::postmaster::read_pid_file;
-use super::processes::{everyone, servers_in};
+use super::postmaster::{PidFile, read_pid_file};
+use super::processes::servers_in;
 
 /// The first field of a control file: its cluster's system identifier.
 const IDENTIFIER_BYTES: usize = 8;
@@ -24,7 +25,7 @@ pub fn in_use(folder: &Path) -> Option<String> {
     let pid_file = folder.join("postmaster.pid");
     if pid_file.symlink_metadata().is_ok() {
         match read_pid_file(folder) {
-            Some((pid, _)) if is_alive(pid) => {
+            Some(PidFile { pid, .. }) if is_alive(pid) => {
                 return Some(format!("its postmaster.pid names the living process {pid}"));
             }
             Some(_) => {}
