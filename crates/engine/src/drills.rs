@@ -38,6 +38,8 @@ struct Prepared<'a> {
     facts: CaptureFacts,
     /// Where the log is to be replayed up to a moment and no further: whether the restore was told to stop there.
     stop: Option<Told>,
+    /// What was wrong with the row before anything was restored.
+    findings: Vec<Finding>,
 }
 
 impl Engine {
@@ -50,22 +52,26 @@ impl Engine {
             _ => now,
         };
         self.ready_to_file()?;
-        let mut findings = Vec::new();
-        let mut prepared = Vec::new();
+        let (mut prepared, mut impossible) = (Vec::new(), Vec::new());
         for row in self.select(names)? {
             if matches!(row.retention.value, Retention::None) {
                 continue;
             }
+            let mut findings = Vec::new();
             match self.prepare(row, options, &mut findings) {
-                Ok(ready) => prepared.push(ready),
+                Ok(ready) => prepared.push(Prepared { findings, ..ready }),
                 Err(error) => {
                     let message = format!("{} cannot be drilled: {}", row.name, error.failure.chain());
                     findings.push(
                         Finding::new("drill.impossible", row.name.as_str(), message).with_kind(error.kind()),
                     );
+                    impossible.push((row, findings));
                 }
             }
         }
+        let before = prepared.iter().map(|ready| &ready.findings);
+        let before = before.chain(impossible.iter().map(|(_, findings)| findings));
+        let findings: Vec<Finding> = before.flatten().cloned().collect();
         let id = DrillId::generate(now, self.env.entropy.as_ref());
         let monitor = Collector::new(self.observer.job(&format!("drill {id}")));
         let subjects = prepared.iter().map(|ready| self.subject(ready)).collect();
@@ -82,8 +88,27 @@ impl Engine {
         }
         // Only what would be restored after a loss today speaks for the row.
         let scope = if options.at.is_none() && options.copy.is_none() { "newest" } else { "chosen" };
+        self.file_impossible(&impossible, scope, &mut report)?;
         self.file_drill(&prepared, scope, &mut report)?;
         Ok(report)
+    }
+
+    /// A drill that could not even begin is one that failed: an older one that passed must not stand for it.
+    fn file_impossible(
+        &self,
+        impossible: &[(&Store, Vec<Finding>)],
+        scope: &str,
+        report: &mut DrillReport,
+    ) -> Result<(), EngineError> {
+        for (row, findings) in impossible {
+            let body = json!({
+                "drill": report.id, "moment": report.moment, "findings": findings, "verdict": report.verdict,
+                "scope": scope, "row": drill_digest(row),
+            });
+            let record = self.file(Entry { kind: "drill", store: &row.name, ok: false, body })?;
+            report.evidence = Some(format!("evidence:{}", record.seq));
+        }
+        Ok(())
     }
 
     fn prepare<'a>(
@@ -122,7 +147,7 @@ impl Engine {
             }
             _ => adapter,
         };
-        Ok(Prepared { row, adapter, chosen, copy, facts, stop })
+        Ok(Prepared { row, adapter, chosen, copy, facts, stop, findings: Vec::new() })
     }
 
     fn subject<'a>(&'a self, ready: &'a Prepared<'_>) -> DrillSubject<'a> {
@@ -155,12 +180,15 @@ impl Engine {
         scope: &str,
         report: &mut DrillReport,
     ) -> Result<(), EngineError> {
-        let mut last = None;
+        let mut last = report.evidence.take();
         for store in &report.stores {
             let Some(ready) = prepared.iter().find(|ready| ready.row.name == store.name) else { continue };
-            let ok = store.verdict == DrillVerdict::Passed;
-            let findings: Vec<&Finding> =
-                report.findings.iter().filter(|finding| finding.subject == store.name.as_str()).collect();
+            // What the drill as a whole is called failed for is no pass for the row either.
+            let ok = store.verdict == DrillVerdict::Passed && ready.findings.is_empty();
+            let of_row = |finding: &&Finding| {
+                finding.subject == store.name.as_str() || ready.findings.contains(finding)
+            };
+            let findings: Vec<&Finding> = report.findings.iter().filter(of_row).collect();
             let damaged =
                 store.rto_s.is_none() && findings.iter().any(|finding| finding.kind == FailureKind::Damaged);
             // A replay to the end of the log, because nothing follows the moment, shows nothing about stopping.
@@ -187,9 +215,9 @@ impl Engine {
                     )
                     .map_err(Failure::from)?;
             }
-            last = Some(record.seq);
+            last = Some(format!("evidence:{}", record.seq));
         }
-        report.evidence = last.map(|seq| format!("evidence:{seq}"));
+        report.evidence = last;
         Ok(())
     }
 }

@@ -198,10 +198,10 @@ fn claims(kind: &str, body: &Value) -> Vec<(PointId, CopyName, ProofLevel, bool)
         "drill" => {
             let store = body.get("store");
             let checks = store.and_then(|store| store.get("checks")).and_then(Value::as_array);
-            let powered = checks
-                .into_iter()
-                .flatten()
-                .all(|check| check.get("canary_caught") == Some(&Value::Bool(true)));
+            let powered = checks.into_iter().flatten().all(|check| {
+                check.get("state").and_then(Value::as_str) == Some("not-applicable")
+                    || check.get("canary_caught") == Some(&Value::Bool(true))
+            });
             let finished = store.and_then(|store| store.get("rto_s")).is_some_and(Value::is_number);
             claim(&text("point"), &text("copy"), ProofLevel::Restored, powered && finished)
                 .into_iter()

@@ -178,6 +178,25 @@ fn a_drill_of_an_older_point_does_not_speak_for_the_newest() {
 }
 
 #[test]
+fn a_drill_that_could_not_begin_is_not_the_one_before_it_that_passed() {
+    let world = all_green();
+    for copy in ["local", "offsite"] {
+        let vault = world.vault(copy, "uploads");
+        tree::rename(&vault, &vault.with_extension("away"));
+    }
+    world.run(&["drill", "--all"]).expect(5);
+    for copy in ["local", "offsite"] {
+        let vault = world.vault(copy, "uploads");
+        tree::rename(&vault.with_extension("away"), &vault);
+    }
+    let (state, reason) = world.promise("uploads", "drill");
+    assert!(state == "broken" && reason.contains("uploads cannot be drilled"), "{state}: {reason}");
+    assert_eq!(world.promise("uploads", "rto").0, "broken");
+    world.run(&["drill", "--all"]).expect(0);
+    assert_eq!(world.promise("uploads", "drill").0, "kept");
+}
+
+#[test]
 fn a_store_that_was_emptied_is_told_apart_from_one_that_is_empty() {
     let world = all_green();
     fs::remove_dir_all(world.uploads()).unwrap();
