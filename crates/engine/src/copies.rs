@@ -121,6 +121,22 @@ impl Engine {
     /// copies that joined later. A copy that held points before and is empty now is not filled again unless
     /// `heal` says so: an unmounted disk looks the same as a lost one.
     pub(crate) fn ensure_vaults(&self, row: &Store, heal: bool) -> Result<VaultSet, EngineError> {
+        let set = self.make_missing_vaults(row, heal)?;
+        if set.open.is_empty() { Err(no_copy(row, set)) } else { Ok(set) }
+    }
+
+    /// As [`Engine::ensure_vaults`] for work that can wait until a copy comes back: an error if there is none and waiting
+    /// helps none of them.
+    pub(crate) fn ensure_or_await_vaults(&self, row: &Store) -> Result<VaultSet, EngineError> {
+        let set = self.make_missing_vaults(row, false)?;
+        let away = |(_copy, failure): &(CopyName, Failure)| failure.kind() == FailureKind::Unreachable;
+        if set.open.is_empty() && !set.failed.iter().any(away) {
+            return Err(no_copy(row, set));
+        }
+        Ok(set)
+    }
+
+    fn make_missing_vaults(&self, row: &Store, heal: bool) -> Result<VaultSet, EngineError> {
         let mut set = self.open_vaults(row)?;
         let known = self.catalog()?.points(&row.name).map_err(Failure::from)?;
         let held = |copy: &CopyName| {
@@ -144,9 +160,6 @@ impl Engine {
         }
         let order = |entry: &CopyVault| row.copies.value.iter().position(|name| *name == entry.copy);
         set.open.sort_by_key(order);
-        if set.open.is_empty() {
-            return Err(no_copy(row, set));
-        }
         Ok(set)
     }
 

@@ -7,19 +7,19 @@ use std::time::Duration;
 use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind, chain};
 use lifeboat_base::human;
-use lifeboat_base::ids::{CopyName, PointId, StoreName, StreamName};
+use lifeboat_base::ids::{CopyName, PointId, StoreName};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
 use lifeboat_policy::{CopyUrl, Decided, Retention, Store};
 use lifeboat_vault::Vault;
-use lifeboat_vault::logs::{LogName, Logs};
 use serde::Serialize;
 
 use crate::context::Engine;
 use crate::error::EngineError;
-use crate::logs::{Head, Marks, position, stream_name};
 use crate::view::{View, drill_digest, in_future, source_digest};
+use log::LogState;
 
+mod log;
 mod promises;
 
 /// Where manifests lie in a vault.
@@ -160,75 +160,6 @@ impl StatusReport {
     }
 }
 
-/// What is known of a row's log without a key.
-struct LogState {
-    /// Everything committed before this moment is held in every copy.
-    as_of: Timestamp,
-    /// Where the log ends.
-    head: u64,
-    /// What each copy lists.
-    copies: Vec<ListedLog>,
-    /// Where each point's own content ends, by point.
-    base_ends: Vec<(PointId, u64)>,
-}
-
-/// The log of a row as one copy lists it.
-struct ListedLog {
-    copy: CopyName,
-    /// The stretches that can be relied on as far as is known, by offset.
-    stretches: Vec<(u64, u64)>,
-    /// Objects that cannot, and why.
-    damaged: Vec<(LogName, String)>,
-}
-
-impl LogState {
-    /// What is missing between a point and the head, in words.
-    fn hole(&self, point: &PointId) -> Option<String> {
-        match self.base_end(point) {
-            Some(from) => self.hole_after(from),
-            None => Some("where its log begins is not known".to_owned()),
-        }
-    }
-
-    /// As [`LogState::hole`], but for what lies before any log was kept.
-    fn hole_since_begun(&self, point: &PointId) -> Option<String> {
-        let begun = self
-            .copies
-            .iter()
-            .filter_map(|listed| listed.stretches.first())
-            .map(|(first, _)| *first)
-            .min()?;
-        self.hole_after(self.base_end(point)?.max(begun))
-    }
-
-    fn base_end(&self, point: &PointId) -> Option<u64> {
-        self.base_ends.iter().find(|(id, _)| id == point).map(|(_, end)| *end)
-    }
-
-    fn hole_after(&self, from: u64) -> Option<String> {
-        for ListedLog { copy, stretches, damaged } in &self.copies {
-            let mut at = from;
-            for (first, last) in stretches {
-                if *first > at {
-                    break;
-                }
-                at = at.max(*last);
-            }
-            if at < self.head {
-                let shown = format!("{:X}/{:X}", at >> 32, at & 0xFFFF_FFFF);
-                let there = |name: &LogName| (name.first().offset..name.last().offset).contains(&at);
-                let why = damaged.iter().find(|(name, _)| there(name));
-                let why = why.map(|(name, why)| format!(": {name}: {why}")).unwrap_or_default();
-                return Some(format!("the log in `{copy}` has a gap after {shown}{why}"));
-            }
-        }
-        None
-    }
-}
-
-/// Objects of a log that can be relied on, as far as is known, and those that cannot, with the reason.
-type Listing = (Vec<LogName>, Vec<(LogName, String)>);
-
 /// What the cells of one row are judged by.
 struct Facts<'a> {
     row: &'a Store,
@@ -332,59 +263,6 @@ impl Engine {
         };
         let labels = self.policy.keys.recipients.iter().map(ToString::to_string);
         labels.filter(|label| !named(label)).collect::<Vec<_>>().into_iter()
-    }
-
-    /// How far the log of a row goes, from its head and what the copies list; every doubt counts as no log.
-    fn log_state(&self, row: &Store, points: &[PointRow]) -> Option<LogState> {
-        row.logs.value.as_ref()?;
-        let adapter = self.adapter(row).ok()?;
-        let store = adapter.continuous()?;
-        let head = Head::read(&self.log_folder(&row.name)).ok()??;
-        let stream = stream_name(store).ok()?;
-        let mut copies = Vec::new();
-        for copy in &row.copies.value {
-            let mut listed = self.listed_log(row, copy, &stream)?;
-            // Offsets of another timeline must not stand for a lost end.
-            let ended = listed.0.iter().any(|name| name.last() == head.position);
-            let begun = head.as_of == Timestamp::UNIX_EPOCH;
-            if !ended && !begun {
-                listed.0.retain(|name| name.last().offset < head.position.offset);
-            }
-            let mut stretches: Vec<(u64, u64)> =
-                listed.0.iter().map(|name| (name.first().offset, name.last().offset)).collect();
-            stretches.sort_unstable();
-            copies.push(ListedLog { copy: copy.clone(), stretches, damaged: listed.1 });
-        }
-        let base_ends = points.iter().filter_map(|point| {
-            let end = position(store.base_end(&point.manifest.facts).ok()?);
-            Some((point.manifest.id.clone(), end.offset))
-        });
-        let base_ends = base_ends.collect();
-        Some(LogState { as_of: head.as_of, head: head.position.offset, copies, base_ends })
-    }
-
-    /// The log objects that a copy lists, and those among them that cannot be relied on: known to be damaged, or of
-    /// another size than they had when they were stored. Nothing is opened, so a flipped byte is seen only once something
-    /// has read it.
-    fn listed_log(&self, row: &Store, copy: &CopyName, stream: &StreamName) -> Option<Listing> {
-        let storage = self.storage(row, copy).ok()?;
-        let envelope = Vault::read_envelope(storage.as_ref()).ok()??;
-        let vault = (envelope.vault_id(), envelope.public_key());
-        let sizes = Logs::list_sizes(storage.as_ref(), vault, stream).ok()?;
-        let marks = Marks::new(&self.log_folder(&row.name));
-        let (known, stored) = (marks.of(copy).ok()?, marks.sizes());
-        let (mut sound, mut damaged) = (Vec::new(), Vec::new());
-        for (name, (size_bytes, listed_bytes)) in sizes {
-            let expected = listed_bytes.or_else(|| stored.get(&name).copied());
-            if let Some(why) = known.get(&name) {
-                damaged.push((name, why.clone()));
-            } else if let Some(expected) = expected.filter(|expected| *expected != size_bytes) {
-                damaged.push((name, format!("it has {size_bytes} bytes and was stored with {expected}")));
-            } else {
-                sound.push(name);
-            }
-        }
-        Some((sound, damaged))
     }
 
     fn verifications(&self, row: &Store) -> Result<Vec<(CopyName, RunRow)>, EngineError> {

@@ -44,7 +44,8 @@ pub enum Step {
         /// A piece ends after these bytes.
         boundary: bool,
     },
-    /// Nothing came. Everything committed before `as_of` has arrived, if that is known.
+    /// Nothing came, or a moment was reached: everything committed before `as_of` has arrived, if that is known. Also a store
+    /// that never stops writing has such a step once in a while.
     Quiet {
         /// The store's clock.
         as_of: Option<Timestamp>,

@@ -280,3 +280,69 @@ fn a_server_that_no_longer_has_the_segment_before_is_followed_on() {
     world.run(&["restore", "shop", "--to", "back"]).expect(0);
     assert_eq!(ask(&server, &world.path("back"), LEDGER), "5|5");
 }
+
+#[test]
+fn once_ends_although_the_server_never_stops_writing() {
+    let server = server(16);
+    let world = world_of(&server);
+    world.backup("shop");
+    server.pgbench_init(1);
+    let mut load = server.bin("pgbench");
+    let load = load.args(["-n", "-c", "4", "-T", "120"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut load = load.spawn().unwrap();
+    let before = server.psql("SELECT pg_current_wal_flush_lsn()");
+    let ran = world.run(&["--json", "wal", "stream", "shop", "--once"]).expect(0);
+    let still_writing = load.try_wait().unwrap().is_none();
+    load.kill().unwrap();
+    load.wait().unwrap();
+    assert!(still_writing, "it ended because the writes did");
+    let to = ran.json()["to"].as_str().unwrap().rsplit_once('-').unwrap().1.to_owned();
+    let to = u64::from_str_radix(&to, 16).unwrap();
+    let high = server.psql(&format!("SELECT {to} >= ('{before}'::pg_lsn - '0/0'::pg_lsn)"));
+    assert_eq!(high, "t", "what was there at the start is missing: {before} and {to:X}");
+}
+
+#[test]
+fn a_follower_that_finds_no_copy_at_its_start_waits_for_one() {
+    let server = server(15);
+    let world = world_of(&server);
+    world.backup("shop");
+    let vaults = ["local", "offsite"].map(|copy| world.vault(copy, "shop"));
+    let aside = |vault: &Path| vault.with_extension("away");
+    for vault in &vaults {
+        rename(vault, &aside(vault));
+    }
+    let ran = world.run(&["wal", "stream", "shop", "--once"]).expect(4);
+    assert!(ran.stderr.contains("no copy of `shop` can be used"), "{ran:?}");
+    let mut follower = Follower::start(&world, &[]);
+    follower.wait_until(&server, "followed", |_| server.psql(FOLLOWED) == "t");
+    insert(&server, 1);
+    follower.wait_until(&server, "it waits here", |_| spooled(&world) >= 1);
+    assert!(vaults.iter().all(|vault| !vault.exists()), "something was written where no vault is");
+    for vault in &vaults {
+        rename(&aside(vault), vault);
+    }
+    follower.wait_until(&server, "both have it", |_| same(&world, 1));
+    assert_eq!(follower.end().0, Some(0));
+    world.run(&["restore", "shop", "--to", "back"]).expect(0);
+    assert_eq!(ask(&server, &world.path("back"), LEDGER), "1|1");
+}
+
+#[test]
+fn a_moment_of_the_future_is_no_knowledge() {
+    let server = server(15);
+    let world = world_of(&server);
+    world.backup("shop");
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    let said = world.promise("shop", "rpo").1;
+    assert!(said.contains("with its log shows"), "{said}");
+    let path = world.path("state/logs/shop/head.json");
+    let mut head: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    head["as_of"] = "2999-01-01T00:00:00Z".into();
+    super::tree::write(&path, head.to_string().as_bytes());
+    let said = world.promise("shop", "rpo").1;
+    assert!(!said.contains("with its log"), "{said}");
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    let said = world.promise("shop", "rpo").1;
+    assert!(said.contains("with its log shows"), "{said}");
+}

@@ -165,6 +165,10 @@ fn a_lost_piece_of_log_ends_the_range_there() {
     assert!(report["ranges"].as_array().unwrap().iter().any(|range| range["gap_after"] == true), "{report}");
     let shown = world.run(&["points", "shop"]).stdout;
     assert!(shown.contains("A GAP"), "{shown}");
+    // A drill of the newest moment restores less than was kept once: it is called failed, here and in the matrix.
+    world.run(&["drill", "shop"]).expect(5);
+    let (state, reason) = world.promise("shop", "drill");
+    assert!(state == "broken" && reason.contains("gap"), "{state}: {reason}");
     let reason = world.promise("shop", "rpo").1;
     assert!(texts(&report["points"], "id").len() == 1 && reason.contains("shows the store"), "{reason}");
     // A new base mends what would be lost, and not what was promised of the days before it.
@@ -204,6 +208,27 @@ fn what_cannot_be_captured_is_refused_with_the_line_to_change() {
         let (code, text) = with(server.url("postgres"));
         assert!(code == Some(3) && text.contains(line), "{code:?} {text}");
     }
+}
+
+#[test]
+fn a_base_backup_that_the_server_cuts_off_is_told_as_that_and_leaves_no_point() {
+    let server = server(15);
+    let world = world_of(&server);
+    server.psql("CREATE TABLE t AS SELECT g AS id, md5(g::text) AS pad FROM generate_series(1, 600000) g");
+    let mut command = world.command(&["--no-progress", "backup", "shop"]);
+    let backup = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_progress_basebackup
+        WHERE phase = 'streaming database files' AND backup_streamed > 8000000";
+    let ended = (0..1200).any(|_| server.psql(cut) == "t" || server.psql("SELECT pg_sleep(0.02)") == "t");
+    let ran = backup.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
+    assert!(ended, "the backup was never seen at work: {said}");
+    assert_eq!(ran.status.code(), Some(4), "{said}");
+    assert!(said.contains("the base backup broke off"), "{said}");
+    // A server that was in the middle of a message when it was told to end can say nothing more.
+    let reasons = ["terminating connection due to administrator command", "was cut"];
+    assert!(reasons.iter().any(|reason| said.contains(reason)), "{said}");
+    assert_eq!(world.points("shop"), [""; 0]);
 }
 
 #[test]
@@ -264,6 +289,16 @@ fn a_promotion_is_followed_and_both_timelines_can_be_restored() {
     world.env.retain(|(name, _)| name != "SHOP_URL");
     world.env.push(("SHOP_URL".to_owned(), standby.url("postgres")));
     world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    let rpo = |state: &str, reason: &str| {
+        let found = world.promise("shop", "rpo");
+        assert!(found.0 == state && found.1.contains(reason), "{found:?}");
+    };
+    rpo("kept", "with its log");
+    // How one timeline left the other is known again as soon as the log is followed.
+    std::fs::remove_file(world.path("state/logs/shop/forks.json")).unwrap();
+    rpo("broken", "where timeline 2 of its log began is not known here");
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    rpo("kept", "with its log");
     let ledger = "SELECT string_agg(n::text, ',' ORDER BY n) FROM ledger";
     world.run(&["restore", "shop", "--to", "new"]).expect(0);
     assert_eq!(ask(&standby, &world.path("new"), ledger), "1,2");

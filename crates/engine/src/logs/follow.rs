@@ -3,7 +3,7 @@
 //! Memory: one message of the store, one piece of at most 16 MiB while it is shipped, and at the start of a connection 16 MiB of
 //! kept log. Disk: the spool, at most 16 GiB or what was asked for, and one piece more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -156,7 +156,7 @@ impl Engine {
             })?;
         let set = {
             let _lease = self.lease(store, "wal stream")?;
-            self.ensure_vaults(row, false)?
+            if options.once { self.ensure_vaults(row, false)? } else { self.ensure_or_await_vaults(row)? }
         };
         let monitor = Collector::new(self.observer.job(&format!("log of {store}")));
         let mut follower = self.follower(row, (set, continuous), options, &monitor)?;
@@ -291,8 +291,25 @@ impl Follower<'_> {
     fn resume_from(&self, at: Option<Position>) -> Result<Option<Resume>, Failure> {
         let Some(at) = at else { return Ok(None) };
         let mut sources = Sources::open(&self.keepers.set, &self.stream, Some(&self.folder))?;
+        // For `status`, which then says that it does not know.
+        drop(self.learn_forks(&mut sources, at.timeline));
         let tail = sources.tail(at, TAIL_BYTES);
         Ok(Some(Resume { position: log_position(at), tail }))
+    }
+
+    /// Remembers how the timelines up to this one began, where a state folder that was lost no longer knows it.
+    fn learn_forks(&self, sources: &mut Sources, timeline: u32) -> Result<(), Failure> {
+        let marks = Marks::new(&self.folder);
+        let known = marks.forks();
+        let (mut found, mut at) = (BTreeMap::new(), timeline);
+        // A timeline continues an older one: this ends.
+        while !known.contains_key(&at)
+            && let Some((_, Some(left))) = sources.entry(at)?
+        {
+            found.insert(at, left);
+            at = left.timeline;
+        }
+        marks.forked(&found)
     }
 
     /// Follows the log along one connection, until all that is wanted is done, it is told to stop, or something comes in
@@ -490,7 +507,7 @@ impl Follower<'_> {
         self.engine.env.clock.now().duration_since(self.shipped_at).abs() >= self.interval
     }
 
-    /// Takes what comes next; true if that is all the store has.
+    /// Takes what comes next; true if that is all the store had at some moment of this connection.
     fn step(&mut self, feed: &mut dyn LogFeed, follows: &mut Option<Position>) -> Result<bool, Failure> {
         match feed.next(TICK)? {
             Step::Bytes { at, bytes, newest, boundary } => {

@@ -10,7 +10,7 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, StreamName};
 use lifeboat_policy::Store;
 use lifeboat_vault::Vault;
-use lifeboat_vault::logs::{LogName, LogsError};
+use lifeboat_vault::logs::{Carried, LogName, LogsError};
 
 use super::marks::Marks;
 use super::sources::holes;
@@ -161,31 +161,22 @@ impl<'a> Keepers<'a> {
         let entropy = self.engine.env.entropy.as_ref();
         for entry in self.set.open.iter().filter(|entry| entry.copy != *copy) {
             let from = entry.vault.logs();
-            let known = match from.read(&self.stream, name) {
-                Ok(_) => false,
+            match from.carry(&self.stream, name, &to) {
+                Ok(Carried::Whole(_)) => {
+                    self.marks.clear(copy, name)?;
+                    break;
+                }
+                Ok(Carried::InTheWay(why)) => {
+                    self.marks.note(copy, name, &why)?;
+                    if from.carry_beside(&self.stream, name, &to, entropy).is_ok() {
+                        break;
+                    }
+                }
                 Err(LogsError::Damaged { why, .. }) if from.has(&self.stream, name).unwrap_or(false) => {
                     self.marks.note(&entry.copy, name, &why)?;
-                    true
                 }
-                Err(_) => true,
-            };
-            if known {
-                continue;
-            }
-            let outcome = match from.carry(&self.stream, name, &to) {
-                Err(LogsError::Damaged { why, .. }) => {
-                    self.marks.note(copy, name, &why)?;
-                    from.carry_beside(&self.stream, name, &to, entropy).map(drop)
-                }
-                Ok(_) => {
-                    self.marks.clear(copy, name)?;
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            };
-            // A copy that takes nothing now is tried again with the next look.
-            if outcome.is_ok() {
-                break;
+                // A copy that gives or takes nothing now is tried again with the next look.
+                Err(_) => {}
             }
         }
         Ok(())

@@ -1,10 +1,11 @@
 //! What is known here about log objects that their names do not say: which ones could not be read, and how large new ones are.
 //!
-//! Lies in `state/logs/STORE/`: a small file for each object that is known to be damaged (`damaged/COPY/NAME`), and
-//! `stored.json` with the sizes of the newest objects, until roll-ups list them. For `status`, which has no key. A lost
-//! file costs knowledge that the next verification brings back.
+//! Lies in `state/logs/STORE/`: a small file for each object that is known to be damaged (`damaged/COPY/NAME`),
+//! `stored.json` with the sizes of the newest objects, until roll-ups list them, and `forks.json` with the places where a
+//! timeline left the one before it. For `status`, which has no key. A lost file costs knowledge that the next
+//! verification, or the next following of the log, brings back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -12,16 +13,19 @@ use std::path::{Path, PathBuf};
 use lifeboat_base::crashsafe;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::CopyName;
-use lifeboat_vault::logs::LogName;
+use lifeboat_vault::logs::{LogName, Position};
 use serde::{Deserialize, Serialize};
 
 const DAMAGED: &str = "damaged";
 const STORED: &str = "stored.json";
 const FORMAT: &str = "lifeboat.log-stored/v1";
+const FORKS: &str = "forks.json";
+const FORKS_FORMAT: &str = "lifeboat.log-forks/v1";
 /// Sizes that are remembered; beyond, the oldest are forgotten. An hour of following makes some hundreds.
 const MAX_SIZES: usize = 2_000;
-/// Damaged objects of a copy that are remembered one by one; a copy with more is broken as a whole, and shown so.
-const MAX_MARKS: usize = 10_000;
+/// Damaged objects of a copy that are read into memory, the newest ones: a copy with more is shown as broken all the same,
+/// and what new log meets are the newest.
+const MAX_MARKS: usize = 1_000;
 
 /// The knowledge about one store's log.
 #[derive(Clone, Debug)]
@@ -33,6 +37,12 @@ pub(crate) struct Marks {
 struct Stored {
     format: String,
     sizes: BTreeMap<LogName, u64>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Forks {
+    format: String,
+    left: BTreeMap<u32, Position>,
 }
 
 impl Marks {
@@ -66,30 +76,46 @@ impl Marks {
         }
     }
 
-    /// The objects of a copy that are known to be damaged, with the reason.
+    /// The objects of a copy that are known to be damaged, with the reason: the newest [`MAX_MARKS`] of them.
     pub(crate) fn of(&self, copy: &CopyName) -> Result<BTreeMap<LogName, String>, Failure> {
         let folder = self.damaged(copy);
-        let fail = |error| Failure::io(format!("failed to read {}", folder.display()), error);
-        let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
-            other => other.map_err(fail)?,
-        };
-        let mut found = BTreeMap::new();
-        for entry in entries {
-            let path = entry.map_err(fail)?.path();
-            let name = path.file_name().and_then(|name| name.to_str());
-            let Some(name) = name.and_then(|name| name.parse().ok()) else { continue };
-            if found.len() == MAX_MARKS {
-                let what = format!("copy `{copy}` has more than {MAX_MARKS} damaged log objects");
-                return Err(Failure::new(FailureKind::Damaged, what));
+        let mut newest = BTreeSet::new();
+        self.each(copy, |name| {
+            newest.insert(name);
+            if newest.len() > MAX_MARKS {
+                newest.pop_first();
             }
-            match fs::read_to_string(&path) {
+            Ok(())
+        })?;
+        let mut found = BTreeMap::new();
+        for name in newest {
+            match fs::read_to_string(folder.join(name.to_string())) {
                 Ok(why) => found.insert(name, why),
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(fail(error)),
+                Err(error) => return Err(unreadable(&folder, error)),
             };
         }
         Ok(found)
+    }
+
+    /// Names every object of a copy that is known to be damaged, in no order.
+    fn each(
+        &self,
+        copy: &CopyName,
+        mut mark: impl FnMut(LogName) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let folder = self.damaged(copy);
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(|error| unreadable(&folder, error))?,
+        };
+        for entry in entries {
+            let name = entry.map_err(|error| unreadable(&folder, error))?.file_name();
+            if let Some(name) = name.to_str().and_then(|name| name.parse().ok()) {
+                mark(name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes `damaged` all that is known about a copy, after every object of it was read.
@@ -101,10 +127,7 @@ impl Marks {
         for (name, why) in damaged {
             self.note(copy, *name, why)?;
         }
-        for name in self.of(copy)?.keys().filter(|name| !damaged.contains_key(name)) {
-            self.clear(copy, *name)?;
-        }
-        Ok(())
+        self.each(copy, |name| if damaged.contains_key(&name) { Ok(()) } else { self.clear(copy, name) })
     }
 
     /// The sizes of the newest objects; nothing if they are not known.
@@ -125,18 +148,42 @@ impl Marks {
         while sizes.len() > MAX_SIZES {
             sizes.pop_first();
         }
-        let text = serde_json::to_vec(&Stored { format: FORMAT.to_owned(), sizes }).map_err(|error| {
+        self.write(STORED, &Stored { format: FORMAT.to_owned(), sizes })
+    }
+
+    /// Where each timeline left the one before it, as far as that is known.
+    pub(crate) fn forks(&self) -> BTreeMap<u32, Position> {
+        let text = fs::read(self.folder.join(FORKS)).unwrap_or_default();
+        let forks: Forks = serde_json::from_slice(&text).unwrap_or_default();
+        if forks.format == FORKS_FORMAT { forks.left } else { BTreeMap::new() }
+    }
+
+    /// Remembers where timelines left others.
+    pub(crate) fn forked(&self, new: &BTreeMap<u32, Position>) -> Result<(), Failure> {
+        let mut left = self.forks();
+        let before = left.clone();
+        left.extend(new);
+        if left == before {
+            return Ok(());
+        }
+        self.write(FORKS, &Forks { format: FORKS_FORMAT.to_owned(), left })
+    }
+
+    fn write(&self, name: &str, what: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_vec(what).map_err(|error| {
             Failure::with_source(FailureKind::Internal, "failed to remember what was stored", error)
         })?;
-        crashsafe::replace(&self.folder.join(STORED), &text)
+        crashsafe::replace(&self.folder.join(name), &text)
             .map_err(|error| Failure::io("failed to remember what was stored", error))
     }
 }
 
+fn unreadable(folder: &Path, error: std::io::Error) -> Failure {
+    Failure::io(format!("failed to read {}", folder.display()), error)
+}
+
 #[cfg(test)]
 mod tests {
-    use lifeboat_vault::logs::Position;
-
     use super::*;
 
     fn name(from: u64) -> LogName {
@@ -161,6 +208,27 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_with_any_number_of_damaged_objects_has_its_newest_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let marks = Marks::new(dir.path());
+        let copy = CopyName::new("one").unwrap();
+        let folder = marks.damaged(&copy);
+        crashsafe::create_dir_all(&folder).unwrap();
+        for n in 0..MAX_MARKS as u64 + 3 {
+            fs::File::create(folder.join(name(n * 10).to_string())).unwrap();
+        }
+        let known = marks.of(&copy).unwrap();
+        assert_eq!(known.len(), MAX_MARKS);
+        assert_eq!(known.keys().next(), Some(&name(30)));
+        marks.replace(&copy, &[(name(50), "still".to_owned())].into()).unwrap();
+        assert_eq!(
+            fs::read_dir(&folder).unwrap().count(),
+            1,
+            "what is whole again is forgotten, however much"
+        );
+    }
+
+    #[test]
     fn only_the_sizes_of_the_newest_objects_are_remembered() {
         let dir = tempfile::tempdir().unwrap();
         let marks = Marks::new(dir.path());
@@ -171,5 +239,16 @@ mod tests {
         assert_eq!(marks.sizes(), many);
         crashsafe::replace(&dir.path().join(STORED), b"{").unwrap();
         assert_eq!(marks.sizes(), BTreeMap::new());
+    }
+
+    #[test]
+    fn where_timelines_left_others_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let marks = Marks::new(dir.path());
+        marks.forked(&[(2, Position::new(1, 80))].into()).unwrap();
+        marks.forked(&[(3, Position::new(2, 90))].into()).unwrap();
+        assert_eq!(marks.forks(), [(2, Position::new(1, 80)), (3, Position::new(2, 90))].into());
+        crashsafe::replace(&dir.path().join(FORKS), b"{").unwrap();
+        assert_eq!(marks.forks(), BTreeMap::new());
     }
 }

@@ -26,3 +26,4 @@ pub(crate) use marks::Marks;
 pub(crate) use plan::{Replay, Told};
 pub use push::{Kept, PushOptions, PushReport};
 pub(crate) use ranges::{Reach, position};
+pub(crate) use sources::holes;

@@ -15,7 +15,7 @@ use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::{SignedDuration, Timestamp};
 use lifeboat_policy::Store;
 use lifeboat_stores::{Continuous, LogFile, LogPart};
-use lifeboat_vault::logs::{LogName, LogsError, Position, ROLLUP_GRACE};
+use lifeboat_vault::logs::{Carried, LogName, Position, ROLLUP_GRACE};
 use serde::Serialize;
 use serde_json::json;
 
@@ -519,11 +519,8 @@ impl Push<'_> {
                 if self.sound.get(&copy).is_some_and(|names| names.contains(&name)) {
                     continue;
                 }
-                match from.carry(&self.stream, name, &logs) {
-                    Err(LogsError::Damaged { .. }) => {
-                        from.carry_beside(&self.stream, name, &logs, entropy)?;
-                    }
-                    other => drop(other?),
+                if let Carried::InTheWay(_) = from.carry(&self.stream, name, &logs)? {
+                    from.carry_beside(&self.stream, name, &logs, entropy)?;
                 }
                 self.sound.entry(copy.clone()).or_default().insert(name);
             }

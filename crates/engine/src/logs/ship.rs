@@ -11,7 +11,7 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, StoreName, StreamName};
 use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::Timestamp;
-use lifeboat_vault::logs::{LogName, LogObject, LogPiece, Logs, LogsError, Position};
+use lifeboat_vault::logs::{Carried, LogName, LogObject, LogPiece, Logs, LogsError, Position};
 
 use super::marks::Marks;
 use super::sources::holes;
@@ -123,8 +123,9 @@ impl Shipment<'_> {
     fn bring_all(&self, pieces: Vec<Piece>, shipped: &mut Shipped) -> Result<Vec<Piece>, Failure> {
         let mut takers = self.takers(!pieces.is_empty(), shipped)?;
         let mut done = Vec::new();
-        let mut sizes = BTreeMap::new();
+        let (mut sizes, mut forks) = (BTreeMap::new(), BTreeMap::new());
         for (index, piece) in pieces.into_iter().enumerate() {
+            forks.extend(piece.head.follows.map(|left| (piece.name.first().timeline, left)));
             if index > 0 && (self.enough)() {
                 shipped.waiting = true;
                 shipped.unfinished = true;
@@ -138,6 +139,7 @@ impl Shipment<'_> {
         }
         // Only makes `status` see more. On a full disk the pieces that are everywhere must go all the same.
         drop(self.marks.stored(&sizes));
+        drop(self.marks.forked(&forks));
         Ok(done)
     }
 
@@ -200,24 +202,14 @@ impl Shipment<'_> {
     fn bring(&self, piece: &Piece, source: Option<&Logs>, to: &Logs) -> Result<Brought, Failure> {
         let stream = self.stream;
         let name = piece.name;
-        let outcome = if let Some(source) = source {
-            source.carry(stream, name, to)
-        } else {
-            let object = LogObject {
-                first: piece.head.first,
-                last: piece.head.last(),
-                follows: piece.head.follows,
-                previous: None,
-                started: piece.head.started,
-                ended: piece.head.ended,
-                content: &mut piece.open()?,
-            };
-            to.append(stream, object, self.entropy)
+        let carried = match source.map(|source| source.carry(stream, name, to)) {
+            // What was whole a moment ago is not any more: here it is.
+            None | Some(Err(LogsError::Damaged { .. })) => self.append(piece, to)?,
+            Some(carried) => carried?,
         };
-        let why = match outcome {
-            Ok(stored) => return Ok(Brought::Whole(stored.stored_bytes)),
-            Err(LogsError::Damaged { why, .. }) => why,
-            Err(error) => return Err(error.into()),
+        let why = match carried {
+            Carried::Whole(stored) => return Ok(Brought::Whole(stored.stored_bytes)),
+            Carried::InTheWay(why) => why,
         };
         let mut content = Vec::new();
         let read = piece.open()?.read_to_end(&mut content);
@@ -226,6 +218,22 @@ impl Shipment<'_> {
         let again = LogPiece { name, follows, started, ended, content: &content };
         to.append_beside(stream, again, self.entropy)?;
         Ok(Brought::Beside(why))
+    }
+
+    fn append(&self, piece: &Piece, to: &Logs) -> Result<Carried, Failure> {
+        let object = LogObject {
+            first: piece.head.first,
+            last: piece.head.last(),
+            follows: piece.head.follows,
+            previous: None,
+            started: piece.head.started,
+            ended: piece.head.ended,
+            content: &mut piece.open()?,
+        };
+        match to.append(self.stream, object, self.entropy) {
+            Err(LogsError::Damaged { why, .. }) => Ok(Carried::InTheWay(why)),
+            other => Ok(Carried::Whole(other?)),
+        }
     }
 
     /// A damaged object, by its place, and how to be rid of it.

@@ -331,7 +331,7 @@ impl Source {
 }
 
 /// The stretches of `from..to` on a timeline that none of the pieces holds.
-pub(super) fn holes(
+pub(crate) fn holes(
     names: impl Iterator<Item = LogName>,
     timeline: u32,
     from: u64,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use lifeboat_base::failure::{Failure, FailureKind};
-use lifeboat_base::time::Timestamp;
+use lifeboat_base::time::{SignedDuration, Timestamp};
 use lifeboat_postgres::receive::{
     Identity, Message, ReceiveError, Receiver, ensure_slot, identify, timeline_history,
 };
@@ -17,6 +17,8 @@ use crate::continuous::{LogFeed, LogPosition, Resume, Step};
 
 /// The server's `XLOG_BLCKSZ`; builds with another are refused by the scanner.
 const PAGE_BYTES: u32 = 8192;
+/// While log keeps coming, a moment that was reached is told this often: each time the log is made durable.
+const TELL_EVERY: SignedDuration = SignedDuration::from_secs(1);
 /// How often the server is told how far we are, so that it neither waits nor gives us up.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
@@ -39,6 +41,12 @@ pub(crate) struct PostgresFeed {
     /// The server was asked for the segment before, only to compare it; it may not have it any more.
     rewound: bool,
     newest: Option<Timestamp>,
+    /// How far the server was at a moment of its clock: once that is passed on, everything before that moment is.
+    horizon: Option<(Lsn, Timestamp)>,
+    /// How far it has sent. Less than what is passed on while it sends again what was kept before, to be compared.
+    received: Lsn,
+    /// The last such moment that was told.
+    told: Timestamp,
     flushed: Lsn,
     reported: Option<Timestamp>,
 }
@@ -100,6 +108,9 @@ impl PostgresFeed {
             tail,
             rewound,
             newest: None,
+            horizon: None,
+            received: Lsn(0),
+            told: Timestamp::UNIX_EPOCH,
             flushed: Lsn(start.offset),
             reported: None,
         })
@@ -179,6 +190,17 @@ impl PostgresFeed {
         Ok(Step::Quiet { as_of: None })
     }
 
+    /// The moment that was reached, if one was.
+    fn reached(&mut self) -> Option<Timestamp> {
+        // The end of a timeline that the server has left is not the end of what it has.
+        if self.timeline != self.identity.timeline {
+            return None;
+        }
+        let (_, moment) = self.horizon.take_if(|(end, _)| *end <= self.received)?;
+        self.told = moment;
+        Some(moment)
+    }
+
     /// Passes on what is pending, up to the end of the segment.
     fn pass_on(&mut self) -> Step {
         let segment = u64::from(self.shape.segment_bytes);
@@ -205,10 +227,12 @@ impl PostgresFeed {
         let system = identity.system_identifier;
         let begun = begin(connection, &self.slot, self.shape, system, next, switch, Some(history))?;
         (self.receiver, self.scanner) = begun;
+        self.identity = identity;
         self.tail.clear();
         self.rewound = false;
         self.timeline = next;
         self.next = switch;
+        (self.horizon, self.received) = (None, Lsn(0));
         Ok(Step::Switch { left, entered: LogPosition { timeline: next, offset: switch.0 } })
     }
 }
@@ -226,6 +250,9 @@ impl LogFeed for PostgresFeed {
         if !self.pending.is_empty() {
             return Ok(self.pass_on());
         }
+        if let Some(moment) = self.reached() {
+            return Ok(Step::Quiet { as_of: Some(moment) });
+        }
         let message = match self.receiver.next_within(limit) {
             Err(ReceiveError::Gone { .. }) if self.rewound => return self.without_rewinding(),
             other => other.map_err(error::receive)?,
@@ -241,9 +268,14 @@ impl LogFeed for PostgresFeed {
                     self.receiver.report(self.flushed, sent, false).map_err(error::receive)?;
                 }
                 // A server that is still sending what is known already is not caught up with.
-                Ok(Step::Quiet { as_of: (server_end == self.next).then_some(sent) })
+                let caught_up = server_end == self.next && self.timeline == self.identity.timeline;
+                Ok(Step::Quiet { as_of: caught_up.then_some(sent) })
             }
-            Some(Message::Log { start, bytes, .. }) => {
+            Some(Message::Log { start, bytes, server_end, sent }) => {
+                if self.horizon.is_none() && sent.duration_since(self.told) >= TELL_EVERY {
+                    self.horizon = Some((server_end, sent));
+                }
+                self.received = Lsn(start.0 + bytes.len() as u64);
                 self.take(start, bytes)?;
                 if self.pending.is_empty() {
                     return Ok(Step::Quiet { as_of: None });

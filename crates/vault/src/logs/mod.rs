@@ -21,4 +21,4 @@ pub use self::inventory::{Inventory, LogDamage, LogsLevel, LogsReport};
 pub use self::object::{LogHeader, LogLink, MAX_CONTENT_BYTES};
 pub use self::position::{InvalidPosition, LogName, Position};
 pub use self::rollup::{MAX_ROLLUP_ENTRIES, ROLLUP_GRACE, ROLLUP_PAYLOAD_TYPE, RollupEntry, RollupRef};
-pub use self::store::{LogObject, LogRef, Logs};
+pub use self::store::{Carried, LogObject, LogRef, Logs};

@@ -58,6 +58,15 @@ pub struct LogRef {
     pub existed: bool,
 }
 
+/// What came of bringing an object to another copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// It is there.
+    Whole(LogRef),
+    /// An object of its name is there and damaged, for this reason.
+    InTheWay(String),
+}
+
 impl LogRef {
     /// As the link its successor carries.
     pub fn link(&self) -> LogLink {
@@ -193,8 +202,8 @@ impl Logs {
     }
 
     /// Brings one object to the same stream of another copy of this vault, sealed as it is. Success if it is there with
-    /// the same content already; `Damaged` if either of the two is.
-    pub fn carry(&self, stream: &StreamName, name: LogName, to: &Self) -> Result<LogRef, LogsError> {
+    /// the same content already; `Damaged` if the one here is.
+    pub fn carry(&self, stream: &StreamName, name: LogName, to: &Self) -> Result<Carried, LogsError> {
         let object = self.object_name(stream, name);
         let stored = self.get(&object)?;
         let header = self
@@ -204,11 +213,15 @@ impl Logs {
         match to.storage.put_new(&object, &[&stored]) {
             Ok(()) => {
                 let (stream, sha256) = (stream.clone(), Digest::of(&stored));
-                Ok(LogRef { stream, name, stored_bytes: stored.len() as u64, sha256, existed: false })
+                let stored_bytes = stored.len() as u64;
+                Ok(Carried::Whole(LogRef { stream, name, stored_bytes, sha256, existed: false }))
             }
             Err(StorageError::AlreadyExists { .. }) => {
                 drop(stored);
-                to.existing(stream, &header)
+                match to.existing(stream, &header) {
+                    Err(LogsError::Damaged { why, .. }) => Ok(Carried::InTheWay(why)),
+                    other => other.map(Carried::Whole),
+                }
             }
             Err(error) => Err(error.into()),
         }

@@ -12,7 +12,7 @@ use lifeboat_base::time::{SignedDuration, Timestamp};
 use lifeboat_keys::SigningKey;
 use lifeboat_vault::crypto::MasterKey;
 use lifeboat_vault::logs::{
-    Gap, GapVerdict, LogName, LogObject, LogPiece, LogRef, Logs, LogsError, LogsLevel, LogsReport,
+    Carried, Gap, GapVerdict, LogName, LogObject, LogPiece, LogRef, Logs, LogsError, LogsLevel, LogsReport,
     MAX_CONTENT_BYTES, Position,
 };
 use lifeboat_vault::storage::{MemoryStorage, ObjectName, Storage};
@@ -473,17 +473,24 @@ fn a_copy_whose_object_is_damaged_gets_it_from_another_one() {
         logs.append(&one.stream, log, &OsEntropy).unwrap()
     };
     append(&from);
-    assert!(!from.carry(&one.stream, name, &to).unwrap().existed);
+    let existed = || match from.carry(&one.stream, name, &to).unwrap() {
+        Carried::Whole(stored) => stored.existed,
+        Carried::InTheWay(why) => panic!("{why}"),
+    };
+    assert!(!existed());
     // The same content, sealed by itself, is the same.
     storage.remove(&to.object_name(&one.stream, name)).unwrap();
     append(&to);
-    assert!(from.carry(&one.stream, name, &to).unwrap().existed);
+    assert!(existed());
     let object = to.object_name(&one.stream, name);
     let cut = storage.get(&object).unwrap()[..20].to_vec();
     storage.remove(&object).unwrap();
     storage.put_new(&object, &[&cut]).unwrap();
-    let refused = from.carry(&one.stream, name, &to);
-    assert!(matches!(refused, Err(LogsError::Damaged { .. })), "{refused:?}");
+    let carried = from.carry(&one.stream, name, &to).unwrap();
+    assert!(matches!(carried, Carried::InTheWay(_)), "{carried:?}");
+    // It is the damaged one that is told from the sound one.
+    let damaged = to.carry(&one.stream, name, &from);
+    assert!(matches!(damaged, Err(LogsError::Damaged { .. })), "{damaged:?}");
     from.carry_beside(&one.stream, name, &to, &OsEntropy).unwrap();
     let whole = to.gap_verdict(&one.stream, name.first(), name.last(), LogsLevel::Readable, &Findings::new());
     assert_eq!(whole.unwrap(), GapVerdict::Contiguous);
