@@ -36,6 +36,9 @@ const POSTGRES: &str = include_str!("init/postgres.sql");
 /// What an etcd cluster needs, as commands for its administrator.
 const ETCD: &str = include_str!("init/etcd.sh");
 
+/// Where servers come from, which no folder shows.
+const SERVERS: &str = "for servers run `lifeboat init postgres` or `lifeboat init etcd`, and add a row for each as docs/stores.md shows";
+
 /// Writes `lifeboat.toml` and a key file. Refuses to touch what is there already. The words `postgres` and `etcd` ask for
 /// a script instead, unless a folder has that name.
 pub(crate) fn run(dir: &Path, output: &Output) -> Outcome {
@@ -59,7 +62,7 @@ pub(crate) fn run(dir: &Path, output: &Output) -> Outcome {
             FailureKind::Refused,
             format!("found nothing to protect in {}", dir.display()),
         )
-        .next("name a folder that holds SQLite databases or folders of files"));
+        .next(format!("name a folder that holds SQLite databases or folders of files; {SERVERS}")));
     }
     let text = render(&stores);
     // A policy that does not parse must never be written.
@@ -86,6 +89,7 @@ pub(crate) fn run(dir: &Path, output: &Output) -> Outcome {
         lines.extend(stores.iter().map(|found| format!("  {} ({}) at {}", found.name, found.kind, found.path)));
         lines.push(format!("wrote {}: whoever holds it can open the vaults. Keep a copy away from here.", key.display()));
         lines.push("next: read the policy, add a second copy on another disk, then run `lifeboat check` and `lifeboat backup`".to_owned());
+        lines.push(SERVERS.to_owned());
         lines.join("\n")
     })?;
     Ok(None)

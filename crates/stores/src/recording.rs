@@ -13,7 +13,7 @@ use lifeboat_base::capture::{
     Body, Capture, CaptureFacts, MaterializeStats, Order, RestoreSource, StoredEntry, StoredKind,
 };
 use lifeboat_base::digest::Digest;
-use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::failure::{Failure, FailureKind, chain};
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::path::RelPath;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -60,7 +60,7 @@ impl Recording {
                 Body::File { mut reader, .. } => match reader.read_to_end(&mut content) {
                     Ok(count) => StoredKind::File(count as u64),
                     Err(error) => {
-                        capture.lost(&path, &error.to_string());
+                        capture.lost(&path, &chain(&error));
                         continue;
                     }
                 },

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use lifeboat_base::capture::{Body, Capture, CaptureFacts, Entry, Meta, StoredKind};
 use lifeboat_base::digest::Digest;
 use lifeboat_base::entropy::{Entropy, OsEntropy};
+use lifeboat_base::failure::chain;
 use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::path::RelPath;
 
@@ -284,7 +285,7 @@ impl Reader<'_> {
             Ok(size_bytes) => self.send(Work::pass(Item::FileEnd { size_bytes }), 0),
             Err(CutError::Receiver(error)) => Err(error),
             Err(CutError::Read(error)) => {
-                let why = error.to_string();
+                let why = chain(&error);
                 capture.lost(&path, &why);
                 self.shared.monitor.finding(Finding::new(
                     "file-unreadable",
