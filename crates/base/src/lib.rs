@@ -17,5 +17,6 @@ pub mod inplace;
 pub mod lease;
 pub mod monitor;
 pub mod path;
+pub mod process;
 pub mod secret;
 pub mod time;

@@ -6,10 +6,11 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use lifeboat_base::process::everyone;
 use rustix::process::{Pid, test_kill_process};
 
 use super::postmaster::read_pid_file;
-use super::processes::{everyone, servers_in};
+use super::processes::servers_in;
 
 /// The first field of a control file: its cluster's system identifier.
 const IDENTIFIER_BYTES: usize = 8;

@@ -10,13 +10,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use lifeboat_base::human::printable;
+use lifeboat_base::process::family;
 use lifeboat_base::time::Clock;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::account::Account;
 use super::error::ServerError;
 use super::installation::Installation;
-use super::processes::{end_remains, family};
+use super::processes::end_remains;
 
 /// Between two looks at a state that a server publishes in a file: there is no event to wait for.
 const POLL: Duration = Duration::from_millis(10);

@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use lifeboat_base::crashsafe;
 use lifeboat_base::lease::Lease;
+use lifeboat_base::process::{arguments, end_if, everyone, family};
 use lifeboat_base::time::Clock;
 use rustix::process::Signal;
 
 use super::error::ServerError;
 use super::postmaster::pause;
-use super::processes::{arguments, end_if, end_remains, everyone, family};
+use super::processes::end_remains;
 
 /// How a sandbox's own folder is called.
 pub(super) const FOLDER_PREFIX: &str = "lb-pg-";
