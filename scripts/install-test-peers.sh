@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings in what the tests need beside Rust and a C compiler: stock restic, the system's own PostgreSQL server, and a
-# Python environment with the recovery kit's libraries and further servers (scripts/test-peers-requirements.txt). Does
+# Brings in what the tests need beside Rust and a C compiler: stock restic, the system's own PostgreSQL and Redis
+# servers, and a Python environment with the recovery kit's libraries and further servers (scripts/test-peers-requirements.txt). Does
 # nothing where all of it is there already. No server is started and no database cluster is made.
 #
 # usage: scripts/install-test-peers.sh [--check] [--ci]
@@ -62,6 +62,8 @@ command -v restic >/dev/null || packages+=(restic)
 command -v openssl >/dev/null || packages+=(openssl)
 find_python >/dev/null || packages+=(python3 python3-venv)
 have_postgresql || packages+=(postgresql)
+[ -x /usr/bin/redis-server ] || [ -x /usr/local/bin/redis-server ] || [ -x /opt/homebrew/bin/redis-server ] ||
+  packages+=(redis-server)
 
 if [ "$check" = yes ]; then
   missing=()
@@ -89,6 +91,12 @@ if [ "${#packages[@]}" -gt 0 ]; then
     mkdir -p "${drop_in%/*}"
     trap 'rm -f "$drop_in"' EXIT
     echo 'create_main_cluster = false' >"$drop_in"
+  fi
+  if [[ " ${packages[*]} " = *" redis-server "* ]] && [ ! -e /usr/sbin/policy-rc.d ]; then
+    # Nor does a server of the machine's own start; told for this installation only.
+    trap 'rm -f "$drop_in" /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
   fi
   DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends "${packages[@]}"
 fi

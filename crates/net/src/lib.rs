@@ -7,6 +7,7 @@ mod socket;
 mod tls;
 mod transport;
 
+pub use rustls::Error as HandshakeError;
 pub use socket::{Address, Deadline, Socket};
 pub use tls::{TlsError, TlsOptions, Trust, client, is_exposed};
 pub use transport::{Fault, Transport};

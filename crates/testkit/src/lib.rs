@@ -10,7 +10,9 @@ mod pgbench;
 mod pgport;
 mod pgserver;
 mod pgstandby;
+mod redisserver;
 
 pub use lifeboat_postgres::server::Account;
 pub use peers::{pg_installation, pg_majors, pg_system_major};
 pub use pgserver::{PgOptions, PgServer};
+pub use redisserver::{RedisOptions, RedisServer, redis_programs};
