@@ -16,6 +16,7 @@ pub mod inplace;
 pub mod parts;
 pub mod postgres;
 pub mod recording;
+pub mod redis;
 pub mod sqlite;
 
 mod canary;
@@ -33,4 +34,5 @@ pub use inplace::{InPlace, Place, Standing, in_use};
 pub use parts::{Part, PartMissing, PartReport, PartTable, Parts};
 pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;
+pub use redis::{RedisAdapter, RedisOptions};
 pub use sqlite::{SqliteAdapter, SqliteOptions};

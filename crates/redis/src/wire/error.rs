@@ -129,9 +129,8 @@ impl ServerError {
     /// What the caller can do about it.
     pub fn kind(&self) -> FailureKind {
         match self.code.as_str() {
-            "NOPERM" => FailureKind::Refused,
-            "NOAUTH" | "WRONGPASS" | "LOADING" | "MASTERDOWN" | "NOMASTERLINK" | "BUSY" | "TRYAGAIN"
-            | "CLUSTERDOWN" | "MOVED" | "DENIED" | "MISCONF" => FailureKind::Unreachable,
+            "NOPERM" | "NOAUTH" | "WRONGPASS" | "LOADING" | "MASTERDOWN" | "NOMASTERLINK" | "BUSY"
+            | "TRYAGAIN" | "CLUSTERDOWN" | "MOVED" | "DENIED" | "MISCONF" => FailureKind::Unreachable,
             _ => FailureKind::Internal,
         }
     }

@@ -1,13 +1,11 @@
 //! What `INFO` says: lines of `field:value`.
 
-use std::collections::BTreeMap;
-
 /// The most fields that are kept; servers have about two hundred.
 const MAX_FIELDS_COUNT: usize = 2_000;
 
 /// Fields and their values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Info(BTreeMap<String, String>);
+pub struct Info(Vec<(String, String)>);
 
 impl Info {
     pub(super) fn parse(text: &str) -> Self {
@@ -18,7 +16,12 @@ impl Info {
 
     /// A field's value.
     pub fn get(&self, field: &str) -> Option<&str> {
-        self.0.get(field).map(String::as_str)
+        self.0.iter().find(|(name, _)| name == field).map(|(_, value)| value.as_str())
+    }
+
+    /// The values of a field that comes several times, such as `module`.
+    pub fn values(&self, field: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(name, _)| name == field).map(|(_, value)| value.as_str())
     }
 
     /// A field that is a number.

@@ -1,0 +1,114 @@
+//! The adapter of kind `redis`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lifeboat_base::capture::{Capture, CaptureFacts, RestoreSource};
+use lifeboat_base::failure::Failure;
+use lifeboat_base::monitor::Monitor;
+use lifeboat_base::time::{Clock, SystemClock};
+use lifeboat_redis::server::{RUNTIME, sweep};
+use lifeboat_redis::wire::ConnectOptions;
+
+use super::capture::RedisCapture;
+use super::checks::{self, START, Subject};
+use super::{canaries, error, facts, restore};
+use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
+use crate::postgres::Address;
+
+/// How a server is reached and what is checked after a restore.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// Gives the address of the server; called only to inspect, capture or follow, never to restore or check.
+    pub url: Address,
+    /// Folders with programs of a server, besides those where packages put them.
+    pub programs: Vec<PathBuf>,
+    /// Commands that only read, with what they must answer: `GET version = 3`.
+    pub commands: Vec<String>,
+}
+
+impl fmt::Debug for RedisOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisOptions").field("commands", &self.commands).finish_non_exhaustive()
+    }
+}
+
+/// Captures and restores one server.
+#[derive(Clone)]
+pub struct RedisAdapter {
+    options: RedisOptions,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for RedisAdapter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisAdapter").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl RedisAdapter {
+    /// An adapter for one server. Nothing is contacted yet.
+    pub fn new(options: RedisOptions) -> Self {
+        Self { options, clock: Arc::new(SystemClock::new()) }
+    }
+
+    fn connect_options(&self) -> Result<ConnectOptions, Failure> {
+        let parsed = ConnectOptions::parse(&(self.options.url)()?);
+        parsed.map_err(error::connection("failed to understand the address of the server"))
+    }
+}
+
+impl Adapter for RedisAdapter {
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+
+    fn inspect(&self) -> Result<Inspection, Failure> {
+        facts::inspect(&self.connect_options()?)
+    }
+
+    fn capture(&self, at: &CaptureContext<'_>) -> Result<Box<dyn Capture>, Failure> {
+        Ok(Box::new(RedisCapture::start(&self.connect_options()?, at)?))
+    }
+
+    fn restore(
+        &self,
+        from: &dyn RestoreSource,
+        facts: &CaptureFacts,
+        into: &Path,
+        monitor: &dyn Monitor,
+    ) -> Result<RestoreReport, Failure> {
+        restore::restore(from, facts, into, (monitor, self.clock.as_ref()))
+    }
+
+    fn essential(&self) -> &'static [&'static str] {
+        &[START]
+    }
+
+    fn sweep(&self) -> Result<(), Failure> {
+        let swept = sweep(Path::new(RUNTIME), self.clock.as_ref());
+        swept.map(drop).map_err(error::server("failed to end throwaway servers that a dead run left"))
+    }
+
+    fn checks(
+        &self,
+        _from: &dyn RestoreSource,
+        facts: &CaptureFacts,
+        restored: &Path,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<CheckResult>, Failure> {
+        let subject = Subject {
+            facts,
+            programs: &self.options.programs,
+            commands: &self.options.commands,
+            clock: self.clock.as_ref(),
+            monitor,
+        };
+        checks::check(&subject, restored)
+    }
+
+    fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
+        canaries::run(scratch, &self.options.programs)
+    }
+}
