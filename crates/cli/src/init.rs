@@ -32,13 +32,20 @@ struct Found {
 
 /// What a PostgreSQL server needs, as a script for its superuser.
 const POSTGRES: &str = include_str!("init/postgres.sql");
+/// What a Redis server needs, as commands for its administrator.
+const REDIS: &str = include_str!("init/redis.txt");
 
-/// Writes `lifeboat.toml` and a key file. Refuses to touch what is there already. The word `postgres` asks for the
-/// script instead, unless a folder has that name.
+/// Writes `lifeboat.toml` and a key file. Refuses to touch what is there already. The words `postgres` and
+/// `redis` ask for what such a server needs instead, unless a folder has that name.
 pub(crate) fn run(dir: &Path, output: &Output) -> Outcome {
     if dir == Path::new("postgres") && !dir.exists() {
         let document = json!({ "schema": "lifeboat.init-postgres/v1", "sql": POSTGRES });
         output.result(&document, || POSTGRES.to_owned())?;
+        return Ok(None);
+    }
+    if dir == Path::new("redis") && !dir.exists() {
+        let document = json!({ "schema": "lifeboat.init-redis/v1", "commands": REDIS });
+        output.result(&document, || REDIS.to_owned())?;
         return Ok(None);
     }
     let target = dir.join(POLICY);

@@ -22,6 +22,8 @@ mod main {
     mod places;
     mod point_objectives;
     mod postgres;
+    mod redis;
+    mod redis_log;
     mod secrets;
     mod tablespaces;
     mod tree;

@@ -8,7 +8,8 @@ use lifeboat_base::ids::StoreName;
 use lifeboat_base::secret::Secret;
 use lifeboat_policy::{Endpoint, Kind, Source, Store};
 use lifeboat_stores::{
-    Adapter, FilesAdapter, FilesOptions, PostgresAdapter, PostgresOptions, SqliteAdapter, SqliteOptions,
+    Adapter, Address, FilesAdapter, FilesOptions, PostgresAdapter, PostgresOptions, RedisAdapter,
+    RedisOptions, SqliteAdapter, SqliteOptions,
 };
 
 use crate::context::Engine;
@@ -44,14 +45,8 @@ impl Engine {
                 Ok(Box::new(SqliteAdapter::new(options)))
             }
             Source::Url(endpoint) if row.kind == Kind::Postgres => {
-                let (endpoint, secrets) = (endpoint.clone(), Arc::clone(&self.env.secrets));
-                // Asked for only when the server is contacted: a restore must not need production's address.
-                let url = move || match &endpoint {
-                    Endpoint::Secret(reference) => secrets.resolve(reference),
-                    Endpoint::Plain(url) => Ok(Secret::new(url.clone())),
-                };
                 let options = PostgresOptions {
-                    url: Arc::new(url),
+                    url: self.address(endpoint),
                     slot: slot_name(&row.name),
                     programs: self.env.programs.clone(),
                     unique: row.checks.unique.clone(),
@@ -60,13 +55,30 @@ impl Engine {
                 };
                 Ok(Box::new(PostgresAdapter::new(options)))
             }
+            Source::Url(endpoint) if row.kind == Kind::Redis => {
+                let options = RedisOptions {
+                    url: self.address(endpoint),
+                    programs: self.env.programs.clone(),
+                    commands: row.checks.commands.clone(),
+                };
+                Ok(Box::new(RedisAdapter::new(options)))
+            }
             Source::Url(_) => Err(EngineError::new(
                 FailureKind::Refused,
                 format!("this version cannot capture stores of kind `{}` (`{}`)", row.kind.word(), row.name),
             )
             .risking(&row.name, "rpo")
-            .next("this version captures `files`, `sqlite` and `postgres`; the row stays broken in `lifeboat status`")),
+            .next("this version captures `files`, `sqlite`, `postgres` and `redis`; the row stays broken in `lifeboat status`")),
         }
+    }
+
+    /// A server's address, asked for only when the server is contacted: a restore must not need production's.
+    fn address(&self, endpoint: &Endpoint) -> Address {
+        let (endpoint, secrets) = (endpoint.clone(), Arc::clone(&self.env.secrets));
+        Arc::new(move || match &endpoint {
+            Endpoint::Secret(reference) => secrets.resolve(reference),
+            Endpoint::Plain(url) => Ok(Secret::new(url.clone())),
+        })
     }
 }
 

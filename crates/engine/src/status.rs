@@ -298,13 +298,16 @@ impl Engine {
         let store = adapter.continuous()?;
         let head = Head::read(&self.log_folder(&row.name)).ok()??;
         let prefix = format!("lifeboat/logs/{}/", store.stream());
+        // Offsets of histories with names of their own say nothing about each other.
+        let named = store.names_histories();
+        let of_history = |name: &LogName| !named || name.first().timeline == head.position.timeline;
         let mut listed = Vec::new();
         for copy in &row.copies.value {
             let storage = self.storage(row, copy).ok()?;
             let objects = storage.list(&prefix).ok()?;
             let names =
                 objects.iter().filter_map(|object| object.name.as_str().strip_prefix(prefix.as_str()));
-            let names: Vec<LogName> = names.filter_map(|name| name.parse().ok()).collect();
+            let names: Vec<LogName> = names.filter_map(|name| name.parse().ok()).filter(of_history).collect();
             // Offsets of another timeline must not stand for a lost end.
             let ended = names.iter().any(|name| name.last() == head.position);
             let begun = head.as_of == Timestamp::UNIX_EPOCH;
@@ -318,6 +321,9 @@ impl Engine {
         }
         let points = self.view(row).ok()?.points;
         let base_ends = points.iter().filter_map(|point| {
+            if named && store.history(&point.manifest.facts).as_ref() != Some(&head.identity) {
+                return None;
+            }
             let end = position(store.base_end(&point.manifest.facts).ok()?);
             Some((point.manifest.id.clone(), end.offset))
         });

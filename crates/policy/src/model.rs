@@ -354,4 +354,6 @@ pub struct Checks {
     pub unique: Vec<String>,
     /// Queries whose first row must be a true value.
     pub sql: Vec<String>,
+    /// Commands that only read, with what they must answer.
+    pub commands: Vec<String>,
 }

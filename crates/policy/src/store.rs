@@ -185,13 +185,13 @@ pub(crate) fn secret_ref(text: &str) -> Option<SecretRef> {
     safe.then_some(reference)
 }
 
-/// What a restored copy must satisfy; empty when the kind has no tables.
+/// What a restored copy must satisfy; empty when the kind cannot be asked.
 pub(crate) fn checks(section: &Section<'_>, kind: Option<Kind>, context: &mut Context) -> Checks {
-    if section.get("checks").is_none() || kind.is_some_and(|kind| !kind.has_tables()) {
+    if section.get("checks").is_none() || kind.is_some_and(|kind| !kind.has_checks()) {
         return Checks::default();
     }
     let table = section.table("checks", context);
-    table.refuse_unknown(&keys::CHECKS.iter().collect::<Vec<_>>(), context);
+    table.refuse_unknown(&keys::checks_of(kind), context);
     let unique = table.texts("unique", context).value().unwrap_or_default();
     for (text, at) in &unique {
         if let Err(error) = table_and_columns(text) {
@@ -199,9 +199,10 @@ pub(crate) fn checks(section: &Section<'_>, kind: Option<Kind>, context: &mut Co
         }
     }
     let sql = table.texts("sql", context).value().unwrap_or_default();
+    let commands = table.texts("commands", context).value().unwrap_or_default();
     let owned =
         |texts: Vec<(&str, Range<usize>)>| texts.into_iter().map(|(text, _)| text.to_owned()).collect();
-    Checks { unique: owned(unique), sql: owned(sql) }
+    Checks { unique: owned(unique), sql: owned(sql), commands: owned(commands) }
 }
 
 fn table_and_columns(text: &str) -> Result<(), InvalidValue> {

@@ -39,6 +39,8 @@ pub struct AofReport {
     pub commands: u64,
     /// The file's length.
     pub bytes: u64,
+    /// How many databases a server must have for it: one more than the highest that is selected.
+    pub databases: u64,
 }
 
 /// What is behind the last place at which the stream may be cut.
@@ -56,6 +58,7 @@ pub struct AofWriter<W> {
     /// The database to select before the first command, unless that says so itself.
     database: Option<u64>,
     selected: bool,
+    highest: u64,
     /// The start of the command that is being read.
     held: Vec<u8>,
     /// The command is longer than what is held: its start was written.
@@ -73,6 +76,7 @@ impl<W: Write + Seek> AofWriter<W> {
             scanner: Scanner::new(offset),
             database,
             selected: false,
+            highest: database.unwrap_or_default(),
             held: Vec::new(),
             flowing: false,
             written: Mark::default(),
@@ -98,6 +102,7 @@ impl<W: Write + Seek> AofWriter<W> {
                 self.held.clear();
             } else {
                 self.selected |= command.name.is("SELECT");
+                self.highest = self.highest.max(command.selects().unwrap_or_default());
                 // A unit's first word is written before it is known which database what is in it is for.
                 let neutral = command.name.is("MULTI") || command.name.is("EXEC");
                 self.flush(if neutral { None } else { Some(command.start) })?;
@@ -151,6 +156,7 @@ impl<W: Write + Seek> AofWriter<W> {
         cut(&mut self.out, self.safe.bytes)?;
         self.out.seek(SeekFrom::End(0))?;
         let Mark { bytes, commands } = self.safe;
-        Ok(AofReport { end: self.scanner.boundary(), commands, bytes })
+        let databases = self.highest.saturating_add(1);
+        Ok(AofReport { end: self.scanner.boundary(), commands, bytes, databases })
     }
 }

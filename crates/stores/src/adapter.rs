@@ -4,16 +4,21 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lifeboat_base::capture::{Capture, CaptureFacts, MaterializeStats, RestoreSource};
 use lifeboat_base::failure::Failure;
 use lifeboat_base::monitor::{Finding, Monitor};
+use lifeboat_base::secret::Secret;
 use lifeboat_base::time::Clock;
 use serde::{Deserialize, Serialize};
 
 use crate::continuous::Continuous;
 use crate::inplace::InPlace;
 use crate::parts::Parts;
+
+/// Gives the address of a server, with everything a connection needs; an account that may replicate is enough.
+pub type Address = Arc<dyn Fn() -> Result<Secret<String>, Failure> + Send + Sync>;
 
 /// What an adapter can say about a store without reading its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

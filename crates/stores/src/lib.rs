@@ -25,7 +25,7 @@ mod spool;
 mod tally;
 
 pub use adapter::{
-    Adapter, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport,
+    Adapter, Address, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport,
 };
 pub use archive::{LogFile, LogFiles, LogPart, WantedLog};
 pub use continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Step};

@@ -9,15 +9,16 @@ use std::time::Duration;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{StoreName, StreamName};
 use lifeboat_base::lease::Lease;
-use lifeboat_base::monitor::{Finding, Monitor};
+use lifeboat_base::monitor::{Finding, Findings, Monitor};
 use lifeboat_base::time::{SignedDuration, Timestamp};
 use lifeboat_policy::Store;
 use lifeboat_stores::{Adapter, Continuous, LogFeed, LogPosition, Resume, Step};
-use lifeboat_vault::logs::{LogName, Position};
+use lifeboat_vault::logs::{LogName, LogsLevel, Position};
 use serde::Serialize;
 use serde_json::json;
 
 use super::head::Head;
+use super::histories::Histories;
 use super::ranges::position;
 use super::ship::ship;
 use super::spool::{MAX_PIECE_BYTES, Spool};
@@ -88,6 +89,10 @@ struct Follower<'a> {
     /// Everything committed before this moment has arrived.
     as_of: Option<Timestamp>,
     head: Option<Head>,
+    /// Numbers of histories, for a store that gives them names.
+    histories: Histories,
+    /// The history that is being followed has this number.
+    number: u32,
     interval: SignedDuration,
     shipped_at: Timestamp,
     synced_at: Timestamp,
@@ -144,7 +149,10 @@ impl Engine {
                 // It no longer has what comes next: the gap is filed, and the log goes on from the present.
                 Err(error) if error.kind() == FailureKind::Findings && resume.is_some() => {
                     follower.lost(resume, &error.failure)?;
-                    resume = None;
+                    // A later point may begin a history that the store still has.
+                    let point =
+                        if continuous.names_histories() { follower.after_point(continuous)? } else { None };
+                    resume = point.filter(|point| Some(*point) > resume);
                 }
                 Err(error) if !options.once && follower.may_wait(&error) => {
                     if follower.report.received_bytes > received_bytes {
@@ -203,6 +211,7 @@ impl Engine {
             let as_of = if in_future(head.as_of, now) { Timestamp::UNIX_EPOCH } else { head.as_of };
             Head::new(head.identity, head.position, as_of)
         });
+        let histories = known_histories(store, &set, &stream, &spool, head.as_ref())?;
         let rpo = row.rpo.value.map_or(SLOWEST_SHIPMENT, |rpo| rpo.approx() / 2);
         let interval = rpo.clamp(FASTEST_SHIPMENT, SLOWEST_SHIPMENT);
         let report = FollowReport {
@@ -225,6 +234,8 @@ impl Engine {
             identity: String::new(),
             as_of: None,
             head,
+            histories,
+            number: 0,
             interval: SignedDuration::try_from(interval).unwrap_or(SignedDuration::MAX),
             shipped_at: now,
             synced_at: now,
@@ -232,6 +243,30 @@ impl Engine {
             report,
         })
     }
+}
+
+/// The histories of which something is kept, in any copy or in the spool.
+fn known_histories(
+    store: &dyn Continuous,
+    set: &VaultSet,
+    stream: &StreamName,
+    spool: &Spool,
+    head: Option<&Head>,
+) -> Result<Histories, Failure> {
+    let mut known = Histories::of(store, None, head);
+    if !store.names_histories() {
+        return Ok(known);
+    }
+    for entry in &set.open {
+        let inventory = entry.vault.logs().inventory(stream, LogsLevel::Listed, &Findings::new())?;
+        known.extend(&Histories::of(store, Some(&inventory), None));
+    }
+    for piece in spool.pieces()? {
+        if let Some(name) = piece.notes()?.history {
+            known.note(&name, piece.head.first.timeline);
+        }
+    }
+    Ok(known)
 }
 
 /// The name of a store's log in its vaults.
@@ -246,18 +281,28 @@ fn log_position(at: Position) -> LogPosition {
 
 impl Follower<'_> {
     /// Where to go on: after the newest thing that is kept anywhere, else where the newest point's own content ends.
-    fn resume(&self, store: &dyn Continuous) -> Result<Option<Position>, EngineError> {
+    fn resume(&mut self, store: &dyn Continuous) -> Result<Option<Position>, EngineError> {
         let mut newest = self.resume_point()?;
         for entry in &self.set.open {
             let kept = entry.vault.logs().list(&self.stream).map_err(Failure::from)?;
             newest = newest.max(kept.iter().map(LogName::last).max());
         }
-        if newest.is_none()
-            && let Some(point) = self.engine.view(self.row)?.points.last()
-        {
-            newest = store.base_end(&point.manifest.facts).ok().map(position);
+        match newest {
+            None => self.after_point(store),
+            newest => Ok(newest),
         }
-        Ok(newest)
+    }
+
+    /// Where the newest point's own content ends.
+    fn after_point(&mut self, store: &dyn Continuous) -> Result<Option<Position>, EngineError> {
+        let view = self.engine.view(self.row)?;
+        let Some(point) = view.points.last() else { return Ok(None) };
+        let facts = &point.manifest.facts;
+        let Some(end) = store.base_end(facts).ok().map(position) else { return Ok(None) };
+        Ok(match store.history(facts).filter(|_| store.names_histories()) {
+            Some(name) => Some(Position::new(self.histories.number_or_next(&name), end.offset)),
+            None => Some(end),
+        })
     }
 
     /// A position with the kept bytes before it, which the store has to send again.
@@ -276,7 +321,8 @@ impl Follower<'_> {
                 tail = logs.read(&self.stream, name)?.1;
             }
         }
-        Ok(Some(Resume { position: log_position(at), tail }))
+        let history = self.histories.name(at.timeline).map(str::to_owned);
+        Ok(Some(Resume { position: log_position(at), tail, history }))
     }
 
     /// The store no longer has what comes next: from here on there is a gap, which is filed before anything goes on.
@@ -307,16 +353,43 @@ impl Follower<'_> {
     ) -> Result<(), EngineError> {
         // The feed has refused every identity but the known ones.
         self.identity = feed.identity();
+        self.enter(feed);
         if self.head.is_none() {
             // Nothing is held yet, but where it begins is known: a later run goes on from here and not from its present.
-            let head = Head::new(self.identity.clone(), position(feed.start()), Timestamp::UNIX_EPOCH);
+            let head = Head::new(self.identity.clone(), self.place(feed.start()), Timestamp::UNIX_EPOCH);
             head.write(&self.folder)?;
             self.head = Some(head);
         }
         if self.report.from.is_empty() {
-            self.report.from = position(feed.start()).to_string();
+            self.report.from = self.place(feed.start()).to_string();
         }
         self.run(feed, options, monitor).map_err(EngineError::from)
+    }
+
+    /// Takes notice of the history that the next bytes belong to.
+    fn enter(&mut self, feed: &dyn LogFeed) {
+        let history = feed.history();
+        if let Some(name) = &history {
+            self.number = self.histories.number_or_next(name);
+        }
+        self.spool.enter(history);
+    }
+
+    /// A position of the feed as it is kept.
+    fn place(&self, at: LogPosition) -> Position {
+        if self.number > 0 { Position::new(self.number, at.offset) } else { position(at) }
+    }
+
+    /// The history goes on under another name or number.
+    fn switch(&mut self, feed: &dyn LogFeed, left: LogPosition) -> Result<Position, Failure> {
+        let (left, before) = (self.place(left), self.number);
+        self.enter(feed);
+        if before > 0 && self.number <= before {
+            let what = "the store goes on with a history that it had left before";
+            return Err(Failure::new(FailureKind::Findings, what));
+        }
+        self.identity = feed.identity();
+        Ok(left)
     }
 
     fn run(
@@ -339,7 +412,8 @@ impl Follower<'_> {
                     monitor.advance(bytes.len() as u64, 0);
                     self.as_of = self.as_of.max(newest);
                     let known = self.known();
-                    self.spool.push(position(at), &bytes, follows.take(), (known, newest))?;
+                    self.spool.push(self.place(at), &bytes, follows.take(), (known, newest))?;
+                    self.spool.arrived(self.engine.env.clock.now());
                     if boundary || self.spool.open_bytes() >= MAX_PIECE_BYTES {
                         self.cut_and_ship()?;
                     }
@@ -353,8 +427,9 @@ impl Follower<'_> {
                 }
                 Step::Switch { left, entered } => {
                     self.cut_and_ship()?;
-                    follows = Some(position(left));
-                    monitor.phase(&format!("following timeline {}", entered.timeline), None);
+                    follows = Some(self.switch(feed, left)?);
+                    let entered = self.place(entered).timeline;
+                    monitor.phase(&format!("following timeline {entered}"), None);
                 }
             }
             let now = self.engine.env.clock.now();
@@ -379,7 +454,8 @@ impl Follower<'_> {
             Some(at) => Some(at),
             None => self.resume_point()?,
         };
-        match durable {
+        // What is durable of another history says nothing about this one.
+        match durable.filter(|at| self.number == 0 || at.timeline == self.number) {
             Some(at) => feed.durable(log_position(at), now),
             None => feed.durable(feed.start(), now),
         }
@@ -414,7 +490,9 @@ impl Follower<'_> {
         let newer = |at| self.head.as_ref().is_none_or(|head| at >= head.position);
         if let Some((at, ended)) = shipped.head.filter(|(at, _)| newer(*at)) {
             self.report.to = at.to_string();
-            self.head = Some(Head::new(self.identity.clone(), at, ended));
+            // What waited for a copy may be of a history that was left since.
+            let name = self.histories.name(at.timeline).unwrap_or(&self.identity).to_owned();
+            self.head = Some(Head::new(name, at, ended));
         }
         if shipped.waiting {
             return Ok(());
@@ -429,7 +507,9 @@ impl Follower<'_> {
         if self.identity.is_empty() {
             return Ok(());
         }
-        head.identity.clone_from(&self.identity);
+        if self.number == 0 || head.position.timeline == self.number {
+            head.identity.clone_from(&self.identity);
+        }
         if self.spool.open_bytes() == 0 {
             head.as_of = self.as_of.map_or(head.as_of, |as_of| as_of.max(head.as_of));
         }

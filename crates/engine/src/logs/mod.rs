@@ -6,6 +6,7 @@ mod ahead;
 mod fetch;
 mod follow;
 mod head;
+mod histories;
 mod plan;
 mod push;
 mod ranges;

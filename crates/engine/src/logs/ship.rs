@@ -134,10 +134,13 @@ fn bring(
     if let Some(source) = source {
         return Ok(source.carry(stream, piece.name, to)?);
     }
+    let notes = piece.notes()?;
     let object = LogObject {
         first: piece.head.first,
         last: piece.head.last(),
         follows: piece.head.follows,
+        marks: notes.marks(&piece.head),
+        history: notes.history,
         previous: None,
         started: piece.head.started,
         ended: piece.head.ended,

@@ -7,15 +7,18 @@ use std::sync::Arc;
 use lifeboat_base::capture::{Capture, CaptureFacts, RestoreSource};
 use lifeboat_base::failure::Failure;
 use lifeboat_base::monitor::Monitor;
-use lifeboat_base::time::{Clock, SystemClock};
+use lifeboat_base::time::{Clock, SystemClock, Timestamp};
 use lifeboat_redis::server::{RUNTIME, sweep};
 use lifeboat_redis::wire::ConnectOptions;
 
 use super::capture::RedisCapture;
 use super::checks::{self, START, Subject};
-use super::{canaries, error, facts, restore};
-use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
-use crate::postgres::Address;
+use super::feed::RedisFeed;
+use super::{canaries, error, facts, replay, restore};
+use crate::adapter::{
+    Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
+};
+use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume};
 
 /// How a server is reached and what is checked after a restore.
 #[derive(Clone)]
@@ -86,6 +89,10 @@ impl Adapter for RedisAdapter {
         &[START]
     }
 
+    fn continuous(&self) -> Option<&dyn Continuous> {
+        Some(self)
+    }
+
     fn sweep(&self) -> Result<(), Failure> {
         let swept = sweep(Path::new(RUNTIME), self.clock.as_ref());
         swept.map(drop).map_err(error::server("failed to end throwaway servers that a dead run left"))
@@ -93,7 +100,7 @@ impl Adapter for RedisAdapter {
 
     fn checks(
         &self,
-        _from: &dyn RestoreSource,
+        from: &dyn RestoreSource,
         facts: &CaptureFacts,
         restored: &Path,
         monitor: &dyn Monitor,
@@ -105,10 +112,52 @@ impl Adapter for RedisAdapter {
             clock: self.clock.as_ref(),
             monitor,
         };
-        checks::check(&subject, restored)
+        checks::check(&subject, from, restored)
     }
 
     fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
         canaries::run(scratch, &self.options.programs)
+    }
+}
+
+impl Continuous for RedisAdapter {
+    fn stream(&self) -> &'static str {
+        "commands"
+    }
+
+    fn names_histories(&self) -> bool {
+        true
+    }
+
+    fn history(&self, facts: &CaptureFacts) -> Option<String> {
+        replay::place(facts).ok().map(|place| place.id.to_string())
+    }
+
+    fn earliest(&self, facts: &CaptureFacts) -> Timestamp {
+        replay::earliest(facts)
+    }
+
+    fn identity(&self, _facts: &CaptureFacts) -> Option<String> {
+        // A server has no name that lasts: one that is restarted, and any other, has a history of its own.
+        None
+    }
+
+    fn follow(&self, resume: Option<Resume>, _known: &[String]) -> Result<Box<dyn LogFeed>, Failure> {
+        let options = self.connect_options()?;
+        Ok(Box::new(RedisFeed::start(&options, resume, Arc::clone(&self.clock))?))
+    }
+
+    fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure> {
+        Ok(LogPosition { timeline: 0, offset: replay::place(facts)?.offset })
+    }
+
+    fn replay(
+        &self,
+        facts: &CaptureFacts,
+        restored: &Path,
+        log: &dyn LogSource,
+        goal: &Goal,
+    ) -> Result<String, Failure> {
+        replay::replay(facts, restored, log, goal)
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing is staged. Memory: 2 MiB between the connection and the thread that reads along, and what reading takes.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -27,6 +27,8 @@ use crate::adapter::CaptureContext;
 
 /// The name of the dump in a point.
 pub(super) const DUMP: &str = "dump.rdb";
+/// The name of what is said about it.
+pub(super) const KEYS: &str = "keys.json";
 /// What is handed to the thread that reads along, in pieces of this size,
 const PIECE_BYTES: usize = 64 * 1024;
 /// so many at a time.
@@ -57,6 +59,8 @@ pub(super) struct RedisCapture {
     seen: Shared,
     findings: Vec<Finding>,
     lost: Option<String>,
+    /// The SHA-256 of what was said about the dump, once it was.
+    described: Option<Digest>,
 }
 
 impl RedisCapture {
@@ -72,7 +76,6 @@ impl RedisCapture {
             .map_err(|error| Failure::io("failed to start a thread", error))?;
         let mtime = Some(asked);
         let dir = Meta { mode: 0o700, mtime, links: 1, ..Meta::default() };
-        let dir_too = dir.clone();
         let file = Meta { mode: 0o600, mtime, links: 1, ..Meta::default() };
         let body = Body::File {
             reader: Box::new(reader),
@@ -82,11 +85,60 @@ impl RedisCapture {
         let rest = VecDeque::from([
             Entry { path: path(DATA)?, meta: dir, body: Body::Dir },
             Entry { path: path(&format!("{DATA}/{DUMP}"))?, meta: file, body },
-            Entry { path: path(META)?, meta: dir_too, body: Body::Dir },
         ]);
         let findings = std::mem::take(&mut facts.findings);
-        Ok(Self { facts, place, asked, begun, total_bytes, rest, seen, findings, lost: None })
+        Ok(Self {
+            facts,
+            place,
+            asked,
+            begun,
+            total_bytes,
+            rest,
+            seen,
+            findings,
+            lost: None,
+            described: None,
+        })
     }
+
+    /// After the dump: what it amounts to.
+    fn describe(&mut self) -> Result<(), Failure> {
+        let text = match &*locked(&self.seen) {
+            Some(seen) => describe(&seen.survey)?,
+            None => return Err(incomplete()),
+        };
+        self.described = Some(Digest::of(&text));
+        let mtime = Some(self.asked);
+        let meta = |mode| Meta { mode, mtime, links: 1, ..Meta::default() };
+        let size_hint = text.len() as u64;
+        let body = Body::File { reader: Box::new(Cursor::new(text)), size_hint, layout: Layout::Stream };
+        self.rest.extend([
+            Entry { path: path(META)?, meta: meta(0o700), body: Body::Dir },
+            Entry { path: path(&format!("{META}/{KEYS}"))?, meta: meta(0o600), body },
+        ]);
+        Ok(())
+    }
+}
+
+/// Numbers per database, for people.
+fn describe(survey: &Survey) -> Result<Vec<u8>, Failure> {
+    let databases: serde_json::Map<_, _> = survey
+        .databases
+        .iter()
+        .map(|(db, found)| {
+            let kinds: serde_json::Map<_, _> =
+                found.kinds.iter().map(|(kind, count)| (kind.word().to_owned(), json!(count))).collect();
+            let text = json!({
+                "keys": found.keys, "kinds": kinds, "expiring": found.expiring, "time_to_live": found.ttl,
+            });
+            (format!("db{db}"), text)
+        })
+        .collect();
+    let text = json!({
+        "format": "lifeboat.redis-keys/v1", "databases": databases, "functions": survey.functions,
+    });
+    serde_json::to_vec_pretty(&text)
+        .map_err(|error| Failure::with_source(FailureKind::Internal, "failed to describe the dump", error))
 }
 
 fn incomplete() -> Failure {
@@ -111,6 +163,9 @@ impl Capture for RedisCapture {
             // A dump that is not whole is none.
             return Err(Failure::new(FailureKind::Unreachable, format!("the dump broke off: {why}")));
         }
+        if self.rest.is_empty() && self.described.is_none() {
+            self.describe()?;
+        }
         Ok(self.rest.pop_front())
     }
 
@@ -130,6 +185,7 @@ impl Capture for RedisCapture {
         note("rdb_checksummed", json!(survey.about.checksummed));
         note("rdb_aux", json!(survey.about.aux));
         note("dump_sha256", json!(seen.sha256));
+        note("keys_sha256", json!(self.described));
         note("opaque", json!(survey.opaque));
         note("begun", json!(self.begun));
         let highest = survey.databases.keys().max().map_or(0, |db| db.saturating_add(1));

@@ -10,17 +10,19 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lifeboat_base::capture::CaptureFacts;
+use lifeboat_base::capture::{CaptureFacts, META, RestoreSource};
 use lifeboat_base::crashsafe;
 use lifeboat_base::digest::digest_of_reader;
 use lifeboat_base::entropy::OsEntropy;
 use lifeboat_base::failure::{Failure, chain};
 use lifeboat_base::monitor::Monitor;
+use lifeboat_base::path::RelPath;
 use lifeboat_base::time::Clock;
 use lifeboat_redis::rdb::Survey;
 use lifeboat_redis::server::{Programs, Sandbox, SandboxError, SandboxOptions, Wait};
 use serde_json::Value;
 
+use super::capture::KEYS as KEYS_FILE;
 use super::restore::databases;
 use super::{commands, error, facts, layout};
 use crate::adapter::CheckResult;
@@ -54,9 +56,16 @@ pub(super) struct Subject<'a> {
 }
 
 /// Runs every check. One that needs a server where none is installed is not applicable.
-pub(super) fn check(subject: &Subject<'_>, restored: &Path) -> Result<Vec<CheckResult>, Failure> {
+pub(super) fn check(
+    subject: &Subject<'_>,
+    from: &dyn RestoreSource,
+    restored: &Path,
+) -> Result<Vec<CheckResult>, Failure> {
+    // The tools and the server work elsewhere.
+    let restored = &fs::canonicalize(restored)
+        .map_err(|error| Failure::io(format!("failed to find {}", restored.display()), error))?;
     subject.monitor.phase("checking the files", None);
-    let mut results = vec![files(subject, restored)];
+    let mut results = vec![files(subject, from, restored)];
     let programs = match Programs::find(subject.programs) {
         Ok(programs) => programs,
         Err(error) => {
@@ -127,10 +136,16 @@ fn unproven(subject: &Subject<'_>, why: &str) -> Vec<CheckResult> {
 }
 
 /// Every file is as it was restored, and no other is there.
-fn files(subject: &Subject<'_>, restored: &Path) -> CheckResult {
+fn files(subject: &Subject<'_>, from: &dyn RestoreSource, restored: &Path) -> CheckResult {
     let mut tally = Tally::default();
+    let said = |name: &str| subject.facts.environment.get(name).and_then(Value::as_str);
+    let described = RelPath::new(format!("{META}/{KEYS_FILE}")).ok().and_then(|path| from.open(&path).ok());
+    match described.and_then(|mut file| digest_of_reader(&mut file).ok()) {
+        Some((found, _bytes)) if said("redis.keys_sha256") == Some(found.to_string().as_str()) => {}
+        _ => tally.add(|| format!("{KEYS_FILE} of the recovery point is missing or another")),
+    }
     let sha256 = File::open(layout::base(restored)).and_then(|mut file| digest_of_reader(&mut file));
-    match (sha256, subject.facts.environment.get("redis.dump_sha256").and_then(Value::as_str)) {
+    match (sha256, said("redis.dump_sha256")) {
         (Ok((found, _bytes)), Some(expected)) if found.to_string() == expected => {}
         (Ok(_), Some(_)) => tally.add(|| format!("{}: its SHA-256 is another", layout::BASE)),
         (Ok(_), None) => tally.add(|| "the recovery point does not say what its dump is".to_owned()),
@@ -260,12 +275,11 @@ struct Work(PathBuf);
 
 impl Work {
     fn make(restored: &Path) -> io::Result<Self> {
-        let restored = fs::canonicalize(restored)?;
         let path = restored.join(WORK);
         crashsafe::remove_tree(&path)?;
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         let work = Self(path);
-        std::os::unix::fs::symlink(layout::folder(&restored), work.0.join(layout::FOLDER))?;
+        std::os::unix::fs::symlink(layout::folder(restored), work.0.join(layout::FOLDER))?;
         Ok(work)
     }
 }

@@ -78,16 +78,10 @@ fn run(connection: &mut Connection, promise: &Promise<'_>) -> Result<Result<bool
 /// Only commands that the server itself calls read-only run, and none that runs a program or waits.
 fn forbidden(connection: &mut Connection, name: &str) -> Result<Option<String>, RedisError> {
     let reply = connection.command(&[b"COMMAND", b"INFO", name.as_bytes()])?;
-    let flags: Vec<String> = reply
-        .members()
-        .first()
-        .and_then(|command| command.members().get(2))
-        .map(|flags| flags.members().iter().filter_map(Reply::text).collect())
-        .unwrap_or_default();
-    let has = |flag: &str| flags.iter().any(|have| have == flag);
-    if flags.is_empty() {
+    let Some(flags) = reply.members().first().and_then(|command| command.members().get(2)) else {
         return Ok(Some(format!("the server has no command `{name}`")));
-    }
+    };
+    let has = |flag: &str| flags.members().iter().any(|have| have.bytes() == Some(flag.as_bytes()));
     let fine = has("readonly") && !has("noscript") && !has("blocking") && !has("admin");
     Ok((!fine).then(|| format!("`{name}` does more than read, or runs a program")))
 }

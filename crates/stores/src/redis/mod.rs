@@ -12,7 +12,9 @@ mod checks;
 mod commands;
 mod error;
 mod facts;
+mod feed;
 mod layout;
+mod replay;
 mod restore;
 
 pub use adapter::{RedisAdapter, RedisOptions};

@@ -65,6 +65,8 @@ impl Fixture {
             first,
             last,
             follows,
+            history: None,
+            marks: Vec::new(),
             previous: None,
             started: at(minute),
             ended: at(minute),
@@ -120,6 +122,35 @@ fn gaps(verdict: &GapVerdict) -> Vec<(Position, Position)> {
 }
 
 #[test]
+fn the_name_of_a_history_and_the_times_of_arrival_are_read_back_and_listed() {
+    let fixture = Fixture::new();
+    let log = LogObject {
+        first: position(5),
+        last: position(9),
+        follows: None,
+        history: Some("a name".to_owned()),
+        marks: vec![(2, 1_800_000_000_000), (2, 150)],
+        previous: None,
+        started: at(0),
+        ended: at(0),
+        content: &mut b"four".as_slice(),
+    };
+    let stored = fixture.logs.append(&fixture.stream, log, &OsEntropy).unwrap();
+    let (header, _) = fixture.logs.read(&fixture.stream, stored.name).unwrap();
+    assert_eq!(header.history.as_deref(), Some("a name"));
+    assert_eq!(header.marks, [(2, 1_800_000_000_000), (2, 150)]);
+    let named = || {
+        let inventory =
+            fixture.logs.inventory(&fixture.stream, LogsLevel::Readable, &Findings::new()).unwrap();
+        assert_eq!(inventory.damaged, []);
+        inventory.pieces[0].history.clone()
+    };
+    assert_eq!(named().as_deref(), Some("a name"));
+    assert_eq!(fixture.roll_up(120), 1);
+    assert_eq!(named().as_deref(), Some("a name"));
+}
+
+#[test]
 fn what_was_appended_is_read_back_with_its_header() {
     let fixture = Fixture::new();
     let content: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
@@ -166,6 +197,8 @@ fn content_above_the_limit_is_refused_and_stores_nothing() {
         first: position(0),
         last: position(1),
         follows: None,
+        history: None,
+        marks: Vec::new(),
         previous: None,
         started: at(0),
         ended: at(0),
@@ -302,6 +335,8 @@ fn a_successor_notices_that_its_predecessor_was_replaced() {
         first: position(10),
         last: position(20),
         follows: None,
+        history: None,
+        marks: Vec::new(),
         previous: Some(first.link()),
         started: at(1),
         ended: at(1),
