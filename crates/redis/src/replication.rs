@@ -11,13 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use lifeboat_base::time::{Clock, SystemClock};
 
-use crate::commands::{CommandError, Scanner};
 use crate::wire::{ConnectOptions, Connection, RedisError, Reply, ServerError};
 
 /// The length of the mark at the end of a dump whose length the server does not know yet.
 const MARK_BYTES: usize = 40;
 /// How often the server is told how far we are.
 const ACKNOWLEDGE_EVERY: Duration = Duration::from_secs(1);
+/// By this a server asks how far a replica is.
+const QUESTION: &[u8] = b"REPLCONF\r\n$6\r\nGETACK";
 /// How much of the stream is handed out at a time.
 const STREAM_BYTES: usize = 64 * 1024;
 
@@ -276,33 +277,14 @@ impl Read for FullSync {
     }
 }
 
-/// A stream that failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StreamError {
-    /// The connection or the server.
-    #[error(transparent)]
-    Connection(#[from] RedisError),
-    /// What came is no stream of commands.
-    #[error(transparent)]
-    Commands(#[from] CommandError),
-}
-
-impl StreamError {
-    /// What the caller can do about it.
-    pub fn kind(&self) -> lifeboat_base::failure::FailureKind {
-        match self {
-            Self::Connection(error) => error.kind(),
-            Self::Commands(_) => lifeboat_base::failure::FailureKind::Unreachable,
-        }
-    }
-}
-
 /// The stream of commands as bytes.
 #[derive(Debug)]
 pub struct Stream {
     connection: Connection,
     id: ReplicationId,
-    scanner: Scanner,
+    offset: u64,
+    /// The end of what came before, in which a question may have begun.
+    tail: Vec<u8>,
     durable: u64,
     clock: SystemClock,
     acknowledged: Duration,
@@ -313,8 +295,8 @@ impl Stream {
     fn begin(connection: Connection, place: Place) -> Self {
         let clock = SystemClock::new();
         let (acknowledged, heard) = (Duration::ZERO, clock.monotonic());
-        let scanner = Scanner::new(place.offset);
-        Self { connection, id: place.id, scanner, durable: place.offset, clock, acknowledged, heard }
+        let (id, offset, tail) = (place.id, place.offset, Vec::new());
+        Self { connection, id, offset, tail, durable: offset, clock, acknowledged, heard }
     }
 
     /// The history it belongs to.
@@ -324,12 +306,7 @@ impl Stream {
 
     /// The offset after everything received.
     pub fn offset(&self) -> u64 {
-        self.scanner.offset()
-    }
-
-    /// The last offset at which what was received may be cut.
-    pub fn boundary(&self) -> u64 {
-        self.scanner.boundary()
+        self.offset
     }
 
     /// Everything before `offset` is durable; the server is told within a second.
@@ -338,7 +315,7 @@ impl Stream {
     }
 
     /// Tells the server how far we are. The first time makes it send the stream after a dump.
-    pub fn acknowledge(&mut self) -> Result<(), StreamError> {
+    pub fn acknowledge(&mut self) -> Result<(), RedisError> {
         let offset = self.durable.to_string();
         self.connection.send(&[b"REPLCONF", b"ACK", offset.as_bytes()])?;
         self.acknowledged = self.clock.monotonic();
@@ -346,7 +323,7 @@ impl Stream {
     }
 
     /// What comes next, up to 64 KiB; nothing after `limit`.
-    pub fn next_within(&mut self, limit: Duration) -> Result<Option<Bytes>, StreamError> {
+    pub fn next_within(&mut self, limit: Duration) -> Result<Option<Bytes>, RedisError> {
         let now = self.clock.monotonic();
         if self.acknowledged.is_zero() || now.saturating_sub(self.acknowledged) >= ACKNOWLEDGE_EVERY {
             self.acknowledge()?;
@@ -355,19 +332,29 @@ impl Stream {
             let silent = self.clock.monotonic().saturating_sub(self.heard);
             // A living server pings its replicas.
             let given_up = silent > self.connection.silence_limit();
-            return if given_up { Err(self.connection.silent().into()) } else { Ok(None) };
+            return if given_up { Err(self.connection.silent()) } else { Ok(None) };
         }
         self.heard = self.clock.monotonic();
         let count = self.connection.buffer.len().min(STREAM_BYTES);
         let bytes = self.connection.buffer.split_to(count).freeze();
-        let mut asked = false;
-        self.scanner.push(&bytes, &mut |command| {
-            asked |= command.name.is("REPLCONF") && command.first.is("GETACK");
-        })?;
-        if asked {
+        self.offset += bytes.len() as u64;
+        if self.asks(&bytes) {
             self.acknowledge()?;
         }
         Ok(Some(bytes))
+    }
+}
+
+impl Stream {
+    /// Whether the server asks how far we are. Looked for as bytes, as what was kept may end inside a command; a value that
+    /// holds the same bytes costs an answer that nobody asked for.
+    fn asks(&mut self, bytes: &[u8]) -> bool {
+        let start = self.tail.len();
+        self.tail.extend_from_slice(bytes);
+        let asked = memchr::memmem::find(&self.tail, QUESTION).is_some();
+        let keep = if asked { 0 } else { QUESTION.len() - 1 };
+        self.tail.drain(..(start + bytes.len()).saturating_sub(keep));
+        asked
     }
 }
 

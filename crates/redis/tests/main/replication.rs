@@ -80,6 +80,24 @@ fn the_stream_goes_on_where_the_dump_ends_and_again_after_a_cut() {
 }
 
 #[test]
+fn a_stream_that_was_kept_up_to_the_middle_of_a_command_goes_on_there() {
+    let server = RedisServer::start(RedisOptions::default());
+    let mut sync = replication::full_sync(&server.options(), false).unwrap();
+    sync.read_to_end(&mut Vec::new()).unwrap();
+    let place = sync.place().clone();
+    let mut stream = sync.into_stream().unwrap();
+    server.run_parts(&[b"SET", b"key", &[b'x'; 500]]);
+    let all = catch_up(&mut stream, &server);
+    drop(stream);
+    for cut in [1, 30, 100, all.len() as u64 - 5] {
+        let asked = replication::Place { id: place.id.clone(), offset: place.offset + cut };
+        let mut stream = continued(replication::resume(&server.options(), &asked).unwrap());
+        let rest = catch_up(&mut stream, &server);
+        assert!(rest.starts_with(&all[usize::try_from(cut).unwrap()..]), "{cut}");
+    }
+}
+
+#[test]
 fn what_is_acknowledged_is_what_is_durable() {
     let server = RedisServer::start(RedisOptions::default());
     let mut sync = replication::full_sync(&server.options(), false).unwrap();
