@@ -1124,7 +1124,7 @@ class Logs:
         """(spans that are whole, damage) of one stream; `each` is called with every whole object."""
         objects, rollups, foreign = found
         damage = [Damaged(path, "is not part of the format") for path in foreign]
-        listed, spans, digests, links = {}, [], {}, {}
+        listed, spans, digests, links, gone = {}, [], {}, {}, {}
         for name in rollups:
             try:
                 listed.update({entry["name"]: entry for entry in self.rollup(stream, name)})
@@ -1144,10 +1144,27 @@ class Logs:
                     each(name, header, content)
             except Damaged as problem:
                 damage.append(problem)
+                if name not in objects:
+                    gone[name] = problem
+        for name, problem in gone.items():
+            if self.held_by_others(listed[name], spans):
+                damage.remove(problem)
         for name, digest in links.items():
             if digests.get(name, digest) != digest:
                 damage.append(Damaged(f"{LOGS}/{stream}/{name}", "is not the object its successor was written after"))
         return spans, damage
+
+    @staticmethod
+    def held_by_others(entry, spans):
+        """Whether sound objects cover the span of one that is gone: it was damaged, stored again beside it, and removed."""
+        timeline, first, last = SPAN.match(entry["name"]).groups()
+        entered = not entry.get("follows")
+        for name, header in sorted(spans, key=lambda span: span[0]):
+            its_timeline, its_first, its_last = SPAN.match(name).groups()
+            if its_timeline == timeline and its_first <= first < its_last:
+                entered = entered or bool(header.get("follows"))
+                first = its_last
+        return entered and first >= last
 
     @staticmethod
     def ranges(spans):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings in what the tests need beside Rust and a C compiler: stock restic, the system's own PostgreSQL and Redis
+# Brings in what the tests need beside Rust and a C compiler: stock restic, the system's own PostgreSQL, Redis and etcd
 # servers, and a Python environment with the recovery kit's libraries and further servers (scripts/test-peers-requirements.txt). Does
 # nothing where all of it is there already. No server is started and no database cluster is made.
 #
@@ -64,6 +64,8 @@ find_python >/dev/null || packages+=(python3 python3-venv)
 have_postgresql || packages+=(postgresql)
 [ -x /usr/bin/redis-server ] || [ -x /usr/local/bin/redis-server ] || [ -x /opt/homebrew/bin/redis-server ] ||
   packages+=(redis-server)
+command -v etcd >/dev/null || packages+=(etcd-server)
+command -v etcdctl >/dev/null || packages+=(etcd-client)
 
 if [ "$check" = yes ]; then
   missing=()
@@ -85,18 +87,21 @@ if [ "${#packages[@]}" -gt 0 ]; then
   echo "installing ${packages[*]}"
   apt-get update --quiet
   drop_in=/etc/postgresql-common/createcluster.d/lifeboat-tests.conf
+  policy=/usr/sbin/policy-rc.d
+  made=()
+  trap 'rm -f "${made[@]}"' EXIT
+  if [ ! -e "$policy" ]; then
+    # Debian starts a server when it is installed; the tests start their own.
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    made+=("$policy")
+    chmod 755 "$policy"
+  fi
   if [[ " ${packages[*]} " = *" postgresql "* ]]; then
     # Debian makes and starts a cluster with a new server; the tests make their own. Told for this installation only.
     DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends postgresql-common
     mkdir -p "${drop_in%/*}"
-    trap 'rm -f "$drop_in"' EXIT
+    made+=("$drop_in")
     echo 'create_main_cluster = false' >"$drop_in"
-  fi
-  if [[ " ${packages[*]} " = *" redis-server "* ]] && [ ! -e /usr/sbin/policy-rc.d ]; then
-    # Nor does a server of the machine's own start; told for this installation only.
-    trap 'rm -f "$drop_in" /usr/sbin/policy-rc.d' EXIT
-    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
-    chmod 755 /usr/sbin/policy-rc.d
   fi
   DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends "${packages[@]}"
 fi

@@ -4,28 +4,36 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::folder::Folder;
 
 /// Marks files that are not finished.
 pub const TEMP_PREFIX: &str = ".lifeboat-tmp-";
 
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
-const PASSAGE_MODE: u32 = 0o711;
+/// Lets others pass, and look at nothing.
+pub(crate) const PASSAGE_MODE: u32 = 0o711;
 
-fn parent_of(path: &Path) -> &Path {
+pub(crate) fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
 }
 
-fn temp_path(path: &Path) -> PathBuf {
+/// A name for a file that is not finished, which no other call in this process gets.
+pub(crate) fn temp_name() -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    parent_of(path).join(format!("{TEMP_PREFIX}{}-{number}", std::process::id()))
+    format!("{TEMP_PREFIX}{}-{number}", std::process::id())
+}
+
+fn temp_path(path: &Path) -> PathBuf {
+    parent_of(path).join(temp_name())
 }
 
 /// Makes a directory's entries durable.
@@ -56,10 +64,10 @@ pub fn create_dir_all(dir: &Path) -> io::Result<()> {
 }
 
 /// Lets other accounts pass through `dir`, one of ours, to folders below it whose names they know (mode 0711). Needed
-/// where we are root and a server that refuses to be runs below; otherwise nothing is changed.
+/// where we are root and a server that refuses to be runs below; otherwise nothing is changed. An error for a link.
 pub fn let_through(dir: &Path) -> io::Result<()> {
     if rustix::process::geteuid().is_root() {
-        fs::set_permissions(dir, fs::Permissions::from_mode(PASSAGE_MODE))?;
+        Folder::open(dir)?.set_mode(PASSAGE_MODE)?;
     }
     Ok(())
 }
@@ -196,36 +204,21 @@ pub fn remove(path: &Path) -> io::Result<()> {
     sync_dir(parent_of(path))
 }
 
-/// Removes a directory and everything below it, also where a restored mode forbids it; never follows a link.
-/// A directory that is not there is fine. Depth is bounded by what a path can name.
+/// Removes a directory and everything below it, also where a restored mode forbids it; never follows a link, and refuses what
+/// is mounted below. A directory that is not there is fine; a link in its place goes itself. Each level of folders costs one
+/// descriptor.
 pub fn remove_tree(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
+    let Some(name) = dir.file_name() else { return Err(io::ErrorKind::InvalidInput.into()) };
+    match Folder::above(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(dir)?;
-            fs::remove_dir_all(dir)
-        }
-        other => other,
+        parent => parent?.remove(name),
     }
-}
-
-/// Gives the owner access to every directory below `dir`.
-fn open_up(dir: &Path) -> io::Result<()> {
-    let mut pending = vec![dir.to_owned()];
-    while let Some(next) = pending.pop() {
-        fs::set_permissions(&next, fs::Permissions::from_mode(DIR_MODE))?;
-        for entry in fs::read_dir(&next)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                pending.push(entry.path());
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn names(dir: &Path) -> Vec<String> {
@@ -301,5 +294,22 @@ mod tests {
         publish_over(&new, &old).unwrap();
         assert_eq!(fs::read(&old).unwrap(), b"two");
         assert_eq!(names(dir.path()), ["old", "taken"]);
+    }
+
+    #[test]
+    fn a_link_is_not_let_through_and_not_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let (victim, link) = (dir.path().join("victim"), dir.path().join("link"));
+        create_dir_all(&victim.join("inner")).unwrap();
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        // Only where we are root anything would be changed at all.
+        assert_eq!(let_through(&link).is_err(), rustix::process::geteuid().is_root());
+        assert_eq!(fs::metadata(&victim).unwrap().permissions().mode() & 0o777, DIR_MODE);
+        remove_tree(&link).unwrap();
+        assert_eq!(names(dir.path()), ["victim"]);
+        assert_eq!(names(&victim), ["inner"]);
+        remove_tree(&victim).unwrap();
+        remove_tree(&victim).unwrap();
+        remove_tree(&dir.path().join("no/where")).unwrap();
     }
 }

@@ -11,6 +11,7 @@ pub mod crashsafe;
 pub mod digest;
 pub mod entropy;
 pub mod failure;
+pub mod folder;
 pub mod human;
 pub mod ids;
 pub mod inplace;

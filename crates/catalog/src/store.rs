@@ -308,6 +308,16 @@ impl Catalog {
         )
     }
 
+    /// The newest drill of a store that replayed its log up to a moment that was asked for.
+    pub fn last_pitr(&self, store: &StoreName) -> Result<Option<RunRow>> {
+        self.run(
+            "SELECT evidence, kind, at, ok, body FROM run WHERE store = ?1 AND kind = 'drill'
+             AND json_extract(body, '$.pitr') IS NOT NULL ORDER BY evidence DESC LIMIT 1",
+            store,
+            params![store.as_str()],
+        )
+    }
+
     /// The newest backup of a store that made a point.
     pub fn last_capture(&self, store: &StoreName) -> Result<Option<RunRow>> {
         self.run(

@@ -35,7 +35,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Write a first policy for what is found in this folder, and the key to open its vaults
     Init {
-        /// The folder to look through and to write into; `postgres` prints the SQL that prepares a server
+        /// The folder to look through and to write into; `postgres` and `etcd` print what prepares a server
         #[arg(default_value = ".")]
         dir: PathBuf,
     },
@@ -76,6 +76,11 @@ pub(crate) enum Command {
         /// Only these stores
         stores: Vec<StoreName>,
     },
+    /// Show which recovery points retention keeps, for which reasons, and which may go; removes nothing
+    Retain {
+        /// Only these stores
+        stores: Vec<StoreName>,
+    },
     /// Restore a store into a new folder or over an earlier state of it, or one database or table of it into a file
     Restore {
         /// The store
@@ -104,6 +109,10 @@ pub(crate) enum Command {
         /// lie inside the target
         #[arg(long, value_name = "NAME|OID=PATH", value_parser = tablespace, conflicts_with = "database")]
         tablespace: Vec<(String, PathBuf)>,
+        /// Raise the revision of an etcd by this much and mark everything before as compacted, so that watchers start again;
+        /// Kubernetes needs it
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "database")]
+        bump_revision: Option<u64>,
         /// Change a stopped cluster in the target into the one asked for: only what differs is fetched and written
         #[arg(long, conflicts_with = "database")]
         delta: bool,
@@ -164,13 +173,16 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WalAction {
-    /// Follow the log and bring it to every copy, until the store ends it
+    /// Follow the log and bring it to every copy, until it is told to stop (SIGTERM or SIGINT)
     Stream {
         /// The store
         store: StoreName,
         /// End as soon as everything the store has now is in every copy
         #[arg(long)]
         once: bool,
+        /// The most log that waits here for a copy that is away, in MiB [default: 16384]; beyond it the store keeps it
+        #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+        spool_limit: Option<u64>,
     },
     /// Keep one file of the log: `archive_command = 'lifeboat --policy FILE wal push %p'`
     Push {

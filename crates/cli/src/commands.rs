@@ -18,7 +18,7 @@ use crate::args::{Args, CatalogAction, Command, EvidenceAction, KeysAction, Leve
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::secrets::Secrets;
-use crate::{demo, init, show};
+use crate::{demo, init, show, stop};
 
 pub(crate) mod archive;
 mod evidence;
@@ -68,7 +68,11 @@ fn policy_path(args: &Args) -> PathBuf {
 fn load(args: &Args) -> Result<Engine, EngineError> {
     let path = policy_path(args);
     let base = path.parent().filter(|base| !base.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let progress = Arc::new(Progress::new(!args.no_progress));
+    let stop = match &args.command {
+        Command::Wal { action: WalAction::Stream { .. } } => stop::on_signals()?,
+        _ => Arc::default(),
+    };
+    let progress = Arc::new(Progress::new(!args.no_progress, stop));
     Engine::load(&path, environment(base, Arc::new(SystemClock::new())), progress)
 }
 
@@ -102,6 +106,11 @@ fn with_policy(args: &Args, output: &Output) -> Outcome {
             }
             Ok(reports.iter().find_map(lifeboat_engine::PointsReport::worst))
         }
+        Command::Retain { stores } => {
+            let report = engine.retain(stores)?;
+            output.result(&report, || show::retain::page(&report))?;
+            Ok(report.worst())
+        }
         Command::Evidence { action } => evidence::run(&engine, action, output),
         Command::Keys { action } => keys_action(&engine, action, output),
         Command::Catalog { action: CatalogAction::Rebuild } => {
@@ -121,7 +130,19 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
             output.result(&report, || show::jobs::backup(&report))?;
             Ok(report.worst())
         }
-        Command::Restore { store, to, at, copy, skip_checks, database, tables, tablespace, delta, force } => {
+        Command::Restore {
+            store,
+            to,
+            at,
+            copy,
+            skip_checks,
+            database,
+            tables,
+            tablespace,
+            bump_revision,
+            delta,
+            force,
+        } => {
             let part = database.clone().map(|database| PartOptions { database, tables: tables.clone() });
             let options = RestoreOptions {
                 at: at.clone(),
@@ -129,6 +150,7 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
                 skip_checks: *skip_checks,
                 part,
                 tablespaces: tablespace.clone(),
+                bump_revision: *bump_revision,
                 delta: *delta,
                 force: *force,
                 ..RestoreOptions::new(store.clone(), to.clone())
@@ -155,8 +177,9 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
             let options = DrillOptions { at: at.clone(), copy: copy.clone() };
             drill(engine, stores, &options, args.verbose, output)
         }
-        Command::Wal { action: WalAction::Stream { store, once } } => {
-            let report = engine.follow_log(store, FollowOptions { once: *once })?;
+        Command::Wal { action: WalAction::Stream { store, once, spool_limit } } => {
+            let options = FollowOptions { once: *once, spool_limit_bytes: spool_limit.map(|mib| mib << 20) };
+            let report = engine.follow_log(store, options)?;
             output.result(&report, || show::jobs::follow(&report))?;
             Ok(report.worst())
         }

@@ -35,17 +35,22 @@ const POSTGRES: &str = include_str!("init/postgres.sql");
 /// What a Redis server needs, as commands for its administrator.
 const REDIS: &str = include_str!("init/redis.txt");
 
-/// Writes `lifeboat.toml` and a key file. Refuses to touch what is there already. The words `postgres` and
-/// `redis` ask for what such a server needs instead, unless a folder has that name.
+/// What an etcd cluster needs, as commands for its administrator.
+const ETCD: &str = include_str!("init/etcd.sh");
+
+/// What `init` prints instead for these words: its schema, the key of the text in JSON, and the text.
+const SCRIPTS: [(&str, &str, &str, &str); 3] = [
+    ("postgres", "lifeboat.init-postgres/v1", "sql", POSTGRES),
+    ("redis", "lifeboat.init-redis/v1", "commands", REDIS),
+    ("etcd", "lifeboat.init-etcd/v1", "script", ETCD),
+];
+
+/// Writes `lifeboat.toml` and a key file. Refuses to touch what is there already. The words `postgres`, `redis` and `etcd`
+/// ask for what such a server needs instead, unless a folder has that name.
 pub(crate) fn run(dir: &Path, output: &Output) -> Outcome {
-    if dir == Path::new("postgres") && !dir.exists() {
-        let document = json!({ "schema": "lifeboat.init-postgres/v1", "sql": POSTGRES });
-        output.result(&document, || POSTGRES.to_owned())?;
-        return Ok(None);
-    }
-    if dir == Path::new("redis") && !dir.exists() {
-        let document = json!({ "schema": "lifeboat.init-redis/v1", "commands": REDIS });
-        output.result(&document, || REDIS.to_owned())?;
+    let script = SCRIPTS.iter().find(|(word, ..)| dir == Path::new(word) && !dir.exists());
+    if let Some((_, schema, key, text)) = script {
+        output.result(&json!({ "schema": schema, (*key): text }), || (*text).to_owned())?;
         return Ok(None);
     }
     let target = dir.join(POLICY);

@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod secrets;
 mod show;
+mod stop;
 
 use std::process::ExitCode;
 

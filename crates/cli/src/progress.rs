@@ -1,7 +1,9 @@
-//! Progress: bars on a terminal, plain lines elsewhere, nothing when not wanted. Findings are shown with the result.
+//! Progress: bars on a terminal, plain lines elsewhere, nothing when not wanted. Findings are shown with the result; what
+//! whoever watches should know at once is always shown.
 
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -10,49 +12,66 @@ use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_engine::Observer;
 
+use crate::output::note;
+
 /// Plain lines come at most this often for each job.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(120);
 
 /// How progress is shown.
 #[derive(Debug)]
-pub(crate) enum Progress {
+enum Way {
     /// Bars, one for each job.
     Bars(MultiProgress),
     /// Lines on standard error.
     Lines,
-    /// Nothing.
+    /// Nothing but notices.
     Silent,
 }
 
+/// Shows progress, and passes a request to stop on to the work.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    way: Way,
+    stop: Arc<AtomicBool>,
+}
+
 impl Progress {
-    pub(crate) fn new(wanted: bool) -> Self {
-        if !wanted {
-            Self::Silent
+    /// The work is asked to stop once `stop` is set.
+    pub(crate) fn new(wanted: bool, stop: Arc<AtomicBool>) -> Self {
+        let way = if !wanted {
+            Way::Silent
         } else if std::io::stderr().is_terminal() {
-            Self::Bars(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
+            Way::Bars(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
         } else {
-            Self::Lines
-        }
+            Way::Lines
+        };
+        Self { way, stop }
     }
+}
+
+fn notice(name: &str, text: &str) {
+    note(&format!("{name}: {}", human::printable(text)));
 }
 
 impl Observer for Progress {
     fn job(&self, name: &str) -> Box<dyn Monitor> {
-        match self {
-            Self::Bars(bars) => {
+        let stop = Arc::clone(&self.stop);
+        match &self.way {
+            Way::Bars(bars) => {
                 let bar = bars.add(ProgressBar::no_length());
                 bar.set_style(style(false));
                 bar.set_prefix(name.to_owned());
                 bar.enable_steady_tick(TICK);
-                Box::new(Bar(bar))
+                Box::new(Bar(bar, stop))
             }
-            Self::Lines => Box::new(Lines {
+            Way::Lines => Box::new(Lines {
                 name: name.to_owned(),
                 clock: SystemClock::new(),
                 state: Mutex::new(LineState::default()),
+                stop,
             }),
-            Self::Silent => Box::new(Silent),
+            Way::Silent => Box::new(Silent { name: name.to_owned(), stop }),
         }
     }
 }
@@ -66,7 +85,7 @@ fn style(known: bool) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_error| ProgressStyle::default_bar())
 }
 
-struct Bar(ProgressBar);
+struct Bar(ProgressBar, Arc<AtomicBool>);
 
 impl Monitor for Bar {
     fn phase(&self, name: &str, total_bytes: Option<u64>) {
@@ -88,6 +107,10 @@ impl Monitor for Bar {
     }
 
     fn finding(&self, _finding: Finding) {}
+
+    fn cancelled(&self) -> bool {
+        self.1.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Bar {
@@ -108,6 +131,7 @@ struct Lines {
     name: String,
     clock: SystemClock,
     state: Mutex<LineState>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Lines {
@@ -135,20 +159,34 @@ impl Monitor for Lines {
         }
     }
 
-    #[expect(clippy::print_stderr, reason = "progress goes to standard error")]
     fn notice(&self, text: &str) {
-        eprintln!("{}: {}", self.name, human::printable(text));
+        notice(&self.name, text);
     }
 
     fn finding(&self, _finding: Finding) {}
+
+    fn cancelled(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
 }
 
-struct Silent;
+struct Silent {
+    name: String,
+    stop: Arc<AtomicBool>,
+}
 
 impl Monitor for Silent {
     fn phase(&self, _name: &str, _total_bytes: Option<u64>) {}
 
     fn advance(&self, _bytes: u64, _items: u64) {}
 
+    fn notice(&self, text: &str) {
+        notice(&self.name, text);
+    }
+
     fn finding(&self, _finding: Finding) {}
+
+    fn cancelled(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
 }

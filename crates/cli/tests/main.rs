@@ -12,11 +12,16 @@ mod main {
     mod capture;
     mod copies;
     mod damage;
+    mod etcd;
     mod extract;
     mod failures;
+    mod following;
+    mod hostile_account;
     mod in_place;
     mod kills;
     mod lessons;
+    mod log_damage;
+    mod log_histories;
     mod peers;
     mod pg_verifybackup;
     mod places;

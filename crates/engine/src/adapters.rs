@@ -3,30 +3,46 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lifeboat_base::failure::FailureKind;
+use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StoreName;
-use lifeboat_base::secret::Secret;
-use lifeboat_policy::{Endpoint, Kind, Source, Store};
+use lifeboat_base::secret::{Secret, SecretRef};
+use lifeboat_policy::{Endpoint, EtcdAccess, Kind, Source, Store};
+use lifeboat_stores::etcd::{
+    ClientOptions, Login, Order as EtcdOrder, OutsideCommand, Reach as EtcdReach, TlsPem,
+};
 use lifeboat_stores::{
-    Adapter, Address, FilesAdapter, FilesOptions, PostgresAdapter, PostgresOptions, RedisAdapter,
-    RedisOptions, SqliteAdapter, SqliteOptions,
+    Adapter, Address, EtcdAdapter, EtcdOptions, EtcdSource, FilesAdapter, FilesOptions, PostgresAdapter,
+    PostgresOptions, RedisAdapter, RedisOptions, SqliteAdapter, SqliteOptions,
 };
 
 use crate::context::Engine;
 use crate::error::EngineError;
 
+/// What a restore asks of an adapter beyond its row.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes<'a> {
+    /// Where tablespaces come to lie, by name or object id; the others lie inside the target.
+    pub(crate) tablespaces: &'a [(String, PathBuf)],
+    /// By how much a revision is raised.
+    pub(crate) bump_revision: Option<u64>,
+}
+
 impl Engine {
     /// The adapter of a row; `Refused` for a kind this version cannot capture.
     pub(crate) fn adapter(&self, row: &Store) -> Result<Box<dyn Adapter>, EngineError> {
-        self.adapter_placing(row, &[])
+        self.adapter_with(row, &Wishes::default())
     }
 
-    /// The adapter of a row, to restore tablespaces to folders of their own; kinds without any leave them unread.
-    pub(crate) fn adapter_placing(
+    /// The adapter of a row, for a restore with these wishes; kinds without tablespaces leave theirs unread.
+    pub(crate) fn adapter_with(
         &self,
         row: &Store,
-        tablespaces: &[(String, PathBuf)],
+        wishes: &Wishes<'_>,
     ) -> Result<Box<dyn Adapter>, EngineError> {
+        if wishes.bump_revision.is_some() && row.kind != Kind::Etcd {
+            let what = format!("a store of kind `{}` has no revision to raise", row.kind.word());
+            return Err(EngineError::new(FailureKind::Usage, what).next("leave --bump-revision out"));
+        }
         match &row.source {
             Source::Files { path, exclude, one_file_system } => {
                 let options = FilesOptions {
@@ -51,7 +67,7 @@ impl Engine {
                     programs: self.env.programs.clone(),
                     unique: row.checks.unique.clone(),
                     sql: row.checks.sql.clone(),
-                    tablespaces: tablespaces.to_vec(),
+                    tablespaces: wishes.tablespaces.to_vec(),
                 };
                 Ok(Box::new(PostgresAdapter::new(options)))
             }
@@ -63,12 +79,20 @@ impl Engine {
                 };
                 Ok(Box::new(RedisAdapter::new(options)))
             }
+            Source::Etcd { url, access } => {
+                let source = EtcdSource::Members(self.etcd_members(url.clone(), EtcdAccess::clone(access)));
+                Ok(self.etcd(source, wishes))
+            }
+            Source::EtcdCommand { words, environment } => {
+                let source = EtcdSource::Command(self.etcd_command(words.clone(), environment.clone()));
+                Ok(self.etcd(source, wishes))
+            }
             Source::Url(_) => Err(EngineError::new(
                 FailureKind::Refused,
                 format!("this version cannot capture stores of kind `{}` (`{}`)", row.kind.word(), row.name),
             )
             .risking(&row.name, "rpo")
-            .next("this version captures `files`, `sqlite`, `postgres` and `redis`; the row stays broken in `lifeboat status`")),
+            .next("this version captures `files`, `sqlite`, `postgres`, `redis` and `etcd`; the row stays broken in `lifeboat status`")),
         }
     }
 
@@ -78,6 +102,49 @@ impl Engine {
         Arc::new(move || match &endpoint {
             Endpoint::Secret(reference) => secrets.resolve(reference),
             Endpoint::Plain(url) => Ok(Secret::new(url.clone())),
+        })
+    }
+}
+
+impl Engine {
+    fn etcd(&self, source: EtcdSource, wishes: &Wishes<'_>) -> Box<dyn Adapter> {
+        Box::new(EtcdAdapter::new(EtcdOptions {
+            source,
+            programs: self.env.programs.clone(),
+            bump_revision: wishes.bump_revision,
+        }))
+    }
+
+    /// Secrets are asked for only when the cluster is contacted: a restore must not need production's.
+    fn etcd_members(&self, url: Endpoint, access: EtcdAccess) -> EtcdReach {
+        let secrets = Arc::clone(&self.env.secrets);
+        Arc::new(move || {
+            let resolve = |reference: &Option<SecretRef>| {
+                reference.as_ref().map(|reference| secrets.resolve(reference)).transpose()
+            };
+            let address = match &url {
+                Endpoint::Secret(reference) => secrets.resolve(reference)?,
+                Endpoint::Plain(url) => Secret::new(url.clone()),
+            };
+            let mut options = ClientOptions::parse(address.expose()).map_err(|error| {
+                Failure::with_source(error.kind(), "failed to understand the address of the cluster", error)
+            })?;
+            let text = |reference| Ok::<_, Failure>(resolve(reference)?.map(|text| text.expose().clone()));
+            options.tls =
+                TlsPem { ca: text(&access.ca)?, cert: text(&access.cert)?, key: resolve(&access.key)? };
+            if let (Some(user), Some(password)) = (&access.user, resolve(&access.password)?) {
+                options.login = Some(Login { user: user.clone(), password });
+            }
+            Ok(options)
+        })
+    }
+
+    fn etcd_command(&self, words: Vec<String>, names: Vec<String>) -> EtcdOrder {
+        let secrets = Arc::clone(&self.env.secrets);
+        Arc::new(move || {
+            let value = |name: &String| Ok((name.clone(), secrets.resolve(&SecretRef::Env(name.clone()))?));
+            let environment = names.iter().map(value).collect::<Result<_, Failure>>()?;
+            Ok(OutsideCommand { words: words.clone(), environment })
         })
     }
 }

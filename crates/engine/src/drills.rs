@@ -8,7 +8,7 @@ use lifeboat_base::monitor::Finding;
 use lifeboat_catalog::ProofLevel;
 use lifeboat_drill::{DrillReport, DrillSubject, DrillVerdict, StoreDrill};
 use lifeboat_policy::{Retention, Span, Store};
-use lifeboat_stores::{Adapter, CheckState};
+use lifeboat_stores::{Adapter, CheckState, Goal};
 use serde_json::json;
 
 use crate::backup::Collector;
@@ -37,6 +37,8 @@ struct Prepared<'a> {
     copy: CopyName,
     /// What the point says, at the moment the drill restores.
     facts: CaptureFacts,
+    /// The log is replayed up to a moment that was asked for, and no further.
+    to_moment: bool,
 }
 
 impl Engine {
@@ -113,14 +115,15 @@ impl Engine {
             EngineError::new(FailureKind::Unreachable, format!("no copy that holds {id} can be used"))
         })?;
         let mut facts = chosen.row.manifest.facts.clone();
+        let to_moment = replay.as_ref().is_some_and(|replay| matches!(replay.goal, Goal::Moment(_)));
         let adapter = match (replay, set.get(&copy)) {
             (Some(replay), Some(entry)) => {
                 facts.consistency.moment = replay.moment;
-                Box::new(Self::replaying(row, adapter, entry, &replay)?)
+                Box::new(self.replaying(row, adapter, entry, &replay)?)
             }
             _ => adapter,
         };
-        Ok(Prepared { row, adapter, chosen, copy, facts })
+        Ok(Prepared { row, adapter, chosen, copy, facts, to_moment })
     }
 
     fn subject<'a>(&'a self, ready: &'a Prepared<'_>) -> DrillSubject<'a> {
@@ -161,10 +164,11 @@ impl Engine {
                 report.findings.iter().filter(|finding| finding.subject == store.name.as_str()).collect();
             let damaged =
                 store.rto_s.is_none() && findings.iter().any(|finding| finding.kind == FailureKind::Damaged);
+            let pitr = ready.to_moment.then(|| restored(store));
             let body = json!({
                 "drill": report.id, "moment": report.moment, "point": store.point, "copy": store.copy,
                 "store": store, "findings": findings, "verdict": report.verdict, "scope": scope,
-                "row": drill_digest(ready.row), "damaged_point": damaged,
+                "row": drill_digest(ready.row), "damaged_point": damaged, "pitr": pitr,
             });
             let record = self.file(Entry { kind: "drill", store: &store.name, ok, body })?;
             self.prove(ready.row, &store.point, &store.copy, ProofLevel::Restored, restored(store), &record)?;

@@ -31,10 +31,13 @@ impl EngineError {
         Failure::new(kind, what).into()
     }
 
-    /// Names a promise at risk.
+    /// Names a promise at risk; once, however many on the way name it.
     #[must_use]
     pub fn risking(mut self, store: &StoreName, promise: &str) -> Self {
-        self.at_risk.push(AtRisk { store: store.clone(), promise: promise.to_owned() });
+        let risk = AtRisk { store: store.clone(), promise: promise.to_owned() };
+        if !self.at_risk.contains(&risk) {
+            self.at_risk.push(risk);
+        }
         self
     }
 
@@ -54,5 +57,19 @@ impl EngineError {
 impl From<Failure> for EngineError {
     fn from(failure: Failure) -> Self {
         Self { failure, at_risk: Vec::new(), next: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promise_is_named_once_however_many_on_the_way_name_it() {
+        let store = StoreName::new("shop").unwrap();
+        let error = EngineError::new(FailureKind::Refused, "another cluster");
+        let error = error.risking(&store, "rpo").risking(&store, "copies").risking(&store, "rpo");
+        let promises: Vec<&str> = error.at_risk.iter().map(|risk| risk.promise.as_str()).collect();
+        assert_eq!(promises, ["rpo", "copies"]);
     }
 }

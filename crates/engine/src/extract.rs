@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use lifeboat_base::capture::MaterializeStats;
 use lifeboat_base::crashsafe;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{DrillId, RunId};
@@ -136,35 +137,21 @@ impl Engine {
             let message = format!("the sandbox could not be removed: {chain}");
             monitor.finding(Finding::new("sandbox-left", options.store.as_str(), message));
         }
-        let mut findings = monitor.take();
-        findings.extend(chosen.incomplete());
-        Ok(RestoreOutcome {
-            schema: RestoreOutcome::SCHEMA,
-            store: options.store.clone(),
-            point: manifest.id.clone(),
-            moment: facts.consistency.moment,
-            replayed: false,
-            asked: chosen.asked,
-            copy: entry.copy.clone(),
-            target: options.target.clone(),
-            artefact: options.target.clone(),
+        let written = MaterializeStats {
             files: 1,
             bytes: report.bytes,
-            kept_bytes: 0,
             fetched_bytes: restored.stats.fetched_bytes,
-            removed: 0,
-            left: Vec::new(),
-            seconds: 0.0,
-            checks,
-            part: Some(PartOutcome {
-                database: part.database,
-                format: if plain { "sql" } else { "archive" },
-                tables: report.tables,
-                restored_bytes: restored.stats.bytes,
-            }),
-            findings,
-            evidence: None,
-        })
+            ..MaterializeStats::default()
+        };
+        let mut outcome = RestoreOutcome::new(options, (chosen, &entry.copy), (&written, checks));
+        outcome.part = Some(PartOutcome {
+            database: part.database,
+            format: if plain { "sql" } else { "archive" },
+            tables: report.tables,
+            restored_bytes: restored.stats.bytes,
+        });
+        outcome.findings.splice(0..0, monitor.take());
+        Ok(outcome)
     }
 
     /// A sandbox where drills have theirs.

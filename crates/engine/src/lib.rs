@@ -21,6 +21,7 @@ mod points;
 mod rebuild;
 mod recipients;
 mod restore;
+mod retain;
 mod status;
 mod verify;
 mod view;
@@ -42,5 +43,6 @@ pub use logs::{FetchOptions, FetchReport, FollowOptions, FollowReport, Kept, Pus
 pub use points::{PointView, PointsReport, RangeView};
 pub use rebuild::RebuildReport;
 pub use restore::{RestoreOptions, RestoreOutcome};
+pub use retain::{RetainReport, RetainedPoint, StoreRetention};
 pub use status::{PromiseKind, PromiseState, PromiseView, StatusReport, StoreStatus};
 pub use verify::{CopyVerification, VerifyOptions, VerifyReport};

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
+use lifeboat_base::capture::MaterializeStats;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, PointId, RunId, StoreName};
 use lifeboat_base::inplace::{self, State};
@@ -20,6 +21,7 @@ use serde_json::json;
 
 pub(crate) use self::ground::Staging;
 pub(crate) use self::target::Way;
+use crate::adapters::Wishes;
 use crate::backup::{Collector, worst};
 use crate::context::Engine;
 use crate::copies::VaultSet;
@@ -45,6 +47,8 @@ pub struct RestoreOptions {
     pub skip_checks: bool,
     /// Where tablespaces come to lie, by name or object id; the others lie inside the target.
     pub tablespaces: Vec<(String, PathBuf)>,
+    /// By how much the revision of an etcd is raised, with everything before marked as compacted.
+    pub bump_revision: Option<u64>,
     /// Change the earlier state of the store in the target into the one asked for: only what differs is fetched.
     pub delta: bool,
     /// Replace what is in the target although it is something else. Never what is in use.
@@ -64,10 +68,17 @@ impl RestoreOptions {
             copy: None,
             skip_checks: false,
             tablespaces,
+            bump_revision: None,
             delta: false,
             force: false,
             part: None,
         }
+    }
+}
+
+impl RestoreOptions {
+    fn wishes(&self) -> Wishes<'_> {
+        Wishes { tablespaces: &self.tablespaces, bump_revision: self.bump_revision }
     }
 }
 
@@ -118,7 +129,38 @@ pub struct RestoreOutcome {
 }
 
 impl RestoreOutcome {
-    pub(crate) const SCHEMA: &str = "lifeboat.restore/v1";
+    const SCHEMA: &str = "lifeboat.restore/v1";
+
+    /// What came of restoring `chosen` from one copy to the target itself, with `checks` passed.
+    pub(crate) fn new(
+        options: &RestoreOptions,
+        (chosen, copy): (&Chosen, &CopyName),
+        (stats, checks): (&MaterializeStats, Option<usize>),
+    ) -> Self {
+        let manifest = &chosen.row.manifest;
+        Self {
+            schema: Self::SCHEMA,
+            store: options.store.clone(),
+            point: manifest.id.clone(),
+            moment: manifest.facts.consistency.moment,
+            replayed: false,
+            asked: chosen.asked,
+            copy: copy.clone(),
+            target: options.target.clone(),
+            artefact: options.target.clone(),
+            files: stats.files,
+            bytes: stats.bytes,
+            kept_bytes: stats.kept_bytes,
+            fetched_bytes: stats.fetched_bytes,
+            removed: stats.removed,
+            left: Vec::new(),
+            seconds: 0.0,
+            checks,
+            part: None,
+            findings: chosen.incomplete().into_iter().collect(),
+            evidence: None,
+        }
+    }
 
     /// The restore itself succeeded; damage met on the way leaves findings, not failure.
     pub fn worst(&self) -> Option<FailureKind> {
@@ -161,6 +203,9 @@ pub(crate) fn left_running(adapter: &dyn Adapter, row: &Store) -> Option<Finding
     Some(Finding::new("sandbox-left", row.name.as_str(), failure.chain()))
 }
 
+/// Gives the adapter that restores tablespaces to the places it is told.
+type MakeAdapter<'a> = dyn Fn(&[(String, PathBuf)]) -> Result<Box<dyn Adapter>, Failure> + 'a;
+
 /// One request on its way through points and copies.
 struct Request<'a> {
     options: &'a RestoreOptions,
@@ -176,14 +221,16 @@ impl Engine {
     /// the copies in the order of the row and passes over one that turns out to be damaged, unless a copy was named.
     pub fn restore(&self, options: &RestoreOptions) -> Result<RestoreOutcome, EngineError> {
         let row = self.store(&options.store)?;
-        let adapter = self.adapter_placing(row, &options.tablespaces)?;
+        let adapter = self.adapter_with(row, &options.wishes())?;
+        // A check that was killed may have left its server, which would look like one of the user's.
+        let left = left_running(adapter.as_ref(), row);
         let way = match &options.part {
             Some(_) => self.extract_way(row, adapter.as_ref(), options)?,
             None => self.way(options, adapter.as_ref())?,
         };
         let keystone = adapter.in_place().map(InPlace::keystone);
         let request = Request { options, way, keystone, begun: Cell::new(false) };
-        self.restore_planned(row, adapter.as_ref(), &request).map_err(|error| request.unfinished(error))
+        self.restore_planned(row, adapter.as_ref(), &request, left).map_err(|error| request.unfinished(error))
     }
 
     fn restore_planned(
@@ -191,11 +238,12 @@ impl Engine {
         row: &Store,
         adapter: &dyn Adapter,
         request: &Request<'_>,
+        left: Option<Finding>,
     ) -> Result<RestoreOutcome, EngineError> {
         let options = request.options;
         let set = self.open_vaults(row)?;
         let mut findings = set.findings();
-        findings.extend(left_running(adapter, row));
+        findings.extend(left);
         findings.extend(self.reconcile(row, &set)?);
         let asked = (options.at.as_deref(), options.copy.as_ref());
         let mut plans: VecDeque<_> = self.plan_replay(row, adapter, &set, asked)?.into();
@@ -226,7 +274,6 @@ impl Engine {
         (request, before): (&Request<'_>, &[Finding]),
     ) -> Result<RestoreOutcome, EngineError> {
         let options = request.options;
-        let adapter = || self.adapter_placing(row, &options.tablespaces).map_err(|error| error.failure);
         let mut findings = before.to_vec();
         findings.extend(chosen.findings());
         if options.copy.is_none() {
@@ -244,14 +291,15 @@ impl Engine {
                 last = set.absent.contains(copy).then(|| self.absence(row, copy)).or(last);
                 continue;
             };
-            let restored = match replay {
-                Some(replay) => adapter()
-                    .and_then(|adapter| Self::replaying(row, adapter, entry, replay))
-                    .and_then(|adapter| self.restore_from(entry, &adapter, chosen, &run, request)),
-                None => adapter()
-                    .and_then(|adapter| self.restore_from(entry, adapter.as_ref(), chosen, &run, request)),
+            let adapter = |places: &[(String, PathBuf)]| -> Result<Box<dyn Adapter>, Failure> {
+                let wishes = Wishes { tablespaces: places, bump_revision: options.bump_revision };
+                let adapter = self.adapter_with(row, &wishes).map_err(|error| error.failure)?;
+                Ok(match replay {
+                    Some(replay) => Box::new(self.replaying(row, adapter, entry, replay)?),
+                    None => adapter,
+                })
             };
-            match restored {
+            match self.restore_from(entry, &adapter, chosen, &run, request) {
                 Ok(mut outcome) => {
                     if let Some(replay) = replay {
                         outcome.moment = replay.moment;
@@ -357,21 +405,27 @@ impl Engine {
         findings
     }
 
+    /// Restores from one copy.
     fn restore_from(
         &self,
         entry: &crate::copies::CopyVault,
-        adapter: &dyn Adapter,
+        make: &MakeAdapter<'_>,
         chosen: &Chosen,
         run: &RunId,
         request: &Request<'_>,
     ) -> Result<RestoreOutcome, Failure> {
         let options = request.options;
+        let mut adapter = make(&options.tablespaces)?;
         if let Some(part) = &options.part {
-            return self.extract_from(entry, adapter, chosen, run, (options, part));
+            return self.extract_from(entry, adapter.as_ref(), chosen, run, (options, part));
         }
         let manifest = &chosen.row.manifest;
         let reader = entry.vault.open_point(manifest)?;
-        let ground = self.ground(request, adapter, (manifest.id.as_str(), &manifest.facts), run)?;
+        let ground = self.ground(request, adapter.as_ref(), (manifest.id.as_str(), &manifest.facts), run)?;
+        if !options.tablespaces.is_empty() {
+            // From here on only what is held of the places counts.
+            adapter = make(&ground.through(&options.tablespaces))?;
+        }
         let content = ground.content();
         let source = ground.source(&reader);
         let name = format!("restore {} from {}", options.store, entry.copy);
@@ -384,38 +438,16 @@ impl Engine {
             Some(checked(adapter.checks(&source, facts, content, &monitor)?)?)
         };
         adapter.settle(content, &options.target)?;
-        let artefact = restored.artefact.strip_prefix(content).map_or_else(
-            |_error| options.target.clone(),
-            |below| {
-                if below.as_os_str().is_empty() { options.target.clone() } else { options.target.join(below) }
-            },
-        );
+        let below =
+            restored.artefact.strip_prefix(content).ok().filter(|below| !below.as_os_str().is_empty());
+        let artefact = below.map_or_else(|| options.target.clone(), |below| options.target.join(below));
         let left = ground.left().to_vec();
         ground.publish(options)?;
-        let mut findings = monitor.take();
-        findings.extend(chosen.incomplete());
-        Ok(RestoreOutcome {
-            schema: RestoreOutcome::SCHEMA,
-            store: options.store.clone(),
-            point: manifest.id.clone(),
-            moment: facts.consistency.moment,
-            replayed: false,
-            asked: chosen.asked,
-            copy: entry.copy.clone(),
-            target: options.target.clone(),
-            artefact,
-            files: restored.stats.files,
-            bytes: restored.stats.bytes,
-            kept_bytes: restored.stats.kept_bytes,
-            fetched_bytes: restored.stats.fetched_bytes,
-            removed: restored.stats.removed,
-            left,
-            seconds: 0.0,
-            checks,
-            part: None,
-            findings,
-            evidence: None,
-        })
+        let mut outcome = RestoreOutcome::new(options, (chosen, &entry.copy), (&restored.stats, checks));
+        outcome.artefact = artefact;
+        outcome.left = left;
+        outcome.findings.splice(0..0, monitor.take());
+        Ok(outcome)
     }
 
     fn file_restore(&self, row: &Store, run: RunId, mut outcome: RestoreOutcome) -> RestoreOutcome {

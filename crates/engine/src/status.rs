@@ -7,20 +7,23 @@ use std::time::Duration;
 use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind, chain};
 use lifeboat_base::human;
-use lifeboat_base::ids::{CopyName, PointId, StoreName};
+use lifeboat_base::ids::{CopyName, PointId, StoreName, StreamName};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
-use lifeboat_policy::{CopyUrl, Retention, Store};
+use lifeboat_policy::{CopyUrl, Retention, Store, Verdict};
 use lifeboat_vault::Vault;
-use lifeboat_vault::logs::LogName;
+use lifeboat_vault::logs::{LogName, Logs};
 use serde::Serialize;
 
 use crate::context::Engine;
 use crate::error::EngineError;
-use crate::logs::{Head, position};
+use crate::logs::{Head, Marks, position, stream_name};
 use crate::view::{View, drill_digest, in_future, source_digest};
 
 mod promises;
+
+/// How long a point may stay after nothing keeps it any more, before the row's promise counts as broken.
+const RETENTION_GRACE: Duration = Duration::from_secs(2 * 86_400);
 
 /// Where manifests lie in a vault.
 const POINTS_FOLDER: &str = "lifeboat/points/";
@@ -166,10 +169,19 @@ struct LogState {
     as_of: Timestamp,
     /// Where the log ends.
     head: u64,
-    /// The stretches each copy lists, by offset.
-    listed: Vec<(CopyName, Vec<(u64, u64)>)>,
+    /// What each copy lists.
+    copies: Vec<ListedLog>,
     /// Where each point's own content ends, by point.
     base_ends: Vec<(PointId, u64)>,
+}
+
+/// The log of a row as one copy lists it.
+struct ListedLog {
+    copy: CopyName,
+    /// The stretches that can be relied on as far as is known, by offset.
+    stretches: Vec<(u64, u64)>,
+    /// Objects that cannot, and why.
+    damaged: Vec<(LogName, String)>,
 }
 
 impl LogState {
@@ -178,7 +190,7 @@ impl LogState {
         let Some((_, from)) = self.base_ends.iter().find(|(id, _)| id == point) else {
             return Some("where its log begins is not known".to_owned());
         };
-        for (copy, stretches) in &self.listed {
+        for ListedLog { copy, stretches, damaged } in &self.copies {
             let mut at = *from;
             for (first, last) in stretches {
                 if *first > at {
@@ -188,12 +200,18 @@ impl LogState {
             }
             if at < self.head {
                 let shown = format!("{:X}/{:X}", at >> 32, at & 0xFFFF_FFFF);
-                return Some(format!("the log in `{copy}` has a gap after {shown}"));
+                let there = |name: &LogName| (name.first().offset..name.last().offset).contains(&at);
+                let why = damaged.iter().find(|(name, _)| there(name));
+                let why = why.map(|(name, why)| format!(": {name}: {why}")).unwrap_or_default();
+                return Some(format!("the log in `{copy}` has a gap after {shown}{why}"));
             }
         }
         None
     }
 }
+
+/// Objects of a log that can be relied on, as far as is known, and those that cannot, with the reason.
+type Listing = (Vec<LogName>, Vec<(LogName, String)>);
 
 /// What the cells of one row are judged by.
 struct Facts<'a> {
@@ -205,6 +223,10 @@ struct Facts<'a> {
     verify: Vec<(CopyName, RunRow)>,
     drill: Option<RunRow>,
     drill_ok: Option<RunRow>,
+    /// The last drill that restored to a moment within the log.
+    pitr: Option<RunRow>,
+    /// Points that nothing has kept for longer than [`RETENTION_GRACE`], and since when.
+    overdue: Vec<(PointId, Timestamp)>,
     /// Copies that hold something of a store that must not be kept.
     stray: Vec<String>,
     /// Copies that cannot be looked into, so that nobody knows.
@@ -255,7 +277,6 @@ impl Engine {
         Ok(Facts {
             row,
             now,
-            points,
             other_kind,
             lost,
             unnamed,
@@ -266,8 +287,11 @@ impl Engine {
             verify: self.verifications(row)?,
             drill: catalog.last_drill(&row.name, false).map_err(Failure::from)?,
             drill_ok: catalog.last_drill(&row.name, true).map_err(Failure::from)?,
+            overdue: self.overdue(row, &points, now),
+            pitr: catalog.last_pitr(&row.name).map_err(Failure::from)?,
             supported: self.adapter(row).is_ok(),
             log: self.log_state(row),
+            points,
             locks: row
                 .copies
                 .value
@@ -276,6 +300,17 @@ impl Engine {
                 .map(ToString::to_string)
                 .collect(),
         })
+    }
+
+    /// Points that retention should have removed by now.
+    fn overdue(&self, row: &Store, points: &[PointRow], now: Timestamp) -> Vec<(PointId, Timestamp)> {
+        let Retention::Keep(keep) = row.retention.value else { return Vec::new() };
+        let decided = self.decide(row, keep, points, now).points.into_iter();
+        let overdue = decided.filter_map(|point| match point.verdict {
+            Verdict::Deletable { since, .. } if age(now, since) > RETENTION_GRACE => Some((point.id, since)),
+            Verdict::Deletable { .. } | Verdict::Kept(_) => None,
+        });
+        overdue.collect()
     }
 
     /// Recipients the policy names and the envelope in a copy does not: whether they open it is not known.
@@ -297,27 +332,25 @@ impl Engine {
         let adapter = self.adapter(row).ok()?;
         let store = adapter.continuous()?;
         let head = Head::read(&self.log_folder(&row.name)).ok()??;
-        let prefix = format!("lifeboat/logs/{}/", store.stream());
+        let stream = stream_name(store).ok()?;
         // Offsets of histories with names of their own say nothing about each other.
         let named = store.names_histories();
         let of_history = |name: &LogName| !named || name.first().timeline == head.position.timeline;
-        let mut listed = Vec::new();
+        let mut copies = Vec::new();
         for copy in &row.copies.value {
-            let storage = self.storage(row, copy).ok()?;
-            let objects = storage.list(&prefix).ok()?;
-            let names =
-                objects.iter().filter_map(|object| object.name.as_str().strip_prefix(prefix.as_str()));
-            let names: Vec<LogName> = names.filter_map(|name| name.parse().ok()).filter(of_history).collect();
+            let mut listed = self.listed_log(row, copy, &stream)?;
+            listed.0.retain(of_history);
+            listed.1.retain(|(name, _)| of_history(name));
             // Offsets of another timeline must not stand for a lost end.
-            let ended = names.iter().any(|name| name.last() == head.position);
+            let ended = listed.0.iter().any(|name| name.last() == head.position);
             let begun = head.as_of == Timestamp::UNIX_EPOCH;
-            let mut stretches: Vec<(u64, u64)> =
-                names.iter().map(|name| (name.first().offset, name.last().offset)).collect();
             if !ended && !begun {
-                stretches.clear();
+                listed.0.retain(|name| name.last().offset < head.position.offset);
             }
+            let mut stretches: Vec<(u64, u64)> =
+                listed.0.iter().map(|name| (name.first().offset, name.last().offset)).collect();
             stretches.sort_unstable();
-            listed.push((copy.clone(), stretches));
+            copies.push(ListedLog { copy: copy.clone(), stretches, damaged: listed.1 });
         }
         let points = self.view(row).ok()?.points;
         let base_ends = points.iter().filter_map(|point| {
@@ -328,7 +361,31 @@ impl Engine {
             Some((point.manifest.id.clone(), end.offset))
         });
         let base_ends = base_ends.collect();
-        Some(LogState { as_of: head.as_of, head: head.position.offset, listed, base_ends })
+        Some(LogState { as_of: head.as_of, head: head.position.offset, copies, base_ends })
+    }
+
+    /// The log objects that a copy lists, and those among them that cannot be relied on: known to be damaged, or of
+    /// another size than they had when they were stored. Nothing is opened, so a flipped byte is seen only once something
+    /// has read it.
+    fn listed_log(&self, row: &Store, copy: &CopyName, stream: &StreamName) -> Option<Listing> {
+        let storage = self.storage(row, copy).ok()?;
+        let envelope = Vault::read_envelope(storage.as_ref()).ok()??;
+        let vault = (envelope.vault_id(), envelope.public_key());
+        let sizes = Logs::list_sizes(storage.as_ref(), vault, stream).ok()?;
+        let marks = Marks::new(&self.log_folder(&row.name));
+        let (known, stored) = (marks.of(copy).ok()?, marks.sizes());
+        let (mut sound, mut damaged) = (Vec::new(), Vec::new());
+        for (name, (size_bytes, listed_bytes)) in sizes {
+            let expected = listed_bytes.or_else(|| stored.get(&name).copied());
+            if let Some(why) = known.get(&name) {
+                damaged.push((name, why.clone()));
+            } else if let Some(expected) = expected.filter(|expected| *expected != size_bytes) {
+                damaged.push((name, format!("it has {size_bytes} bytes and was stored with {expected}")));
+            } else {
+                sound.push(name);
+            }
+        }
+        Some((sound, damaged))
     }
 
     fn verifications(&self, row: &Store) -> Result<Vec<(CopyName, RunRow)>, EngineError> {

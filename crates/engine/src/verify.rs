@@ -16,6 +16,7 @@ use crate::context::Engine;
 use crate::copies::VaultSet;
 use crate::error::EngineError;
 use crate::journal::{Entry, Filed};
+use crate::logs::Marks;
 
 mod closed;
 
@@ -183,6 +184,7 @@ impl Engine {
             let check = entry.vault.check(level, &monitor).map_err(Failure::from)?;
             let seconds = self.env.clock.monotonic().saturating_sub(start).as_secs_f64();
             report.findings.extend(monitor.take());
+            self.remember_log_damage(row, &entry.copy, &check)?;
             let held = self.held(row, &entry.copy)?;
             let found = Found { vault: Some(entry.vault.vault_id().clone()), ..Found::new(check, &held) };
             let view = self.file_verification(
@@ -195,6 +197,19 @@ impl Engine {
             report.copies.push(view);
         }
         self.verify_closed(row, &set, options, report)
+    }
+
+    /// From here on exactly these log objects of the copy are known to be damaged, also to `status`, which has no key.
+    fn remember_log_damage(&self, row: &Store, copy: &CopyName, check: &CheckReport) -> Result<(), Failure> {
+        let Ok(adapter) = self.adapter(row) else { return Ok(()) };
+        let Some(store) = adapter.continuous() else { return Ok(()) };
+        let folder = format!("lifeboat/logs/{}/", store.stream());
+        let name = |object: &str| object.strip_prefix(&folder).and_then(|name| name.parse().ok());
+        let damaged = check
+            .damaged
+            .iter()
+            .filter_map(|damage: &DamagedObject| Some((name(damage.object.as_str())?, damage.why.clone())));
+        Marks::new(&self.log_folder(&row.name)).replace(copy, &damaged.collect())
     }
 
     /// Points that the catalog expects in a copy.

@@ -10,7 +10,7 @@ use lifeboat_base::failure::Failure;
 use lifeboat_base::ids::CopyName;
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{Catalog, PointRow, ProofLevel};
-use lifeboat_policy::Store;
+use lifeboat_policy::{Source, Store};
 use serde_json::Value;
 
 use crate::context::Engine;
@@ -26,12 +26,20 @@ pub(crate) fn in_future(moment: Timestamp, now: Timestamp) -> bool {
 
 /// What a row captures: changes when its kind or its place does.
 pub(crate) fn source_digest(row: &Store) -> Digest {
-    Digest::of(format!("{:?} {:?}", row.kind, row.source).as_bytes())
+    Digest::of(format!("{:?} {}", row.kind, place(row)).as_bytes())
+}
+
+/// Where a row's store is. A new certificate or password does not make it another store.
+fn place(row: &Store) -> String {
+    match &row.source {
+        Source::Etcd { url, .. } => format!("{url:?}"),
+        source => format!("{source:?}"),
+    }
 }
 
 /// What a drill of a row proves: changes when its kind, its place or its checks do.
 pub(crate) fn drill_digest(row: &Store) -> Digest {
-    Digest::of(format!("{:?} {:?} {:?}", row.kind, row.source, row.checks).as_bytes())
+    Digest::of(format!("{:?} {} {:?}", row.kind, place(row), row.checks).as_bytes())
 }
 
 /// The points of a row.

@@ -24,6 +24,7 @@ pub(crate) enum Shape {
     Cadence,
     Kind,
     StoreUrl,
+    Reference,
     Checks,
     Sections(&'static str),
 }
@@ -106,6 +107,18 @@ pub(crate) const FILES: &[Key] = &[
     key("one_file_system", Shape::Switch, "Leave out what is mounted below the path. Default: false."),
 ];
 
+/// `[store.NAME]` of the kind `etcd`, which has a `url` or a `command`.
+pub(crate) const ETCD: &[Key] = &[
+    key("url", Shape::StoreUrl, "Where its members listen, with commas between them. This or `command`."),
+    key("ca", Shape::Reference, "The authorities to believe, as PEM. Default: those of the machine."),
+    key("cert", Shape::Reference, "The client's certificate, as PEM."),
+    key("key", Shape::Reference, "The private key of `cert`, as PEM."),
+    key("user", Shape::Text, "The user, where users must log in: one with the role root."),
+    key("password", Shape::Reference, "The user's password."),
+    key("command", Shape::Texts, "Program and arguments that write a snapshot to `{file}`. This or `url`."),
+    key("environment", Shape::Texts, "The variables that the command may see. Default: none."),
+];
+
 /// `verify = { … }`.
 pub(crate) const VERIFY: &[Key] = &[
     key("checksum", Shape::Cadence, "Hash every stored object."),
@@ -149,7 +162,7 @@ pub(crate) fn of_store(kind: Option<Kind>) -> Vec<&'static Key> {
     if fits(Kind::is_path) {
         keys.push(&PATH);
     }
-    if fits(|kind| !kind.is_path()) {
+    if fits(|kind| !kind.is_path() && kind != Kind::Etcd) {
         keys.push(&URL);
     }
     if fits(Kind::has_checks) {
@@ -157,6 +170,10 @@ pub(crate) fn of_store(kind: Option<Kind>) -> Vec<&'static Key> {
     }
     if fits(|kind| kind == Kind::Files) {
         keys.extend(FILES);
+    }
+    if fits(|kind| kind == Kind::Etcd) {
+        // Of any kind: `url` is there already.
+        keys.extend(ETCD.iter().filter(|key| kind.is_some() || key.name != URL.name));
     }
     keys
 }

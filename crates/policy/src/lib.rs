@@ -9,6 +9,7 @@ pub mod explain;
 pub mod kind;
 pub mod model;
 pub mod problem;
+pub mod retain;
 pub mod retention;
 pub mod schedule;
 pub mod schema;
@@ -30,11 +31,12 @@ mod suggest;
 pub use explain::{ExplainLine, explain};
 pub use kind::Kind;
 pub use model::{
-    Checks, CopyPlace, CopyUrl, Encryption, Endpoint, Keys, Lock, LockMode, Origin, Policy, Promises,
-    Recipient, Source, Sourced, Store, Tier, Verify, Written,
+    Checks, CopyPlace, CopyUrl, Encryption, Endpoint, EtcdAccess, Keys, Lock, LockMode, Origin, Policy,
+    Promises, Recipient, Source, Sourced, Store, Tier, Verify, Written,
 };
 pub use parse::{digest, parse};
 pub use problem::{PolicyErrors, Position, Problem, Severity};
+pub use retain::{Candidate, Decided, Decision, Reason, Rules, Soundness, Unit, Verdict, decide};
 pub use retention::{Gfs, Retention};
 pub use schedule::Schedule;
 pub use schema::json_schema;

@@ -282,6 +282,35 @@ pub enum Source {
     },
     /// A server.
     Url(Endpoint),
+    /// The members of an etcd cluster.
+    Etcd {
+        /// Where they listen, with commas between them.
+        url: Endpoint,
+        /// What they must be shown.
+        access: Box<EtcdAccess>,
+    },
+    /// A command that writes a snapshot of an etcd cluster.
+    EtcdCommand {
+        /// Program and arguments; `{file}` stands for the file to write.
+        words: Vec<String>,
+        /// The names of the variables it may see.
+        environment: Vec<String>,
+    },
+}
+
+/// What the members of an etcd cluster must be shown, each by reference. `cert` comes with `key`, `user` with `password`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EtcdAccess {
+    /// The authorities to believe.
+    pub ca: Option<SecretRef>,
+    /// The client's certificate.
+    pub cert: Option<SecretRef>,
+    /// Its private key.
+    pub key: Option<SecretRef>,
+    /// The user's name.
+    pub user: Option<String>,
+    /// The user's password.
+    pub password: Option<SecretRef>,
 }
 
 /// The address of a server.

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::retain::Unit;
 use crate::span::Span;
 use crate::value::{InvalidValue, number_and_unit};
 
@@ -47,6 +48,17 @@ impl Gfs {
     /// Every slot with its unit, from the shortest.
     fn slots(&self) -> [(u32, &'static str); 5] {
         [(self.hourly, "h"), (self.daily, "d"), (self.weekly, "w"), (self.monthly, "mo"), (self.yearly, "y")]
+    }
+
+    /// Every slot count with its unit, from the shortest.
+    pub(crate) fn units(&self) -> [(u32, Unit); 5] {
+        [
+            (self.hourly, Unit::Hour),
+            (self.daily, Unit::Day),
+            (self.weekly, Unit::Week),
+            (self.monthly, Unit::Month),
+            (self.yearly, Unit::Year),
+        ]
     }
 
     /// How far back the oldest kept point reaches.

@@ -83,7 +83,15 @@ fn stores() -> Value {
         .iter()
         .map(|kind| {
             let place = if kind.is_path() { "path" } else { "url" };
-            let mut row = object_of(&keys::of_store(Some(*kind)), &["kind", place]);
+            let keys = keys::of_store(Some(*kind));
+            let mut row = if *kind == Kind::Etcd {
+                let mut row = object_of(&keys, &["kind"]);
+                let one_of = ["url", "command"].map(|place| json!({"required": [place]}));
+                insert(&mut row, "oneOf", json!(one_of));
+                row
+            } else {
+                object_of(&keys, &["kind", place])
+            };
             if let Some(property) = row.pointer_mut("/properties/kind") {
                 *property = json!({"const": kind.word()});
             }
@@ -131,6 +139,7 @@ fn shape(shape: Shape) -> Value {
         Shape::StoreUrl => {
             json!({"type": "string", "pattern": r"^(env:|file:|vault:|git@|[A-Za-z][A-Za-z0-9+.-]*://).+$"})
         }
+        Shape::Reference => json!({"type": "string", "pattern": "^(env:|file:|vault:).+$"}),
         Shape::Checks => json!({"$ref": "#/$defs/checks"}),
         Shape::Sections(name) => json!({"$ref": format!("#/$defs/{name}")}),
     }

@@ -1,5 +1,7 @@
 //! Reads what is particular to one row: its kind, where it is, and its checks.
 
+mod etcd;
+
 use std::ops::Range;
 
 use lifeboat_base::secret::SecretRef;
@@ -54,6 +56,9 @@ pub(crate) fn refuse_foreign_keys(section: &Section<'_>, kind: Option<Kind>, con
 
 /// Where the store is.
 pub(crate) fn source(section: &Section<'_>, kind: Kind, context: &mut Context) -> Option<Source> {
+    if kind == Kind::Etcd {
+        return etcd::source(section, context);
+    }
     if !kind.is_path() {
         return url(section, kind, context).map(Source::Url);
     }
@@ -134,7 +139,7 @@ fn unclosed(glob: &str) -> Option<char> {
     (braces > 0).then_some('{')
 }
 
-fn url(section: &Section<'_>, kind: Kind, context: &mut Context) -> Option<Endpoint> {
+pub(crate) fn url(section: &Section<'_>, kind: Kind, context: &mut Context) -> Option<Endpoint> {
     let (text, at) = required(section, "url", kind, context)?;
     endpoint(section, text, &at, context)
 }
@@ -183,6 +188,22 @@ pub(crate) fn secret_ref(text: &str) -> Option<SecretRef> {
         SecretRef::File(path) | SecretRef::Vault { path, .. } => !path.contains("://"),
     };
     safe.then_some(reference)
+}
+
+/// A secret by reference; `Broken` if it is something else, which has been reported without showing it.
+pub(crate) fn reference(section: &Section<'_>, key: &str, context: &mut Context) -> Field<SecretRef> {
+    let (text, at) = match section.filled(key, context) {
+        Field::Absent => return Field::Absent,
+        Field::Broken => return Field::Broken,
+        Field::Set(text, at) => (text, at),
+    };
+    if let Some(reference) = secret_ref(text) {
+        return Field::Set(reference, at);
+    }
+    let message = format!("`{key}` of {} is not a reference", section.title());
+    let help = "name the place where it is kept: `env:NAME`, `file:PATH` or `vault:PATH#FIELD`";
+    context.secret("not-a-reference", &at, message, help);
+    Field::Broken
 }
 
 /// What a restored copy must satisfy; empty when the kind cannot be asked.

@@ -10,6 +10,8 @@ mod examples;
 mod invalid;
 #[path = "main/promises.rs"]
 mod promises;
+#[path = "main/retain.rs"]
+mod retain;
 #[path = "main/schedules.rs"]
 mod schedules;
 #[path = "main/secrets.rs"]

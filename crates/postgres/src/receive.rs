@@ -38,6 +38,9 @@ pub enum ReceiveError {
         #[source]
         source: PgError,
     },
+    /// The server ended the stream in good order, as it does when it is shut down.
+    #[error("the server was shut down")]
+    ShutDown,
     /// The stream is not what the protocol says.
     #[error("the stream of log is not as it should be: {0}")]
     Stream(&'static str),
@@ -49,7 +52,7 @@ impl ReceiveError {
         match self {
             Self::Connection { source, .. } => source.kind(),
             Self::Gone { .. } => FailureKind::Findings,
-            Self::Stream(_) => FailureKind::Unreachable,
+            Self::ShutDown | Self::Stream(_) => FailureKind::Unreachable,
         }
     }
 }
@@ -144,22 +147,38 @@ pub struct Receiver {
 impl Receiver {
     /// Begins to stream `timeline` from `from`, which must be the start of a segment where a timeline begins inside it.
     pub fn start(
-        mut connection: Connection,
+        connection: Connection,
         slot: &str,
         timeline: Timeline,
         from: Lsn,
     ) -> Result<Self, ReceiveError> {
-        let command = format!("START_REPLICATION SLOT {slot} PHYSICAL {from} TIMELINE {timeline}");
-        connection.start(&command).map_err(failed("start the stream of log"))?;
         let mut receiver = Self { connection, next: from, ended: false };
+        receiver.begin(slot, timeline, from)?;
+        Ok(receiver)
+    }
+
+    /// Begins anew elsewhere, after [`ReceiveError::Gone`], on the same connection: the server has let go of the slot when
+    /// it takes the next command.
+    pub fn start_again(&mut self, slot: &str, timeline: Timeline, from: Lsn) -> Result<(), ReceiveError> {
+        while !self.connection.is_idle() {
+            self.connection.next().map_err(failed("end the stream of log"))?;
+        }
+        self.begin(slot, timeline, from)
+    }
+
+    fn begin(&mut self, slot: &str, timeline: Timeline, from: Lsn) -> Result<(), ReceiveError> {
+        let command = format!("START_REPLICATION SLOT {slot} PHYSICAL {from} TIMELINE {timeline}");
+        self.connection.start(&command).map_err(failed("start the stream of log"))?;
+        self.next = from;
+        self.ended = false;
         loop {
-            match receiver.connection.next() {
-                Ok(Event::CopyBoth) => return Ok(receiver),
+            match self.connection.next() {
+                Ok(Event::CopyBoth) => return Ok(()),
                 Ok(Event::Notice(_)) => {}
                 // A server that has nothing more on this timeline answers with the next one at once.
                 Ok(Event::Columns(_)) => {
-                    receiver.ended = true;
-                    return Ok(receiver);
+                    self.ended = true;
+                    return Ok(());
                 }
                 Ok(_) => return Err(ReceiveError::Stream("an unexpected answer")),
                 // A segment that was removed already; a slot whose log was given up.
@@ -186,6 +205,7 @@ impl Receiver {
             Err(source) if is_gone(&source) => {
                 return Err(ReceiveError::Gone { timeline: 0, from: self.next, source });
             }
+            Err(source) if is_shutdown(&source) => return Err(ReceiveError::ShutDown),
             Err(source) => return Err(ReceiveError::Connection { doing: "read the stream of log", source }),
         };
         match event {
@@ -196,6 +216,8 @@ impl Receiver {
                 self.ended = true;
                 self.timeline_end().map(Some)
             }
+            // All log up to the shutdown checkpoint was sent: the command is over, and so is the server.
+            Some(Event::Command(_)) => Err(ReceiveError::ShutDown),
             Some(_) => Err(ReceiveError::Stream("an unexpected message")),
         }
     }
@@ -234,7 +256,8 @@ impl Receiver {
         let field = |index| found.as_ref().and_then(|row| row.get(index)).unwrap_or_default();
         match (field(0).parse(), field(1).parse()) {
             (Ok(next), Ok(switch)) => Ok(Message::TimelineEnd { next, switch }),
-            _ => Err(ReceiveError::Stream("it ended without a timeline that follows")),
+            // No timeline follows: the server ends the stream for good.
+            _ => Err(ReceiveError::ShutDown),
         }
     }
 
@@ -259,6 +282,11 @@ fn is_gone(error: &PgError) -> bool {
             || server.message.contains("already been removed")
             || (server.code == "55000" && server.message.contains("invalidated"))
     })
+}
+
+/// Ended by an administrator, or because another of its processes crashed.
+fn is_shutdown(error: &PgError) -> bool {
+    error.server().is_some_and(|server| matches!(server.code.as_str(), "57P01" | "57P02"))
 }
 
 fn server_time(micros: i64) -> Result<Timestamp, ReceiveError> {

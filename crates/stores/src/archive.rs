@@ -43,8 +43,10 @@ pub enum LogFile {
         timeline: u32,
         /// The file.
         content: Vec<u8>,
-        /// The position on an older timeline that it continues; none for a timeline without ancestors.
-        follows: Option<LogPosition>,
+        /// Where its ancestors were left, oldest first; the last is what it continues. Empty for a timeline without any.
+        left: Vec<LogPosition>,
+        /// Whose it is, if the file lies where its server keeps it; the file itself does not say.
+        identity: Option<String>,
     },
     /// A file that no recovery needs, and why.
     Needless(&'static str),
@@ -93,6 +95,6 @@ pub trait LogFiles: Send + Sync {
     /// That file, made of the positions at which its ancestors were left, oldest first; nothing if they cannot be a history.
     fn history(&self, timeline: u32, left: &[LogPosition]) -> Option<Vec<u8>>;
 
-    /// The position on an older timeline that a history says its timeline continues.
-    fn history_follows(&self, timeline: u32, content: &[u8]) -> Result<Option<LogPosition>, Failure>;
+    /// Where a history says the ancestors of its timeline were left, oldest first.
+    fn history_left(&self, timeline: u32, content: &[u8]) -> Result<Vec<LogPosition>, Failure>;
 }

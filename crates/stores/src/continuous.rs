@@ -138,6 +138,11 @@ pub trait Continuous: Send + Sync {
     /// store no longer has it: what lies between is lost, and only a new base helps.
     fn follow(&self, resume: Option<Resume>, known: &[String]) -> Result<Box<dyn LogFeed>, Failure>;
 
+    /// What a person has to do, if the store does not let us in: waiting does not help then.
+    fn refusal(&self, _failure: &Failure) -> Option<String> {
+        None
+    }
+
     /// Its log as files, if its server can hand it over and ask for it that way.
     fn files(&self) -> Option<&dyn LogFiles> {
         None

@@ -40,8 +40,8 @@ pub trait InPlace: Send + Sync {
     /// Where parts of the content in `folder` lie that links lead out of it to.
     fn outside(&self, folder: &Path) -> Result<Vec<Place>, Failure>;
 
-    /// Ends what a run that died left at work in `folder`, and nothing else.
-    fn sweep(&self, folder: &Path) -> Result<(), Failure>;
+    /// Whether nothing lies in `folder` but what a part of the content may hold: only then may it be taken for one.
+    fn is_part(&self, folder: &Path) -> bool;
 }
 
 /// Why nothing may be changed in `folder`: a server works in it, as far as can be seen from here.

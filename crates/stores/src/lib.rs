@@ -11,6 +11,7 @@ pub mod archive;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod continuous;
+pub mod etcd;
 pub mod files;
 pub mod inplace;
 pub mod parts;
@@ -22,6 +23,7 @@ pub mod sqlite;
 mod canary;
 mod names;
 mod spool;
+mod sum;
 mod tally;
 
 pub use adapter::{
@@ -29,6 +31,7 @@ pub use adapter::{
 };
 pub use archive::{LogFile, LogFiles, LogPart, WantedLog};
 pub use continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Step};
+pub use etcd::{EtcdAdapter, EtcdOptions, EtcdSource};
 pub use files::{FilesAdapter, FilesOptions};
 pub use inplace::{InPlace, Place, Standing, in_use};
 pub use parts::{Part, PartMissing, PartReport, PartTable, Parts};

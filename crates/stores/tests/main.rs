@@ -1,6 +1,9 @@
 //! The tests of the adapters through their public contract: the conformance suite, then what is special to each.
 
 #[cfg(test)]
+#[path = "main/etcd.rs"]
+mod etcd;
+#[cfg(test)]
 #[path = "main/files.rs"]
 mod files;
 #[cfg(test)]

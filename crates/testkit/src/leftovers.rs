@@ -57,7 +57,8 @@ fn standing_in(data: &Path) -> Vec<i32> {
     let server = |pid: &i32| {
         let link = |name| fs::read_link(format!("/proc/{pid}/{name}")).unwrap_or_default();
         let exe = link("exe").file_name().unwrap_or_default().to_string_lossy().into_owned();
-        link("cwd") == data && (exe == "postgres" || exe.starts_with("redis-"))
+        let ours = exe == "postgres" || exe == "etcd" || exe.starts_with("redis-");
+        link("cwd") == data && ours
     };
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(server).collect()
 }

@@ -32,8 +32,8 @@ pub struct CopyStats {
 }
 
 impl Vault {
-    /// Brings everything this vault has to `other`, a copy of the same vault made by [`Vault::adopt`]. Never opens
-    /// what it moves. A damaged object is left out and the points that need it stay invisible there.
+    /// Brings everything this vault has to `other`, a copy of the same vault made by [`Vault::adopt`]. Opens no
+    /// chunk it moves. A damaged object is left out and the points that need it stay invisible there.
     pub fn copy_to(&self, other: &Self, monitor: &dyn Monitor) -> Result<CopyStats, VaultError> {
         if self.vault_id() != other.vault_id() || self.key.expose() != other.key.expose() {
             return Err(VaultError::Refused(format!(
@@ -87,8 +87,13 @@ impl Vault {
             Some(digest) if Digest::of(&bytes) != digest => {
                 return Err(VaultError::damaged(name, "its content differs from its name"));
             }
-            None if name.below(layout::LOGS).is_none() => return Ok(false),
-            _ => {}
+            Some(_) => {}
+            // A log object's name says nothing of its bytes: a damaged one would stand in the way of a sound one there.
+            None if name.below(layout::LOGS).is_some() => self
+                .logs()
+                .check_object(name, &bytes)
+                .map_err(|error| VaultError::damaged(name, error.to_string()))?,
+            None => return Ok(false),
         }
         put_confirmed(other.storage.as_ref(), name, &[&bytes])?;
         Ok(true)

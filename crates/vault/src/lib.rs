@@ -29,6 +29,6 @@ pub use copy::CopyStats;
 pub use error::VaultError;
 pub use points::{EvidenceHead, POINT_FORMAT, POINT_PAYLOAD_TYPE, PointEntry, PointManifest, SnapshotId};
 pub use prune::{PruneOptions, PrunePlan, PruneReport};
-pub use restore::{FileReader, MaterializeOptions, PointReader, RandomFile};
+pub use restore::{Elsewhere, FileReader, MaterializeOptions, PointReader, RandomFile};
 pub use vault::{NewVault, VAULT_PAYLOAD_TYPE, Vault, VaultIdentity};
 pub use write::{SnapshotStamp, WriteOptions, Written};

@@ -125,7 +125,7 @@ impl Demo<'_> {
     fn engine(&self, policy: &Path, shift: SignedDuration) -> Result<Engine, EngineError> {
         let clock = Arc::new(ShiftedClock { inner: SystemClock::new(), by: shift });
         let base = policy.parent().unwrap_or(self.dir);
-        Engine::load(policy, environment(base, clock), Arc::new(Progress::Silent))
+        Engine::load(policy, environment(base, clock), Arc::new(Progress::new(false, Arc::default())))
     }
 
     fn today(&self) -> Result<Engine, EngineError> {
@@ -207,7 +207,7 @@ impl Demo<'_> {
         ledger.run("DELETE FROM payments WHERE id % 2 = 0")?;
         let engine = self.today()?;
         let name = store("ledger")?;
-        let followed = engine.follow_log(&name, FollowOptions { once: true })?;
+        let followed = engine.follow_log(&name, FollowOptions { once: true, ..FollowOptions::default() })?;
         self.say(&show::jobs::follow(&followed))?;
         let target = self.dir.join("restored/ledger-before");
         for folder in [self.dir.to_owned(), self.dir.join("restored")] {

@@ -153,8 +153,11 @@ pub(crate) fn follow(report: &FollowReport) -> String {
         report.store,
         human::bytes(report.received_bytes),
         plural(report.shipped, "piece", "pieces")
-    ))
-    .findings(&report.findings);
+    ));
+    if report.waiting_bytes > 0 {
+        page.line(format!("  {} wait here for the copies", human::bytes(report.waiting_bytes)));
+    }
+    page.findings(&report.findings);
     page.finish()
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod drill;
 pub(crate) mod jobs;
 pub(crate) mod points;
+pub(crate) mod retain;
 pub(crate) mod status;
 mod text;
 

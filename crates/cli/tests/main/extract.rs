@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use lifeboat_testkit::{PgOptions, PgServer};
 use serde_json::Value;
 
-use super::kills::{kill_after, measured, moments};
+use super::kills::Kills;
 use super::postgres::{NOW, server, world_of};
-use super::tree::{self, Random};
-use super::world::World;
+use super::tree;
+use super::world::{World, texts};
 
 const ORDERS: &str = "SELECT * FROM public.orders ORDER BY id";
 const EVERYTHING: [&str; 6] = [
@@ -36,6 +36,13 @@ const ODD: &str = r#"CREATE ROLE clerk; CREATE SCHEMA app;
     CREATE TABLE app.events_old PARTITION OF app.events FOR VALUES FROM ('2020-01-01') TO ('2025-01-01');
     CREATE TABLE app.events_new PARTITION OF app.events FOR VALUES FROM ('2025-01-01') TO ('2030-01-01');
     INSERT INTO app.events SELECT date '2024-12-01' + g, 'event ' || g FROM generate_series(1, 100) g;"#;
+
+/// Tables whose rows are in no recovery point.
+const ROWLESS: &str = r#"CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER far FOREIGN DATA WRAPPER nowhere;
+    CREATE FOREIGN TABLE "Far away" (n int) SERVER far;
+    DO $$ BEGIN FOR i IN 1..7 LOOP
+        EXECUTE format('CREATE UNLOGGED TABLE passing_%s AS SELECT generate_series(1, 2) AS n', i);
+    END LOOP; END $$;"#;
 
 /// Gives a file to one of another server's programs, as a user would.
 #[track_caller]
@@ -81,8 +88,8 @@ fn servers_below(world: &World) -> usize {
     commands.filter(|command| command.contains("postgres") && command.contains(&below)).count()
 }
 
-/// The server's programs, each behind a script; `pg_dump` is the script given.
-fn programs_with(world: &World, server: &PgServer, pg_dump: Option<&str>) -> PathBuf {
+/// The server's programs, each behind a script; that of one of them is the `lie`, or it is missing.
+pub(crate) fn programs_with(world: &World, server: &PgServer, liar: &str, lie: Option<&str>) -> PathBuf {
     let folder = world.path("programs");
     drop(fs::remove_dir_all(&folder));
     fs::create_dir(&folder).unwrap();
@@ -91,9 +98,9 @@ fn programs_with(world: &World, server: &PgServer, pg_dump: Option<&str>) -> Pat
         let name = entry.unwrap().file_name().into_string().unwrap();
         let real = server.installation().program(&name).display().to_string();
         let honest = format!("exec {real} \"$@\"");
-        let text = match (name.as_str(), pg_dump) {
-            ("pg_dump", None) => continue,
-            ("pg_dump", Some(lie)) => {
+        let text = match lie {
+            None if name == liar => continue,
+            Some(lie) if name == liar => {
                 format!("case \"$1\" in --version) {honest};; esac\nreal={real}\n{lie}")
             }
             _ => honest,
@@ -105,7 +112,7 @@ fn programs_with(world: &World, server: &PgServer, pg_dump: Option<&str>) -> Pat
     folder
 }
 
-fn set_programs(world: &mut World, folder: &Path) {
+pub(crate) fn set_programs(world: &mut World, folder: &Path) {
     world.env.retain(|(name, _)| name != "PATH");
     world.env.push(("PATH".to_owned(), format!("{}:/usr/bin:/bin", folder.display())));
 }
@@ -167,7 +174,8 @@ fn a_whole_database_comes_back_on_another_server_without_its_roles() {
         let world = world_of(&server);
         world.backup("shop");
         for (file, format) in [("all.dump", "archive"), ("all.sql", "sql")] {
-            let report = world.json(&extract(file, &["--skip-checks"]), 0);
+            // One of the tables is unlogged.
+            let report = world.json(&extract(file, &["--skip-checks"]), 5);
             assert_eq!(report["part"]["format"], format);
             assert_eq!(fs::metadata(world.path(file)).unwrap().permissions().mode() & 0o777, 0o600);
         }
@@ -188,6 +196,42 @@ fn a_whole_database_comes_back_on_another_server_without_its_roles() {
         );
         let again = other.run("psql", &["-X", "-A", "-t", "-d", "again", "-c", ORDERS]);
         assert_eq!(again.trim_end(), server.psql(ORDERS));
+    }
+}
+
+#[test]
+fn a_whole_database_says_which_tables_come_without_rows() {
+    for major in [15, 18] {
+        let server = server(major);
+        let world = world_of(&server);
+        world.backup("shop");
+        // Canary: where there are none, nothing is said.
+        let report = world.json(&extract("plain.dump", &["--skip-checks"]), 0);
+        assert_eq!(report["findings"], serde_json::json!([]), "{report}");
+        server.psql(ROWLESS);
+        world.backup("shop");
+        let report = world.json(&extract("all.dump", &["--skip-checks"]), 5);
+        assert_eq!(texts(&report["findings"], "code"), ["unlogged-tables", "foreign-tables"], "{report}");
+        let messages = texts(&report["findings"], "message");
+        assert_eq!(
+            messages,
+            [
+                "7 unlogged tables come out empty, whatever they held: a recovery empties them \
+                 (public.passing_1, public.passing_2, public.passing_3, public.passing_4, public.passing_5 and more)",
+                "1 foreign table comes without rows: its are on another server (public.\"Far away\")",
+            ]
+        );
+        let ran = world.run(&extract("again.dump", &["--skip-checks"])).expect(5);
+        for message in messages {
+            assert!(ran.stdout.contains(&message), "{}", ran.stdout);
+        }
+        // So it is: the definitions come back, and no row.
+        let other = PgServer::start(PgOptions::new(major));
+        feed(&other, "pg_restore", &["--exit-on-error", "--dbname=postgres"], &world.path("all.dump"));
+        assert_eq!(other.psql("SELECT count(*) FROM passing_1"), "0");
+        assert_eq!(server.psql("SELECT count(*) FROM passing_1"), "2");
+        let foreign = "SELECT count(*) FROM pg_class WHERE relkind = 'f'";
+        assert_eq!(other.psql(foreign), "1");
     }
 }
 
@@ -294,18 +338,18 @@ fn a_program_that_is_missing_or_lies_publishes_nothing() {
         ("exec $real --format=custom --table=public.ledger".to_owned(), "left out public.orders"),
         ("exit 0".to_owned(), "pg_restore failed"),
     ] {
-        let folder = programs_with(&world, &server, Some(&lie));
+        let folder = programs_with(&world, &server, "pg_dump", Some(&lie));
         set_programs(&mut world, &folder);
         let ran = world.run(&args).expect(1);
         assert!(ran.stderr.contains(words), "{lie}: {}", ran.stderr);
         assert_nothing_left(&world, "x.dump");
     }
     // Canary: behind an honest script the same programs do.
-    let folder = programs_with(&world, &server, Some("exec $real \"$@\""));
+    let folder = programs_with(&world, &server, "pg_dump", Some("exec $real \"$@\""));
     set_programs(&mut world, &folder);
     world.run(&args).expect(0);
     fs::remove_file(world.path("x.dump")).unwrap();
-    let folder = programs_with(&world, &server, None);
+    let folder = programs_with(&world, &server, "pg_dump", None);
     set_programs(&mut world, &folder);
     let ran = world.run(&args).expect(3);
     assert!(
@@ -335,7 +379,7 @@ fn an_extraction_killed_at_any_moment_leaves_no_file_and_no_server_after_the_nex
         marks.display(),
         honest.display()
     );
-    let folder = programs_with(&world, &server, Some(&lie));
+    let folder = programs_with(&world, &server, "pg_dump", Some(&lie));
     set_programs(&mut world, &folder);
     let args = extract("x.dump", &["--skip-checks"]);
     let mut child = world.start(&args);
@@ -350,13 +394,11 @@ fn an_extraction_killed_at_any_moment_leaves_no_file_and_no_server_after_the_nex
     set_programs(&mut world, &honest);
     world.run(&args).expect(0);
     assert_no_scratch(&world);
-    let mut random = Random::printed("kills of extractions");
     let again = extract("x.dump", &["--skip-checks", "--force"]);
-    let life = measured(&world, &again);
+    let mut kills = Kills::of(8, &world, &again, "kills of extractions");
     fs::remove_file(world.path("x.dump")).unwrap();
-    let mut met = 0;
-    for moment in moments(8, life, &mut random) {
-        met += u64::from(kill_after(world.start(&args), moment));
+    while let Some(moment) = kills.next() {
+        kills.kill(world.start(&args), moment);
         // Whole or not at all.
         if world.path("x.dump").exists() {
             let mut list = Command::new(honest.join("pg_restore"));
@@ -367,7 +409,6 @@ fn an_extraction_killed_at_any_moment_leaves_no_file_and_no_server_after_the_nex
         assert_no_scratch(&world);
         fs::remove_file(world.path("x.dump")).unwrap();
     }
-    assert!(met >= 4, "only {met} of 8 were still running");
     // A drill sweeps what an extraction left as well, its server included.
     set_programs(&mut world, &folder);
     fs::remove_file(marks.join("reached")).unwrap();

@@ -8,10 +8,10 @@ use std::process::Stdio;
 
 use lifeboat_testkit::{PgOptions, PgServer};
 
-use super::kills::{kill_after, measured, moments};
+use super::kills::{Kills, kill_after};
 use super::postgres::{ask, server, world_of};
 use super::tablespaces;
-use super::tree::{self, Content, Random, picture};
+use super::tree::{self, Content, picture};
 use super::world::World;
 
 /// What a restore gives back: everything but the times of what it writes itself, and where links inside it lead from.
@@ -215,6 +215,7 @@ fn what_must_not_be_replaced_is_refused_and_stays_as_it_is() {
         let args = [&["restore", "shop", "--to", &target_text, "--at", &point][..], flags].concat();
         let ran = world.run(&args).expect(3);
         assert!(ran.stderr.contains(wanted), "{}", ran.stderr);
+        assert!(ran.stderr.matches("at risk:").count() <= 1, "{}", ran.stderr);
         // A running server changes its own files.
         if !target.join("postmaster.pid").exists() {
             assert_eq!(
@@ -280,17 +281,16 @@ fn a_restore_in_place_killed_at_any_moment_cannot_be_started_and_is_gone_on_with
         }
         change(&server, &back, ROWS);
     };
-    let mut random = Random::printed("kills of restores in place");
     let mut unfinished = 0;
     for (skip, count) in [(true, 14), (false, 8)] {
         let mut args = vec!["restore", "shop", "--to", "back", "--at", &point, "--delta"];
         args.extend(skip.then_some("--skip-checks"));
         world.run(&args).expect(0);
         spoil();
-        let life = measured(&world, &args);
-        for moment in moments(count, life, &mut random) {
+        let mut kills = Kills::of(count, &world, &args, "kills of restores in place");
+        while let Some(moment) = kills.next() {
             spoil();
-            kill_after(world.start(&args), moment);
+            kills.kill(world.start(&args), moment);
             if back.join("PG_VERSION").exists() {
                 // Before it began, or after it was done.
                 continue;

@@ -1,8 +1,9 @@
-//! Failures that stayed silent elsewhere, by their numbers in `docs/reliability.md`, on a real PostgreSQL.
+//! Failures that stayed silent elsewhere, by their numbers in `docs/reliability.md`, on real servers.
 
 use lifeboat_base::crashsafe;
-use lifeboat_testkit::{PgOptions, PgServer};
+use lifeboat_testkit::{EtcdOptions, PgOptions, PgServer, etcd_installations};
 
+use super::etcd;
 use super::postgres::{LEDGER, NOW, SCHEMA, ask, server, world_of};
 use super::world::{KEY_FILE, PASSPHRASE_ENV, texts};
 
@@ -52,6 +53,32 @@ fn case_4_a_base_needs_no_archive_that_never_got_its_first_segment() {
         let target = format!("from-{copy}");
         world.run(&["restore", "shop", "--to", &target, "--at", &point, "--copy", copy]).expect(0);
         assert_eq!(ask(&server, &world.path(&target), LEDGER), "0|");
+    }
+}
+
+#[test]
+fn case_5_a_snapshot_without_its_digest_is_refused_and_never_becomes_a_point() {
+    for installation in etcd_installations() {
+        let server = etcd::server(EtcdOptions::new(&installation));
+        let world = etcd::world_of_talos(&server);
+        for (then, needle) in [
+            ("truncate -s -32 \"$3\"", "has no digest at its end"),
+            ("truncate -s -8224 \"$3\"", "has no digest at its end"),
+            ("truncate -s -8192 \"$3\"", "is not what its digest says"),
+            (
+                "printf '\\377' | dd of=\"$3\" bs=1 seek=20000 conv=notrunc 2>/dev/null",
+                "is not what its digest says",
+            ),
+        ] {
+            etcd::talosctl(&server, &world, then);
+            let ran = world.run(&["backup", "plane"]).expect(3);
+            assert!(ran.stdout.contains(needle), "{then}: {ran:?}");
+            assert!(world.points("plane").is_empty(), "{then}");
+        }
+        // The same file with its digest is taken, and its hash is kept.
+        etcd::talosctl(&server, &world, "");
+        world.backup("plane");
+        world.run(&["drill", "plane"]).expect(0);
     }
 }
 

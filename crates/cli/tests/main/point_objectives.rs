@@ -79,3 +79,28 @@ fn while_nothing_is_written_the_rpo_stays_kept() {
     println!("rpo while idle, of 6 s promised: {most} s at most in {} looks", seen.len());
     assert!(seen.len() > 10, "{seen:?}");
 }
+
+#[test]
+fn a_promise_to_prove_any_moment_is_kept_by_a_drill_to_a_moment_and_by_no_other() {
+    let server = server(15);
+    let world = world_of(&server);
+    let promising =
+        world.policy.replace("kind = \"postgres\"", "kind = \"postgres\"\nverify = { pitr = \"weekly\" }");
+    world.write_policy(&promising);
+    world.backup("shop");
+    server.psql("INSERT INTO ledger (n) VALUES (1)");
+    let moment = server.psql(NOW);
+    server.psql("INSERT INTO ledger (n) VALUES (2)");
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    world.run(&["drill", "shop"]).expect(0);
+    let never = ("unproven".to_owned(), "`pitr` was never proven".to_owned());
+    assert_eq!(world.promise("shop", "verify"), never);
+    world.run(&["drill", "shop", "--at", moment.trim()]).expect(0);
+    assert_eq!(world.promise("shop", "verify").0, "kept");
+    // What the row asks is different now: nothing has shown that.
+    world.write_policy(&promising.replace("total < 0", "total >= 0"));
+    assert_eq!(world.promise("shop", "verify"), never);
+    world.run(&["drill", "shop", "--at", moment.trim()]).expect(5);
+    let failed = ("broken".to_owned(), "the last drill of a moment within the log failed".to_owned());
+    assert_eq!(world.promise("shop", "verify"), failed);
+}

@@ -450,3 +450,23 @@ fn case_7_log_that_the_server_gave_up_is_a_gap_and_the_next_base_begins_anew() {
 /// The server's clock, as `--at` takes it.
 pub(crate) const NOW: &str =
     "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+
+#[test]
+fn a_server_that_is_shut_down_is_told_as_what_it_is() {
+    for major in [15, 18] {
+        let mut server = server(major);
+        let world = world_of(&server);
+        world.backup("shop");
+        let mut follower = world.command(&["wal", "stream", "shop"]);
+        let mut follower = follower.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        while server.psql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").trim() != "1"
+        {
+        }
+        server.stop();
+        let mut said = BufReader::new(follower.stderr.take().unwrap()).lines();
+        let line = said.find(|line| line.as_ref().unwrap().contains("waiting for shop")).unwrap().unwrap();
+        follower.kill().unwrap();
+        follower.wait().unwrap();
+        assert!(line.ends_with("the server was shut down"), "{major}: {line}");
+    }
+}

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use lifeboat_testkit::{PgOptions, PgServer};
 
-use super::kills::{kill_after, measured, moments};
+use super::kills::Kills;
 use super::postgres::{NOW, SCHEMA, ask, world_of};
-use super::tree::{self, Random};
+use super::tree;
 use super::world::World;
 
 /// Rows in the tables of both tablespaces.
@@ -160,13 +160,12 @@ fn a_restore_with_placed_tablespaces_that_fails_leaves_nothing_and_one_that_is_k
     world.run(&args).expect(6);
     assert!(!world.path("back").exists() && !fast.exists());
     world.write_policy(&world.policy);
-    let life = measured(&world, &args);
-    let mut random = Random::printed("kills of restores with tablespaces");
+    let mut kills = Kills::of(6, &world, &args, "kills of restores with tablespaces");
     let mut unfinished = 0;
-    for moment in moments(6, life, &mut random) {
+    while let Some(moment) = kills.next() {
         drop(fs::remove_dir_all(world.path("back")));
         drop(fs::remove_dir_all(&fast));
-        kill_after(world.start(&args), moment);
+        kills.kill(world.start(&args), moment);
         let back = world.path("back");
         if back.join("PG_VERSION").exists() {
             continue;

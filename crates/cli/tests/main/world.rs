@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use lifeboat_testkit::{Account, PgServer};
+use lifeboat_testkit::{Account, EtcdServer, PgServer};
 use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -146,6 +146,17 @@ impl World {
     pub(crate) fn of_redis(url: &str) -> Self {
         let mut world = Self::with(&[CACHE]);
         world.env.push(("CACHE_URL".to_owned(), url.to_owned()));
+        world
+    }
+
+    /// An etcd called `plane`, with these lines in its row.
+    pub(crate) fn of_etcd(server: &EtcdServer, lines: &str) -> Self {
+        let row = format!(
+            "\n[store.plane]\nkind = \"etcd\"\nschedule = \"every 1h\"\nretention = \"24h 7d\"\nrpo = \"1h\"\n{lines}\n"
+        );
+        let mut world = Self::with(&[&row]);
+        // Only the programs of its own version.
+        world.env.push(("PATH".to_owned(), format!("{}:/usr/bin:/bin", server.programs().display())));
         world
     }
 

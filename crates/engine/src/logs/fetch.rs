@@ -20,7 +20,8 @@ use serde::Serialize;
 use super::ahead::{Ahead, Label, depth};
 use super::follow::stream_name;
 use super::head::Head;
-use super::sources::Sources;
+use super::marks::Marks;
+use super::sources::{Fault, Sources};
 use crate::context::Engine;
 use crate::copies::{VaultSet, no_copy};
 use crate::error::EngineError;
@@ -336,11 +337,15 @@ fn has_more(path: &Path, name: &str, kept: &[u8], segment_bytes: u32) -> bool {
 
 impl Reader<'_> {
     fn findings(&mut self) -> Vec<Finding> {
-        let faults = self.sources.faults.drain(..);
-        let fault = |failure: Failure| {
+        let marks = Marks::new(&self.engine.log_folder(&self.row.name));
+        let fault = |Fault { copy, name, failure }: Fault| {
+            if let Some(copy) = copy.filter(|_| failure.kind() == FailureKind::Damaged) {
+                // A recovery goes on where it cannot be written down; the next push or verification meets it too.
+                drop(marks.note(&copy, name, &failure.chain()));
+            }
             Finding::new("log-damaged", self.row.name.as_str(), failure.chain()).with_kind(failure.kind())
         };
-        faults.map(fault).collect()
+        self.sources.faults.drain(..).map(fault).collect()
     }
 
     fn segment_bytes(&mut self) -> Result<u32, EngineError> {
@@ -525,8 +530,8 @@ impl Reader<'_> {
                 other.map_err(|error| Failure::io(format!("failed to read {}", path.display()), error))?
             }
         };
-        let said = self.files.history_follows(timeline, &text)?;
-        if follows.is_some() && said.as_ref() != follows {
+        let said = self.files.history_left(timeline, &text)?;
+        if follows.is_some() && said.last() != follows {
             let what = format!("{} says another thing than the log that is kept", path.display());
             return Err(EngineError::new(FailureKind::Damaged, what));
         }

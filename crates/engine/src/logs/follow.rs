@@ -1,27 +1,33 @@
 //! Follows a store's log: spool, tell the store, ship to every copy.
 //!
-//! Memory: one message of the store and one piece of at most 16 MiB while it is shipped.
+//! Memory: one message of the store, one piece of at most 16 MiB while it is shipped, and at the start of a connection 16 MiB of
+//! kept log. Disk: the spool, at most 16 GiB or what was asked for, and one piece more.
 
-use std::io::Read;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::human;
 use lifeboat_base::ids::{StoreName, StreamName};
 use lifeboat_base::lease::Lease;
-use lifeboat_base::monitor::{Finding, Findings, Monitor};
+use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::{SignedDuration, Timestamp};
 use lifeboat_policy::Store;
 use lifeboat_stores::{Adapter, Continuous, LogFeed, LogPosition, Resume, Step};
-use lifeboat_vault::logs::{LogName, LogsLevel, Position};
+use lifeboat_vault::logs::{LogName, Position};
 use serde::Serialize;
 use serde_json::json;
 
 use super::head::Head;
-use super::histories::Histories;
+use super::keepers::Keepers;
+use super::marks::Marks;
+use super::numbers::Histories;
 use super::ranges::position;
-use super::ship::ship;
-use super::spool::{MAX_PIECE_BYTES, Spool};
+use super::ship::{Shipment, Shipped};
+use super::sources::Sources;
+use super::spool::{MAX_PIECE_BYTES, MAX_WAITING_BYTES, Spool};
+use super::troubles::Troubles;
 use crate::backup::{Collector, worst};
 use crate::context::Engine;
 use crate::copies::VaultSet;
@@ -36,6 +42,12 @@ const SLOWEST_SHIPMENT: Duration = Duration::from_secs(300);
 const FASTEST_SHIPMENT: Duration = Duration::from_secs(1);
 /// Under load, what arrived is made durable and reported this often.
 const SYNC_EVERY: SignedDuration = SignedDuration::from_secs(1);
+/// One shipment takes about this long at most; then the store is listened to for as long.
+const SHIPMENT_WITHIN: Duration = Duration::from_secs(2);
+/// The last one of a run that was asked to end.
+const END_WITHIN: Duration = Duration::from_secs(10);
+/// Kept log that is compared with what the store sends again, at most: a segment of the usual size.
+const TAIL_BYTES: u64 = 16 << 20;
 /// Roll-up indexes are written this often.
 const ROLL_UP_EVERY: SignedDuration = SignedDuration::from_secs(600);
 
@@ -43,11 +55,22 @@ const ROLL_UP_EVERY: SignedDuration = SignedDuration::from_secs(600);
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// Codes of what is told once: the store cannot be reached, it does not let us in, there is no room for more log.
+const AWAY: &str = "store-away";
+const REFUSES: &str = "store-refuses";
+const FULL: &str = "spool-full";
+/// A copy is away, takes nothing, or holds a damaged object in the way of a sound one.
+const UNUSABLE: &str = "copy-unusable";
+const BEHIND: &str = "log-behind";
+const DAMAGED: &str = "log-damaged";
+
 /// How to follow a log.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FollowOptions {
     /// Ends as soon as everything the store had at the start is in every copy.
     pub once: bool,
+    /// Log that waits here for a copy that is away, at most; 16 GiB if not said. Beyond it the store keeps its log itself.
+    pub spool_limit_bytes: Option<u64>,
 }
 
 /// What following a log came to.
@@ -67,7 +90,9 @@ pub struct FollowReport {
     pub received_bytes: u64,
     /// Pieces brought to every copy.
     pub shipped: u64,
-    /// What is wrong.
+    /// Log that waits here for a copy; the next run brings it there.
+    pub waiting_bytes: u64,
+    /// What is wrong now, and gaps.
     pub findings: Vec<Finding>,
 }
 
@@ -81,10 +106,13 @@ impl FollowReport {
 struct Follower<'a> {
     engine: &'a Engine,
     row: &'a Store,
-    set: VaultSet,
+    keepers: Keepers<'a>,
     stream: StreamName,
     folder: PathBuf,
     spool: Spool,
+    options: FollowOptions,
+    /// Finished pieces in the spool, as of the last shipment or cut.
+    waiting_bytes: u64,
     identity: String,
     /// Everything committed before this moment has arrived.
     as_of: Option<Timestamp>,
@@ -95,9 +123,23 @@ struct Follower<'a> {
     number: u32,
     interval: SignedDuration,
     shipped_at: Timestamp,
+    /// The last shipment left pieces behind that nothing stands in the way of.
+    unfinished: bool,
+    /// When they go on, by the stopwatch.
+    ship_again: Duration,
     synced_at: Timestamp,
     rolled_up: Timestamp,
+    monitor: &'a Collector,
+    troubles: Troubles,
     report: FollowReport,
+}
+
+/// Why a run along one connection ended.
+enum End {
+    /// Everything that was wanted is done, or it was told to stop.
+    Done,
+    /// Something came in the way.
+    Failed(EngineError),
 }
 
 impl Engine {
@@ -106,8 +148,8 @@ impl Engine {
         self.state.join("logs").join(store.as_str())
     }
 
-    /// Follows the log of a store, or with `once` until what was there at the start is kept. A store that was reached once
-    /// and goes away is waited for.
+    /// Follows the log of a store until the monitor asks to stop, or with `once` until what was there at the start is
+    /// kept. A store that was reached once and goes away is waited for, and so is every copy.
     pub fn follow_log(&self, store: &StoreName, options: FollowOptions) -> Result<FollowReport, EngineError> {
         let row = self.store(store)?;
         let adapter = self.adapter(row)?;
@@ -129,62 +171,45 @@ impl Engine {
             let _lease = self.lease(store, "wal stream")?;
             self.ensure_vaults(row, false)?
         };
-        let mut follower = self.follower(row, set, continuous)?;
         let monitor = Collector::new(self.observer.job(&format!("log of {store}")));
+        let mut follower = self.follower(row, (set, continuous), options, &monitor)?;
+        follower.tell_of_copies();
         let mut resume = follower.resume(continuous)?;
         let mut wait = FIRST_WAIT;
         loop {
             let received_bytes = follower.report.received_bytes;
-            let outcome = continuous
-                .follow(follower.resume_from(resume)?, &self.identities(row, adapter.as_ref())?)
-                .map_err(EngineError::from)
-                .and_then(|mut feed| follower.run_from(feed.as_mut(), options, &monitor));
-            follower.report.findings.extend(monitor.take());
+            let end = follower.along(continuous, adapter.as_ref(), resume);
             // The store may be gone for good: what is here goes out at once.
-            let as_of = follower.known();
-            follower.spool.cut(as_of)?;
+            follower.cut()?;
             follower.ship()?;
-            match outcome {
-                Ok(()) => return Ok(follower.report),
+            match end {
+                End::Done => return Ok(follower.done()),
                 // It no longer has what comes next: the gap is filed, and the log goes on from the present.
-                Err(error) if error.kind() == FailureKind::Findings && resume.is_some() => {
+                End::Failed(error) if error.kind() == FailureKind::Findings && resume.is_some() => {
                     follower.lost(resume, &error.failure)?;
                     // A later point may begin a history that the store still has.
                     let point =
                         if continuous.names_histories() { follower.after_point(continuous)? } else { None };
                     resume = point.filter(|point| Some(*point) > resume);
                 }
-                Err(error) if !options.once && follower.may_wait(&error) => {
+                End::Failed(error) if !options.once && follower.may_wait(&error) => {
                     if follower.report.received_bytes > received_bytes {
                         wait = FIRST_WAIT;
                     }
-                    let why = error.failure.chain();
-                    monitor.notice(&format!("everything that arrived is kept; waiting for {store}: {why}"));
-                    if self.pause(wait, &monitor) {
-                        return Ok(follower.report);
+                    follower.tell_of_store(continuous, &error);
+                    if follower.pause(wait)? {
+                        return Ok(follower.done());
                     }
                     wait = (wait * 2).min(LONGEST_WAIT);
                     resume = follower.resume(continuous)?;
                 }
-                Err(error) => {
+                End::Failed(error) => {
                     let next = format!("what had arrived is kept; run `lifeboat wal stream {store}` again");
                     let next = error.next.clone().unwrap_or(next);
                     return Err(error.risking(store, "rpo").next(next));
                 }
             }
         }
-    }
-
-    /// Waits; true if the work was cancelled meanwhile.
-    fn pause(&self, span: Duration, monitor: &Collector) -> bool {
-        let end = self.env.clock.monotonic() + span;
-        while self.env.clock.monotonic() < end {
-            if monitor.cancelled() {
-                return true;
-            }
-            std::thread::park_timeout(TICK);
-        }
-        monitor.cancelled()
     }
 
     /// What a store was known as before: by how far its log was kept, and by its newest point.
@@ -199,8 +224,9 @@ impl Engine {
     fn follower<'a>(
         &'a self,
         row: &'a Store,
-        set: VaultSet,
-        store: &dyn Continuous,
+        (set, store): (VaultSet, &dyn Continuous),
+        options: FollowOptions,
+        monitor: &'a Collector,
     ) -> Result<Follower<'a>, EngineError> {
         let folder = self.log_folder(&row.name);
         let stream = stream_name(store)?;
@@ -211,7 +237,7 @@ impl Engine {
             let as_of = if in_future(head.as_of, now) { Timestamp::UNIX_EPOCH } else { head.as_of };
             Head::new(head.identity, head.position, as_of)
         });
-        let histories = known_histories(store, &set, &stream, &spool, head.as_ref())?;
+        let histories = Histories::kept(store, (&set, &stream), &spool, head.as_ref())?;
         let rpo = row.rpo.value.map_or(SLOWEST_SHIPMENT, |rpo| rpo.approx() / 2);
         let interval = rpo.clamp(FASTEST_SHIPMENT, SLOWEST_SHIPMENT);
         let report = FollowReport {
@@ -222,15 +248,19 @@ impl Engine {
             as_of: None,
             received_bytes: 0,
             shipped: 0,
-            findings: set.findings(),
+            waiting_bytes: 0,
+            findings: Vec::new(),
         };
+        let waiting_bytes = spool.waiting_bytes()?;
         Ok(Follower {
             engine: self,
             row,
-            set,
+            keepers: Keepers::new(self, row, stream.clone(), Marks::new(&folder), set),
             stream,
             folder,
             spool,
+            options,
+            waiting_bytes,
             identity: String::new(),
             as_of: None,
             head,
@@ -238,35 +268,15 @@ impl Engine {
             number: 0,
             interval: SignedDuration::try_from(interval).unwrap_or(SignedDuration::MAX),
             shipped_at: now,
+            unfinished: false,
+            ship_again: Duration::ZERO,
             synced_at: now,
             rolled_up: now,
+            monitor,
+            troubles: Troubles::default(),
             report,
         })
     }
-}
-
-/// The histories of which something is kept, in any copy or in the spool.
-fn known_histories(
-    store: &dyn Continuous,
-    set: &VaultSet,
-    stream: &StreamName,
-    spool: &Spool,
-    head: Option<&Head>,
-) -> Result<Histories, Failure> {
-    let mut known = Histories::of(store, None, head);
-    if !store.names_histories() {
-        return Ok(known);
-    }
-    for entry in &set.open {
-        let inventory = entry.vault.logs().inventory(stream, LogsLevel::Listed, &Findings::new())?;
-        known.extend(&Histories::of(store, Some(&inventory), None));
-    }
-    for piece in spool.pieces()? {
-        if let Some(name) = piece.notes()?.history {
-            known.note(&name, piece.head.first.timeline);
-        }
-    }
-    Ok(known)
 }
 
 /// The name of a store's log in its vaults.
@@ -283,8 +293,9 @@ impl Follower<'_> {
     /// Where to go on: after the newest thing that is kept anywhere, else where the newest point's own content ends.
     fn resume(&mut self, store: &dyn Continuous) -> Result<Option<Position>, EngineError> {
         let mut newest = self.resume_point()?;
-        for entry in &self.set.open {
-            let kept = entry.vault.logs().list(&self.stream).map_err(Failure::from)?;
+        for entry in &self.keepers.set.open {
+            // A copy that cannot be listed now gets what it lacks later.
+            let kept = entry.vault.logs().list(&self.stream).unwrap_or_default();
             newest = newest.max(kept.iter().map(LogName::last).max());
         }
         match newest {
@@ -308,21 +319,131 @@ impl Follower<'_> {
     /// A position with the kept bytes before it, which the store has to send again.
     fn resume_from(&self, at: Option<Position>) -> Result<Option<Resume>, Failure> {
         let Some(at) = at else { return Ok(None) };
-        let mut tail = Vec::new();
-        for piece in self.spool.pieces()?.iter().filter(|piece| piece.head.last() == at) {
-            let read = piece.open()?.read_to_end(&mut tail);
-            read.map_err(|error| Failure::io("failed to read the spool", error))?;
-        }
-        let first = self.set.open.first().filter(|_| tail.is_empty());
-        if let Some(entry) = first {
-            let logs = entry.vault.logs();
-            let name = logs.list(&self.stream)?.into_iter().find(|name| name.last() == at);
-            if let Some(name) = name {
-                tail = logs.read(&self.stream, name)?.1;
-            }
-        }
+        let mut sources = Sources::open(&self.keepers.set, &self.stream, Some(&self.folder))?;
+        let tail = sources.tail(at, TAIL_BYTES);
         let history = self.histories.name(at.timeline).map(str::to_owned);
         Ok(Some(Resume { position: log_position(at), tail, history }))
+    }
+
+    /// Follows the log along one connection.
+    fn along(&mut self, store: &dyn Continuous, adapter: &dyn Adapter, resume: Option<Position>) -> End {
+        let followed = (|| {
+            let known = self.engine.identities(self.row, adapter)?;
+            let mut feed = store.follow(self.resume_from(resume)?, &known)?;
+            self.run_from(feed.as_mut())
+        })();
+        match followed {
+            Ok(()) => End::Done,
+            Err(error) => End::Failed(error),
+        }
+    }
+
+    /// The end of a run: what is wrong now decides how it went.
+    fn done(mut self) -> FollowReport {
+        self.report.waiting_bytes = self.waiting_bytes;
+        if self.unfinished {
+            let waiting = human::bytes(self.waiting_bytes);
+            let message = format!("{waiting} of log wait here: the next run brings them to the copies");
+            self.report.findings.push(Finding::new("log-waiting", self.row.name.as_str(), message));
+        }
+        if self.options.once && self.monitor.cancelled() {
+            let message = format!("ended on request, before all that {} had was kept", self.row.name);
+            self.report.findings.push(Finding::new("stopped", self.row.name.as_str(), message));
+        }
+        self.report.findings.extend(self.troubles.findings());
+        self.report.findings.extend(self.monitor.take());
+        self.report
+    }
+
+    /// Waits for the store, and looks after the copies meanwhile; true if the work was cancelled.
+    fn pause(&mut self, span: Duration) -> Result<bool, EngineError> {
+        let end = self.now() + span;
+        while self.now() < end && !self.monitor.cancelled() {
+            std::thread::park_timeout(TICK);
+            self.tend()?;
+        }
+        Ok(self.monitor.cancelled())
+    }
+
+    /// The stopwatch.
+    fn now(&self) -> Duration {
+        self.engine.env.clock.monotonic()
+    }
+
+    /// Says what is wrong with the copies, and which are in use again.
+    fn tell_of_copies(&mut self) {
+        let (row, now) = (&self.row.name, self.now());
+        let risk = |mut finding: Finding| {
+            finding.message = format!(
+                "{}; at risk: rpo and copies of `{row}`; the log waits here until the copy is back",
+                finding.message
+            );
+            finding
+        };
+        let findings = self.keepers.set.findings().into_iter().map(risk).collect();
+        let back = |copy: &str| format!("copy `{copy}` is used again");
+        self.troubles.are(UNUSABLE, findings, back, (now, self.monitor));
+    }
+
+    /// Says that the store is away, or that it refuses us, which only a person can change.
+    fn tell_of_store(&mut self, store: &dyn Continuous, error: &EngineError) {
+        let (name, now) = (self.row.name.as_str(), self.now());
+        let why = error.failure.chain();
+        let message = format!("everything that arrived is kept; waiting for {name}: {why}");
+        let refusal = store.refusal(&error.failure);
+        let code = if refusal.is_some() { REFUSES } else { AWAY };
+        let message = match &refusal {
+            Some(next) => format!("{message}; at risk: rpo of `{name}`; next: {next}"),
+            None => message,
+        };
+        let other = if refusal.is_some() { AWAY } else { REFUSES };
+        self.troubles.forget(other, name);
+        let finding = Finding::new(code, name, message).with_kind(error.kind());
+        self.troubles.begin(finding, refusal.is_some(), now, self.monitor);
+    }
+
+    /// Looks after the copies: those that are away are tried again, what one lost is brought again, what waits goes out.
+    fn tend(&mut self) -> Result<(), EngineError> {
+        let back = self.keepers.tend();
+        self.tell_of_copies();
+        self.keepers.refill(false)?;
+        if back || (self.unfinished && self.now() >= self.ship_again) {
+            self.ship()?;
+        }
+        self.troubles.remind(self.now(), self.monitor);
+        Ok(())
+    }
+
+    /// What becomes of log that is not taken. A store that names its histories keeps the newest stretch of them, in memory.
+    fn keeps_itself(&self) -> &'static str {
+        if self.number > 0 {
+            "nothing more is taken, and what no longer fits into the server's backlog is lost"
+        } else {
+            "the server keeps its log itself from here on, on its own disk"
+        }
+    }
+
+    /// Whether there is no room for more log; then the store keeps it until there is.
+    fn is_full(&mut self) -> bool {
+        let limit_bytes = self.options.spool_limit_bytes.unwrap_or(MAX_WAITING_BYTES);
+        let name = self.row.name.as_str();
+        if self.waiting_bytes + self.spool.open_bytes() < limit_bytes {
+            let how = format!("there is room again: the log of {name} is followed on");
+            self.troubles.end(FULL, name, &how, self.monitor);
+            return false;
+        }
+        let blamed: BTreeSet<&str> =
+            [UNUSABLE, BEHIND, DAMAGED].iter().flat_map(|code| self.troubles.subjects(code)).collect();
+        let blamed = blamed.into_iter().collect::<Vec<_>>().join(", ");
+        let waiting = human::bytes(self.waiting_bytes + self.spool.open_bytes());
+        let keeps = self.keeps_itself();
+        let message = format!(
+            "{waiting} of log wait here for {blamed}, which is the limit: {keeps}; at risk: rpo of `{name}`; next: bring the \
+             copy back, or take it out of the row"
+        );
+        let finding = Finding::new(FULL, name, message).with_kind(FailureKind::Unreachable);
+        self.troubles.begin(finding, true, self.now(), self.monitor);
+        true
     }
 
     /// The store no longer has what comes next: from here on there is a gap, which is filed before anything goes on.
@@ -331,6 +452,7 @@ impl Follower<'_> {
         let message = format!("the log of `{}` has a gap after {at}: {}", self.row.name, failure.chain());
         let body = json!({ "stream": self.stream, "after": resume, "error": failure.chain() });
         self.engine.file(Entry { kind: "log-gap", store: &self.row.name, ok: false, body })?;
+        self.monitor.notice(&message);
         self.report.findings.push(Finding::new("log-gap", self.row.name.as_str(), message));
         self.head = None;
         Ok(())
@@ -345,15 +467,14 @@ impl Follower<'_> {
         self.as_of.unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    fn run_from(
-        &mut self,
-        feed: &mut dyn LogFeed,
-        options: FollowOptions,
-        monitor: &Collector,
-    ) -> Result<(), EngineError> {
+    fn run_from(&mut self, feed: &mut dyn LogFeed) -> Result<(), EngineError> {
         // The feed has refused every identity but the known ones.
         self.identity = feed.identity();
         self.enter(feed);
+        let name = self.row.name.as_str();
+        for code in [AWAY, REFUSES] {
+            self.troubles.end(code, name, &format!("{name} is there again and followed"), self.monitor);
+        }
         if self.head.is_none() {
             // Nothing is held yet, but where it begins is known: a later run goes on from here and not from its present.
             let head = Head::new(self.identity.clone(), self.place(feed.start()), Timestamp::UNIX_EPOCH);
@@ -363,7 +484,7 @@ impl Follower<'_> {
         if self.report.from.is_empty() {
             self.report.from = self.place(feed.start()).to_string();
         }
-        self.run(feed, options, monitor).map_err(EngineError::from)
+        self.run(feed)
     }
 
     /// Takes notice of the history that the next bytes belong to.
@@ -392,56 +513,78 @@ impl Follower<'_> {
         Ok(left)
     }
 
-    fn run(
-        &mut self,
-        feed: &mut dyn LogFeed,
-        options: FollowOptions,
-        monitor: &Collector,
-    ) -> Result<(), Failure> {
-        monitor.phase(&format!("following the log of {}", self.row.name), None);
+    fn run(&mut self, feed: &mut dyn LogFeed) -> Result<(), EngineError> {
+        let once = self.options.once;
+        self.monitor.phase(&format!("following the log of {}", self.row.name), None);
         let mut follows = None;
         self.ship()?;
-        loop {
-            if monitor.cancelled() {
-                return Ok(());
+        while !self.monitor.cancelled() {
+            self.tend()?;
+            if self.is_full() {
+                if once {
+                    let what = format!("no room for more log of `{}`", self.row.name);
+                    let next =
+                        format!("bring the copy back, or take it out of the row: {}", self.keeps_itself());
+                    return Err(EngineError::new(FailureKind::Unreachable, what).next(next));
+                }
+                // Nothing more is taken, and so nothing more is called durable; the store hears that we live.
+                self.sync(feed)?;
+                self.cut()?;
+                std::thread::park_timeout(TICK);
+                if self.shipment_due() {
+                    self.ship()?;
+                }
+                continue;
             }
-            let mut caught_up = false;
-            match feed.next(TICK)? {
-                Step::Bytes { at, bytes, newest, boundary } => {
-                    self.report.received_bytes += bytes.len() as u64;
-                    monitor.advance(bytes.len() as u64, 0);
-                    self.as_of = self.as_of.max(newest);
-                    let known = self.known();
-                    self.spool.push(self.place(at), &bytes, follows.take(), (known, newest))?;
-                    self.spool.arrived(self.engine.env.clock.now());
-                    if boundary || self.spool.open_bytes() >= MAX_PIECE_BYTES {
-                        self.cut_and_ship()?;
-                    }
-                }
-                Step::Quiet { as_of } => {
-                    let now = self.engine.env.clock.now();
-                    let as_of = as_of.map(|as_of| as_of.min(now));
-                    self.as_of = self.as_of.max(as_of);
-                    caught_up = as_of.is_some();
-                    self.sync(feed)?;
-                }
-                Step::Switch { left, entered } => {
-                    self.cut_and_ship()?;
-                    follows = Some(self.switch(feed, left)?);
-                    let entered = self.place(entered).timeline;
-                    monitor.phase(&format!("following timeline {entered}"), None);
-                }
-            }
+            let caught_up = self.step(feed, &mut follows)?;
             let now = self.engine.env.clock.now();
             if now.duration_since(self.synced_at).abs() >= SYNC_EVERY {
                 self.sync(feed)?;
             }
-            if now.duration_since(self.shipped_at).abs() >= self.interval || (options.once && caught_up) {
+            if self.shipment_due() || (once && caught_up) {
                 self.sync(feed)?;
                 self.cut_and_ship()?;
             }
-            if options.once && caught_up {
+            if once && caught_up {
+                while self.keepers.refill(true)? && !self.monitor.cancelled() {}
                 return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn shipment_due(&self) -> bool {
+        self.engine.env.clock.now().duration_since(self.shipped_at).abs() >= self.interval
+    }
+
+    /// Takes what comes next; true if that is all the store has.
+    fn step(&mut self, feed: &mut dyn LogFeed, follows: &mut Option<Position>) -> Result<bool, Failure> {
+        match feed.next(TICK)? {
+            Step::Bytes { at, bytes, newest, boundary } => {
+                self.report.received_bytes += bytes.len() as u64;
+                self.monitor.advance(bytes.len() as u64, 0);
+                self.as_of = self.as_of.max(newest);
+                let known = self.known();
+                self.spool.push(self.place(at), &bytes, follows.take(), (known, newest))?;
+                self.spool.arrived(self.engine.env.clock.now());
+                if boundary || self.spool.open_bytes() >= MAX_PIECE_BYTES {
+                    self.cut_and_ship()?;
+                }
+                Ok(false)
+            }
+            Step::Quiet { as_of } => {
+                let now = self.engine.env.clock.now();
+                let as_of = as_of.map(|as_of| as_of.min(now));
+                self.as_of = self.as_of.max(as_of);
+                self.sync(feed)?;
+                Ok(as_of.is_some())
+            }
+            Step::Switch { left, entered } => {
+                self.cut_and_ship()?;
+                *follows = Some(self.switch(feed, left)?);
+                let entered = self.place(entered).timeline;
+                self.monitor.phase(&format!("following timeline {entered}"), None);
+                Ok(false)
             }
         }
     }
@@ -468,23 +611,38 @@ impl Follower<'_> {
     }
 
     fn cut_and_ship(&mut self) -> Result<(), Failure> {
-        let known = self.known();
-        self.spool.cut(known)?;
+        self.cut()?;
         self.ship()
     }
 
-    /// Brings every finished piece to every copy; a piece leaves the spool when all have it.
+    fn cut(&mut self) -> Result<(), Failure> {
+        let known = self.known();
+        self.waiting_bytes += self.spool.open_bytes();
+        self.spool.cut(known)
+    }
+
+    /// Brings every finished piece to every copy, as far as there is time; a piece leaves the spool when all have it.
     fn ship(&mut self) -> Result<(), Failure> {
         let now = self.engine.env.clock.now();
         self.shipped_at = now;
-        let wanted_count = self.row.copies.value.len();
-        let entropy = self.engine.env.entropy.as_ref();
-        let shipped = ship(&self.spool, &self.set, wanted_count, &self.stream, entropy)?;
-        for finding in shipped.findings {
-            if !self.report.findings.contains(&finding) {
-                self.report.findings.push(finding);
-            }
-        }
+        self.keepers.look();
+        self.tell_of_copies();
+        let stopping = self.monitor.cancelled();
+        let deadline = self.now() + if stopping { END_WITHIN } else { SHIPMENT_WITHIN };
+        let enough = || (!self.options.once || self.monitor.cancelled()) && self.now() >= deadline;
+        let shipment = Shipment {
+            store: &self.row.name,
+            set: &self.keepers.set,
+            wanted_count: self.row.copies.value.len(),
+            stream: &self.stream,
+            marks: Marks::new(&self.folder),
+            entropy: self.engine.env.entropy.as_ref(),
+            enough: &enough,
+        };
+        let shipped = shipment.all(&self.spool)?;
+        self.waiting_bytes = self.spool.waiting_bytes()?;
+        self.ship_again = self.now() + SHIPMENT_WITHIN;
+        self.unfinished = shipped.unfinished;
         self.report.shipped += shipped.count;
         // What was put into the spool beside us may be older than what we hold.
         let newer = |at| self.head.as_ref().is_none_or(|head| at >= head.position);
@@ -494,11 +652,24 @@ impl Follower<'_> {
             let name = self.histories.name(at.timeline).unwrap_or(&self.identity).to_owned();
             self.head = Some(Head::new(name, at, ended));
         }
-        if shipped.waiting {
+        let waiting = shipped.waiting;
+        self.tell_of_shipment(shipped);
+        if waiting {
             return Ok(());
         }
         self.advance_head()?;
         self.roll_up(now)
+    }
+
+    fn tell_of_shipment(&mut self, shipped: Shipped) {
+        let now = self.now();
+        let (behind, damaged): (Vec<Finding>, Vec<Finding>) =
+            shipped.findings.into_iter().partition(|finding| finding.code == BEHIND);
+        let back = |copy: &str| format!("copy `{copy}` takes the log again");
+        self.troubles.are(BEHIND, behind, back, (now, self.monitor));
+        for finding in damaged {
+            self.troubles.begin(finding, false, now, self.monitor);
+        }
     }
 
     /// Says how far every copy has everything, and as of when.
@@ -522,7 +693,7 @@ impl Follower<'_> {
             return Ok(());
         }
         self.rolled_up = now;
-        for entry in &self.set.open {
+        for entry in &self.keepers.set.open {
             entry.vault.logs().roll_up(&self.stream, now).map_err(Failure::from)?;
         }
         Ok(())

@@ -1,89 +1,159 @@
-//! Numbers for histories that a store gives random names: in the order they are met, so that a higher one is later.
+//! The file that tells how a timeline came to be, handed over by a server: believed only if nothing that is kept says otherwise.
 //!
-//! In: what is kept of them in copies, in the spool and in the head. Out: the number of a name and the other way round.
+//! A history does not name its cluster, and one that is kept decides what every later segment is taken for: so it is
+//! compared with the control file beside it, the log of its ancestors, and the histories that are kept already.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
-use lifeboat_base::capture::CaptureFacts;
-use lifeboat_base::failure::Failure;
-use lifeboat_stores::Continuous;
-use lifeboat_vault::logs::{Inventory, Position};
+use lifeboat_base::crashsafe;
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_policy::Store;
+use lifeboat_stores::{Continuous, LogFiles, LogPosition, WantedLog};
+use lifeboat_vault::logs::Position;
 
+use super::follow::stream_name;
 use super::head::Head;
+use super::push::{Kept, same_cluster};
 use super::ranges::position;
+use super::sources::Sources;
+use crate::context::Engine;
+use crate::error::EngineError;
 
-/// Names and numbers of a store's histories; empty for a store that numbers them itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Histories(BTreeMap<String, u32>);
+/// A history as it was handed over.
+pub(super) struct Handed<'a> {
+    pub(super) path: &'a Path,
+    pub(super) timeline: u32,
+    pub(super) content: &'a [u8],
+    /// Where its ancestors were left, oldest first.
+    pub(super) left: &'a [LogPosition],
+    /// Whose it is, if that is known.
+    pub(super) identity: Option<String>,
+}
 
-impl Histories {
-    /// What a copy and the head know.
-    pub(super) fn of(store: &dyn Continuous, inventory: Option<&Inventory>, head: Option<&Head>) -> Self {
-        let mut known = Self::default();
-        if !store.names_histories() {
-            return known;
+/// What each timeline continues on an older one.
+type Origins = BTreeMap<u32, Position>;
+
+fn origins(timeline: u32, left: &[LogPosition]) -> Origins {
+    let children = left.iter().skip(1).map(|at| at.timeline).chain([timeline]);
+    children.zip(left.iter().copied().map(position)).collect()
+}
+
+impl Engine {
+    /// A history is remembered here: what it says goes into the copies with the first segment of its timeline.
+    pub(super) fn push_history(
+        &self,
+        row: &Store,
+        (store, files): (&dyn Continuous, &dyn LogFiles),
+        handed: &Handed<'_>,
+    ) -> Result<Kept, EngineError> {
+        let folder = self.log_folder(&row.name);
+        let place = folder.join(files.history_name(handed.timeline));
+        let fail = |error| Failure::io(format!("failed to keep {}", place.display()), error);
+        if let Some(known) = known(&place).map_err(fail)? {
+            return if known == handed.content { Ok(Kept::Already) } else { Err(other(row, handed, &place)) };
         }
-        for piece in inventory.into_iter().flat_map(|inventory| &inventory.pieces) {
-            if let Some(name) = &piece.history {
-                known.note(name, piece.name.first().timeline);
+        let set = self.reachable(row, "wal push")?;
+        if let Some(identity) = &handed.identity {
+            same_cluster(row, store, (&set, Head::read(&folder)?.as_ref()), identity)?;
+        }
+        let sources = Sources::open(&set, &stream_name(store)?, Some(&folder))?;
+        prove(handed, files, sources, &folder)?.map_err(|why| unbelieved(row, handed, &place, &why))?;
+        crashsafe::create_dir_all(&folder).map_err(fail)?;
+        match crashsafe::write_new(&place, handed.content) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if known(&place).map_err(fail)?.as_deref() == Some(handed.content) {
+                    Ok(Kept::Already)
+                } else {
+                    Err(other(row, handed, &place))
+                }
             }
+            made => made.map(|()| Kept::Stored).map_err(|error| fail(error).into()),
         }
-        if let Some(head) = head {
-            known.note(&head.identity, head.position.timeline);
-        }
-        known
-    }
-
-    /// The history `name` has this number. Of two the lower counts: it was given first.
-    pub(super) fn note(&mut self, name: &str, number: u32) {
-        let known = self.0.entry(name.to_owned()).or_insert(number);
-        *known = number.min(*known);
-    }
-
-    /// What another place knows.
-    pub(super) fn extend(&mut self, other: &Self) {
-        for (name, number) in &other.0 {
-            self.note(name, *number);
-        }
-    }
-
-    pub(super) fn number(&self, name: &str) -> Option<u32> {
-        self.0.get(name).copied()
-    }
-
-    pub(super) fn name(&self, number: u32) -> Option<&str> {
-        self.0.iter().find(|(_, known)| **known == number).map(|(name, _)| name.as_str())
-    }
-
-    /// The number of a history that may be met for the first time: then one that is higher than all others.
-    pub(super) fn number_or_next(&mut self, name: &str) -> u32 {
-        let next = self.0.values().max().map_or(1, |highest| highest.saturating_add(1));
-        *self.0.entry(name.to_owned()).or_insert(next)
-    }
-
-    /// Where a point's own content ends. A history of which no log is kept has the number 0, which no log has.
-    pub(super) fn base_end(&self, store: &dyn Continuous, facts: &CaptureFacts) -> Result<Position, Failure> {
-        let end = position(store.base_end(facts)?);
-        if !store.names_histories() {
-            return Ok(end);
-        }
-        let number = store.history(facts).and_then(|name| self.number(&name)).unwrap_or(0);
-        Ok(Position::new(number, end.offset))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_history_that_is_met_later_has_a_higher_number() {
-        let mut known = Histories::default();
-        assert_eq!(known.number_or_next("ff"), 1);
-        assert_eq!(known.number_or_next("00"), 2);
-        assert_eq!(known.number_or_next("ff"), 1);
-        known.note("aa", 7);
-        assert_eq!(known.number_or_next("bb"), 8);
-        assert_eq!((known.number("00"), known.name(7), known.name(5)), (Some(2), Some("aa"), None));
+fn known(place: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    match std::fs::read(place) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
     }
+}
+
+fn other(row: &Store, handed: &Handed<'_>, place: &Path) -> EngineError {
+    let what = format!(
+        "{} is another history of timeline {} of `{}` than {}, which stays",
+        handed.path.display(),
+        handed.timeline,
+        row.name,
+        place.display()
+    );
+    EngineError::new(FailureKind::Refused, what).next(format!(
+        "find out which one is right; if it is the new one, move {} aside: the server tries again",
+        place.display()
+    ))
+}
+
+fn unbelieved(row: &Store, handed: &Handed<'_>, place: &Path, why: &str) -> EngineError {
+    let what = format!("{} is no history of `{}`: {why}", handed.path.display(), row.name);
+    EngineError::new(FailureKind::Refused, what).next(format!(
+        "if another server archives here, give it a row of its own; if the file is right all the same, copy it to {}, \
+         make a backup, and the server's next try is taken",
+        place.display()
+    ))
+}
+
+/// Looks for anything kept that speaks against a history; gives what does.
+fn prove(
+    handed: &Handed<'_>,
+    files: &dyn LogFiles,
+    mut sources: Sources,
+    folder: &Path,
+) -> Result<Result<(), String>, Failure> {
+    let said = origins(handed.timeline, handed.left);
+    for (child, origin) in &said {
+        if let Some((_, Some(kept))) = sources.entry(*child)?
+            && kept != *origin
+        {
+            return Ok(Err(format!("it leads to timeline {child} from {origin}, the kept log from {kept}")));
+        }
+    }
+    for (path, kept) in kept_histories(files, folder)? {
+        for (child, origin) in &said {
+            if let Some(kept) = kept.get(child).filter(|kept| *kept != origin) {
+                let path = path.display();
+                return Ok(Err(format!("it leads to timeline {child} from {origin}, {path} from {kept}")));
+            }
+        }
+    }
+    let Some(fork) = handed.left.last().copied().map(position) else { return Ok(Ok(())) };
+    if let Some(first) = sources.first(fork.timeline).filter(|first| fork.offset < *first) {
+        let first = Position::new(fork.timeline, first);
+        return Ok(Err(format!("it begins at {fork}, and what is kept of that timeline only at {first}")));
+    }
+    if let Some(first) = sources.first(handed.timeline).filter(|first| *first < fork.offset) {
+        let first = Position::new(handed.timeline, first);
+        return Ok(Err(format!("it begins at {fork}, and the log of its timeline already at {first}")));
+    }
+    Ok(Ok(()))
+}
+
+/// The histories that were handed over before, with what each says.
+fn kept_histories(files: &dyn LogFiles, folder: &Path) -> Result<Vec<(PathBuf, Origins)>, Failure> {
+    let fail = |error| Failure::io(format!("failed to look into {}", folder.display()), error);
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(fail)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(fail)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Ok(WantedLog::History(timeline)) = files.wanted(name) else { continue };
+        let content = std::fs::read(&path).map_err(fail)?;
+        let origins = origins(timeline, &files.history_left(timeline, &content)?);
+        found.push((path, origins));
+    }
+    Ok(found)
 }

@@ -2,7 +2,7 @@
 
 use lifeboat_base::capture::{CaptureFacts, RestoreSource};
 use lifeboat_base::failure::{Failure, FailureKind};
-use lifeboat_base::ids::CopyName;
+use lifeboat_base::ids::{CopyName, StreamName};
 use lifeboat_base::monitor::{Finding, Findings, Monitor};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::PointRow;
@@ -11,11 +11,12 @@ use lifeboat_stores::{
     Adapter, CanaryResult, CaptureContext, CheckResult, Continuous, Goal, InPlace, Inspection, Parts,
     RestoreReport,
 };
-use lifeboat_vault::logs::{LogsLevel, Position};
+use lifeboat_vault::logs::{Inventory, LogsError, LogsLevel, PieceState, Position};
 use std::path::Path;
 
 use super::follow::stream_name;
 use super::head::Head;
+use super::marks::Marks;
 use super::ranges::{Reach, reaches};
 use super::source::KeptLog;
 use crate::context::Engine;
@@ -61,9 +62,39 @@ impl Engine {
     ) -> Result<Option<Vec<Reach>>, Failure> {
         let Some(store) = adapter.continuous().filter(|_| row.logs.value.is_some()) else { return Ok(None) };
         let stream = stream_name(store)?;
-        let inventory = entry.vault.logs().inventory(&stream, LogsLevel::Listed, &Findings::new())?;
+        let inventory = self.log_inventory(row, entry, &stream)?;
         let head = Head::read(&self.log_folder(&row.name))?;
         reaches(points, &inventory, store, head.as_ref()).map(Some)
+    }
+
+    /// What one copy holds of a row's log: objects that are known to be damaged do not count, also where their name and
+    /// size are right. Each of those is read again, and what is found is remembered.
+    fn log_inventory(
+        &self,
+        row: &Store,
+        entry: &CopyVault,
+        stream: &StreamName,
+    ) -> Result<Inventory, Failure> {
+        let logs = entry.vault.logs();
+        let mut inventory = logs.inventory(stream, LogsLevel::Listed, &Findings::new())?;
+        let marks = Marks::new(&self.log_folder(&row.name));
+        let known = marks.of(&entry.copy)?;
+        for piece in &mut inventory.pieces {
+            let name = piece.name;
+            // What cannot be written down is found again by the next look.
+            match (&piece.state, known.get(&name)) {
+                (PieceState::Lost(why), None) if logs.has(stream, name).map_err(Failure::from)? => {
+                    drop(marks.note(&entry.copy, name, why));
+                }
+                (PieceState::Present, Some(why)) => match logs.read(stream, name) {
+                    Ok(_) => drop(marks.clear(&entry.copy, name)),
+                    Err(LogsError::Damaged { .. }) => piece.state = PieceState::Lost(why.clone()),
+                    Err(error) => return Err(error.into()),
+                },
+                _ => {}
+            }
+        }
+        Ok(inventory)
     }
 
     /// The points and stretches of log that lead to what is asked for, the best first; a point may need none. Nothing if
@@ -150,6 +181,7 @@ impl Engine {
 
     /// The row's adapter, restoring with the log of one copy.
     pub(crate) fn replaying(
+        &self,
         row: &Store,
         inner: Box<dyn Adapter>,
         entry: &CopyVault,
@@ -159,7 +191,7 @@ impl Engine {
             Failure::new(FailureKind::Internal, format!("`{}` has no log to replay", row.name))
         })?;
         let (logs, stream) = (entry.vault.logs(), stream_name(store)?);
-        let inventory = logs.inventory(&stream, LogsLevel::Listed, &Findings::new())?;
+        let inventory = self.log_inventory(row, entry, &stream)?;
         let log = KeptLog::new(logs, stream, &inventory, replay.from, replay.to)?;
         Ok(Replaying { inner, log, goal: replay.goal.clone() })
     }

@@ -4,35 +4,36 @@
 //! again is success and stores nothing. Whatever cannot be decided is a failure: the server keeps the file and tries again.
 //! Memory: the file, at most 1 GiB, and one piece.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use lifeboat_base::crashsafe;
 use lifeboat_base::failure::{Failure, FailureKind};
-use lifeboat_base::ids::{StoreName, StreamName};
+use lifeboat_base::ids::{CopyName, StoreName, StreamName};
 use lifeboat_base::lease::Lease;
 use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::{SignedDuration, Timestamp};
 use lifeboat_policy::Store;
-use lifeboat_stores::{Continuous, LogFile, LogFiles, LogPart};
-use lifeboat_vault::logs::{LogName, Logs, Position, ROLLUP_GRACE};
+use lifeboat_stores::{Continuous, LogFile, LogPart};
+use lifeboat_vault::logs::{LogName, LogsError, Position, ROLLUP_GRACE};
 use serde::Serialize;
 use serde_json::json;
 
 use super::fetch::log_files;
 use super::follow::stream_name;
 use super::head::Head;
+use super::histories::Handed;
+use super::marks::Marks;
 use super::ranges::position;
-use super::ship::{ship, ship_beside};
-use super::sources::{Sources, holes};
-use super::spool::{self, MAX_PIECE_BYTES, PieceHead, Spool};
+use super::ship::{Shipment, Shipped};
+use super::sources::{Fault, Sources, holes};
+use super::spool::{self, MAX_PIECE_BYTES, MAX_WAITING_BYTES, PieceHead, Spool};
 use crate::context::Engine;
-use crate::copies::{CopyVault, VaultSet};
+use crate::copies::VaultSet;
 use crate::error::EngineError;
 use crate::journal::Entry;
 use crate::view::in_future;
 
-/// Log that waits in the spool for a copy that is away; beyond this the server keeps its files itself.
-const MAX_WAITING_BYTES: u64 = 16 << 30;
 /// The hour that was rolled up last.
 const ROLLED_UP: &str = "rolled-up";
 
@@ -86,6 +87,10 @@ struct Push<'a> {
     parts: &'a [LogPart],
     head: Option<Head>,
     now: Timestamp,
+    /// What each copy holds of the file, read and compared, or brought there just now.
+    sound: BTreeMap<CopyName, BTreeSet<LogName>>,
+    /// What copies list and cannot give.
+    faults: Vec<Fault>,
     findings: Vec<Finding>,
 }
 
@@ -119,9 +124,9 @@ impl Engine {
         };
         match files.examine(path, &self.log_folder(&row.name))? {
             LogFile::Needless(_why) => {}
-            LogFile::History { timeline, content, follows } => {
-                let follows = follows.map(position);
-                report.kept = self.push_history(row, (store, files), (timeline, &content, follows))?;
+            LogFile::History { timeline, content, left, identity } => {
+                let handed = Handed { path, timeline, content: &content, left: &left, identity };
+                report.kept = self.push_history(row, (store, files), &handed)?;
             }
             LogFile::Log { identity, content, parts } => {
                 let name = report.file.clone();
@@ -133,79 +138,43 @@ impl Engine {
         Ok(report)
     }
 
-    /// A history is remembered here: what it says goes into the copies with the first segment of its timeline.
-    fn push_history(
-        &self,
-        row: &Store,
-        (store, files): (&dyn Continuous, &dyn LogFiles),
-        (timeline, content, follows): (u32, &[u8], Option<Position>),
-    ) -> Result<Kept, EngineError> {
-        let folder = self.log_folder(&row.name);
-        let path = folder.join(files.history_name(timeline));
-        let other = || {
-            let what =
-                format!("another history of timeline {timeline} of `{}` is kept, which stays", row.name);
-            EngineError::new(FailureKind::Refused, what)
-        };
-        let known = || match std::fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            other => other.map(Some),
-        };
-        let fail = |error| Failure::io(format!("failed to keep {}", path.display()), error);
-        if let Some(known) = known().map_err(fail)? {
-            return if known == content { Ok(Kept::Already) } else { Err(other()) };
-        }
-        let set = self.reachable(row)?;
-        let mut sources = Sources::open(&set, &stream_name(store)?, Some(&folder))?;
-        if let Some((_, Some(kept))) = sources.entry(timeline)?
-            && Some(kept) != follows
-        {
-            return Err(other());
-        }
-        crashsafe::create_dir_all(&folder).map_err(fail)?;
-        match crashsafe::write_new(&path, content) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                if known().map_err(fail)?.as_deref() == Some(content) {
-                    Ok(Kept::Already)
-                } else {
-                    Err(other())
-                }
-            }
-            made => made.map(|()| Kept::Stored).map_err(|error| fail(error).into()),
-        }
-    }
-
     fn push<'a>(
         &'a self,
         row: &'a Store,
         store: &dyn Continuous,
         (identity, content, parts): (String, &'a [u8], &'a [LogPart]),
     ) -> Result<Push<'a>, EngineError> {
-        let set = self.reachable(row)?;
+        let set = self.reachable(row, "wal push")?;
         let folder = self.log_folder(&row.name);
         let head = Head::read(&folder)?;
-        let known = head.as_ref().map(|head| head.identity.clone()).or_else(|| {
-            let point = set.open.iter().find_map(|entry| entry.vault.newest_point().ok().flatten())?;
-            store.identity(&point.facts)
-        });
-        if let Some(known) = known.filter(|known| *known != identity) {
-            let what =
-                format!("the segment is of the cluster {identity}, `{}` is the cluster {known}", row.name);
-            return Err(EngineError::new(FailureKind::Refused, what)
-                .next("give each cluster a row of its own, and name it with --store"));
-        }
+        same_cluster(row, store, (&set, head.as_ref()), &identity)?;
         let now = self.env.clock.now();
         let findings = set.findings();
         let stream = stream_name(store)?;
-        Ok(Push { engine: self, row, stream, folder, set, identity, content, parts, head, now, findings })
+        let (sound, faults) = (BTreeMap::new(), Vec::new());
+        Ok(Push {
+            engine: self,
+            row,
+            stream,
+            folder,
+            set,
+            identity,
+            content,
+            parts,
+            head,
+            now,
+            sound,
+            faults,
+            findings,
+        })
     }
 
     /// The copies that can be reached, at least one. Vaults that do not exist yet are made, unless another run holds the
     /// store and there is one to go on with.
-    fn reachable(&self, row: &Store) -> Result<VaultSet, EngineError> {
+    pub(super) fn reachable(&self, row: &Store, what: &str) -> Result<VaultSet, EngineError> {
         let mut set = self.open_vaults(row)?;
         if set.open.is_empty() || !set.absent.is_empty() {
-            match self.lease(&row.name, "wal push") {
+            match self.lease(&row.name, what) {
                 Ok(_lease) => return self.ensure_vaults(row, false),
                 Err(held) if set.open.is_empty() => return Err(held),
                 Err(held) => {
@@ -217,6 +186,24 @@ impl Engine {
         }
         Ok(set)
     }
+}
+
+/// One row is one cluster: refused if the log so far, or else the newest point, is of another than `identity`.
+pub(super) fn same_cluster(
+    row: &Store,
+    store: &dyn Continuous,
+    (set, head): (&VaultSet, Option<&Head>),
+    identity: &str,
+) -> Result<(), EngineError> {
+    let known = head.map(|head| head.identity.clone()).or_else(|| {
+        let point = set.open.iter().find_map(|entry| entry.vault.newest_point().ok().flatten())?;
+        store.identity(&point.facts)
+    });
+    let Some(known) = known.filter(|known| known != identity) else { return Ok(()) };
+    let what =
+        format!("what was handed over is of the cluster {identity}, `{}` is the cluster {known}", row.name);
+    Err(EngineError::new(FailureKind::Refused, what)
+        .next("give each cluster a row of its own, and name it with --store"))
 }
 
 fn after(part: &LogPart) -> u64 {
@@ -286,9 +273,8 @@ impl Push<'_> {
         let (names, new_bytes) = self.put(&missing)?;
         let mut pieces = spool::pieces(&self.folder)?;
         pieces.retain(|piece| names.contains(&piece.name));
-        let (wanted_count, entropy) = (self.row.copies.value.len(), self.engine.env.entropy.as_ref());
-        let shipped = ship_beside(pieces, &self.set, wanted_count, &self.stream, entropy);
-        self.findings.extend(shipped.findings);
+        let shipped = self.shipment().beside(pieces)?;
+        self.take_in(shipped);
         self.settle(true)?;
         Ok((Kept::Stored, new_bytes))
     }
@@ -302,19 +288,44 @@ impl Push<'_> {
         Err(not_yet(name, holder))
     }
 
-    /// The stretches of each part that are kept nowhere; refused if anything else is kept in their place.
+    /// The stretches of each part that are kept nowhere; refused if anything else is kept in their place. What is listed
+    /// and cannot be read is not kept.
     fn missing(&mut self, sources: &mut Sources) -> Result<Vec<Vec<(u64, u64)>>, EngineError> {
         let mut missing = Vec::new();
         for part in self.parts {
             let same = sources.compare(position(part.first), self.bytes(part))?;
+            for (source, names) in sources.list.iter().zip(&same) {
+                if let Some(copy) = &source.copy {
+                    self.sound.entry(copy.clone()).or_default().extend(names);
+                }
+            }
             let names = same.into_iter().flatten();
             missing.push(holes(names, part.first.timeline, part.first.offset, after(part)));
         }
-        for failure in sources.faults.drain(..).chain(sources.unlisted.drain(..)) {
-            let finding = Finding::new("log-damaged", self.row.name.as_str(), failure.chain());
+        for failure in sources.unlisted.drain(..) {
+            let finding = Finding::new("log-behind", self.row.name.as_str(), failure.chain());
             self.findings.push(finding.with_kind(failure.kind()));
         }
+        self.faults.append(&mut sources.faults);
+        self.remember()?;
         Ok(missing)
+    }
+
+    /// What could not be read is known from here on, also to whoever has no key; and what was read is not called damaged
+    /// any more.
+    fn remember(&self) -> Result<(), Failure> {
+        let marks = Marks::new(&self.folder);
+        for (copy, names) in &self.sound {
+            for name in marks.of(copy)?.keys().filter(|name| names.contains(name)) {
+                marks.clear(copy, *name)?;
+            }
+        }
+        for Fault { copy, name, failure } in &self.faults {
+            if let Some(copy) = copy.as_ref().filter(|_| failure.kind() == FailureKind::Damaged) {
+                marks.note(copy, *name, &failure.chain())?;
+            }
+        }
+        Ok(())
     }
 
     fn bytes(&self, part: &LogPart) -> &[u8] {
@@ -403,10 +414,20 @@ impl Push<'_> {
         }
     }
 
+    fn shipment(&self) -> Shipment<'_> {
+        Shipment {
+            store: &self.row.name,
+            set: &self.set,
+            wanted_count: self.row.copies.value.len(),
+            stream: &self.stream,
+            marks: Marks::new(&self.folder),
+            entropy: self.engine.env.entropy.as_ref(),
+            enough: &|| false,
+        }
+    }
+
     fn ship(&mut self, spool: &Spool) -> Result<(), EngineError> {
-        let wanted_count = self.row.copies.value.len();
-        let shipped = ship(spool, &self.set, wanted_count, &self.stream, self.engine.env.entropy.as_ref())?;
-        self.findings.extend(shipped.findings);
+        let shipped = self.shipment().all(spool)?;
         if let (Some((at, ended)), Some(head)) = (shipped.head, &mut self.head)
             && (at > head.position || head.as_of == Timestamp::UNIX_EPOCH)
         {
@@ -414,33 +435,40 @@ impl Push<'_> {
             head.position = head.position.max(at);
             head.write(&self.folder)?;
         }
+        self.take_in(shipped);
         Ok(())
     }
 
-    /// Every copy that can be reached has all of it: a hole in one is filled from another, and at least one is whole.
+    fn take_in(&mut self, shipped: Shipped) {
+        for (copy, name) in shipped.brought {
+            self.sound.entry(copy).or_default().insert(name);
+        }
+        self.findings.extend(shipped.findings);
+    }
+
+    fn whole(&self, copy: &CopyName) -> bool {
+        let names = self.sound.get(copy);
+        let names = || names.into_iter().flatten().copied();
+        let part_whole =
+            |part: &LogPart| holes(names(), part.first.timeline, part.first.offset, after(part)).is_empty();
+        self.parts.iter().all(part_whole)
+    }
+
+    /// Every copy that can be reached has all of it, readable: a hole in one is filled from another, and at least one is
+    /// whole.
     fn settle(&mut self, new: bool) -> Result<(), EngineError> {
-        let list = |entry: &CopyVault| entry.vault.logs().list(&self.stream).map_err(Failure::from);
-        let whole = |names: &[LogName]| {
-            self.parts.iter().all(|part| {
-                holes(names.iter().copied(), part.first.timeline, part.first.offset, after(part)).is_empty()
-            })
-        };
-        // A copy that cannot be listed counts as one that has nothing.
-        let held: Vec<Vec<LogName>> =
-            self.set.open.iter().map(|entry| list(entry).unwrap_or_default()).collect();
         let mut whole_count = 0;
         let mut failure = None;
-        for (entry, names) in self.set.open.iter().zip(&held) {
-            let filled = whole(names)
-                || match self.fill(&entry.vault.logs(), names, &held).and_then(|()| list(entry)) {
-                    Ok(names) => whole(&names),
-                    Err(error) => {
-                        failure = Some(error);
-                        false
-                    }
-                };
-            whole_count += usize::from(filled);
+        for index in 0..self.set.open.len() {
+            let Some(copy) = self.set.open.get(index).map(|entry| entry.copy.clone()) else { continue };
+            if !self.whole(&copy)
+                && let Err(error) = self.fill(index)
+            {
+                failure = Some(error);
+            }
+            whole_count += usize::from(self.whole(&copy));
         }
+        self.tell_of_damage();
         if whole_count > 0 {
             return Ok(());
         }
@@ -449,26 +477,55 @@ impl Push<'_> {
         let why = failure.map(|failure| failure.chain()).or_else(|| {
             self.findings
                 .iter()
-                .find(|finding| finding.code == "log-behind")
+                .find(|finding| matches!(finding.code.as_str(), "log-behind" | "log-damaged"))
                 .map(|finding| finding.message.clone())
         });
         let what = why.map_or_else(|| what.clone(), |why| format!("{what}: {why}"));
         Err(EngineError::new(FailureKind::Unreachable, what))
     }
 
-    /// Carries what other copies have of this file to one that lacks it.
-    fn fill(&self, to: &Logs, has: &[LogName], held: &[Vec<LogName>]) -> Result<(), Failure> {
-        for (entry, names) in self.set.open.iter().zip(held) {
+    /// Names what is damaged, once, and whether what it held is there again.
+    fn tell_of_damage(&mut self) {
+        let mut findings = Vec::new();
+        let shipment = self.shipment();
+        for Fault { copy, name, failure } in &self.faults {
+            let entry = copy.as_ref().and_then(|copy| self.set.get(copy));
+            let finding = match entry.filter(|_| failure.kind() == FailureKind::Damaged) {
+                Some(entry) => {
+                    let sound = self.sound.get(&entry.copy).into_iter().flatten().copied();
+                    let (first, last) = (name.first(), name.last());
+                    let healed = holes(sound, first.timeline, first.offset, last.offset).is_empty();
+                    shipment.damaged(entry, *name, &failure.chain(), healed)
+                }
+                None => Finding::new("log-damaged", self.row.name.as_str(), failure.chain())
+                    .with_kind(failure.kind()),
+            };
+            let known = |known: &Finding| known.code == finding.code && known.subject == finding.subject;
+            if !self.findings.iter().chain(&findings).any(known) {
+                findings.push(finding);
+            }
+        }
+        self.findings.extend(findings);
+    }
+
+    /// Carries what other copies have of this file to one that lacks it or cannot read it.
+    fn fill(&mut self, index: usize) -> Result<(), Failure> {
+        let Some(to) = self.set.open.get(index) else { return Ok(()) };
+        let (copy, logs) = (to.copy.clone(), to.vault.logs());
+        let entropy = self.engine.env.entropy.as_ref();
+        for entry in self.set.open.iter().filter(|entry| entry.copy != copy) {
             let from = entry.vault.logs();
-            let wanted = names.iter().filter(|name| !has.contains(name)).filter(|name| {
-                self.parts.iter().any(|part| {
-                    name.first().timeline == part.first.timeline
-                        && name.first().offset < after(part)
-                        && name.last().offset > part.first.offset
-                })
-            });
-            for name in wanted {
-                from.carry(&self.stream, *name, to)?;
+            for name in self.sound.get(&entry.copy).cloned().unwrap_or_default() {
+                if self.sound.get(&copy).is_some_and(|names| names.contains(&name)) {
+                    continue;
+                }
+                match from.carry(&self.stream, name, &logs) {
+                    Err(LogsError::Damaged { .. }) => {
+                        from.carry_beside(&self.stream, name, &logs, entropy)?;
+                    }
+                    other => drop(other?),
+                }
+                self.sound.entry(copy.clone()).or_default().insert(name);
             }
         }
         Ok(())

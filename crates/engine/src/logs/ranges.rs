@@ -8,7 +8,7 @@ use lifeboat_stores::{Continuous, LogPosition};
 use lifeboat_vault::logs::{GapVerdict, Inventory, Piece, PieceState, Position};
 
 use super::head::Head;
-use super::histories::Histories;
+use super::numbers::Histories;
 
 /// How far a restore can go from one point, along one timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -106,12 +106,23 @@ impl LogSource for KeptLog {
         let mut found = None;
         while low < high {
             let middle = low.midpoint(high);
-            let Some(name) = names.get(middle) else { break };
-            let marks = self.marks(*name)?;
+            // A piece without marks, such as half of one that had few, says nothing: the next one does.
+            let mut marked = None;
+            for (index, name) in names.iter().enumerate().take(high).skip(middle) {
+                let marks = self.marks(*name)?;
+                if !marks.is_empty() {
+                    marked = Some((index, name.first().timeline, marks));
+                    break;
+                }
+            }
+            let Some((index, timeline, marks)) = marked else {
+                high = middle;
+                continue;
+            };
             match marks.iter().rfind(|(_, at)| *at <= moment_ms) {
                 Some((offset, _)) => {
-                    found = Some(LogPosition { timeline: name.first().timeline, offset: *offset });
-                    low = middle + 1;
+                    found = Some(LogPosition { timeline, offset: *offset });
+                    low = index + 1;
                 }
                 None => high = middle,
             }

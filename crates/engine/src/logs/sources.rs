@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use lifeboat_base::failure::{Failure, FailureKind};
-use lifeboat_base::ids::StreamName;
+use lifeboat_base::ids::{CopyName, StreamName};
 use lifeboat_vault::logs::{LogName, Logs, Position};
 
 use super::spool::{HEADER_BYTES, OPEN, PIECE_SUFFIX, PieceHead, piece_name};
@@ -37,8 +37,18 @@ struct Held {
 pub(super) struct Source {
     /// For messages: `the spool` or a copy.
     pub(super) label: String,
+    /// The copy it is; none for the spool.
+    pub(super) copy: Option<CopyName>,
     pub(super) names: Vec<LogName>,
     place: Place,
+}
+
+/// A piece that could not be read although it is listed.
+pub(super) struct Fault {
+    /// The copy it is listed in; none for the spool.
+    pub(super) copy: Option<CopyName>,
+    pub(super) name: LogName,
+    pub(super) failure: Failure,
 }
 
 /// A piece as it was read.
@@ -57,7 +67,7 @@ pub(super) struct Sources {
     last: Option<(usize, LogName, Content)>,
     entries: BTreeMap<u32, Option<Entry>>,
     /// Pieces that could not be read although they are listed, with the reason.
-    pub(super) faults: Vec<Failure>,
+    pub(super) faults: Vec<Fault>,
 }
 
 impl Sources {
@@ -68,13 +78,16 @@ impl Sources {
         if let Some(folder) = folder {
             let held = spooled(folder)?;
             let names = held.keys().copied().collect();
-            list.push(Source { label: "the spool".to_owned(), names, place: Place::Spool(held) });
+            list.push(Source { label: "the spool".to_owned(), copy: None, names, place: Place::Spool(held) });
         }
         for entry in &set.open {
             let logs = entry.vault.logs();
             let label = format!("copy `{}`", entry.copy);
             match logs.list(stream) {
-                Ok(names) => list.push(Source { label, names, place: Place::Copy(Box::new(logs)) }),
+                Ok(names) => {
+                    let copy = Some(entry.copy.clone());
+                    list.push(Source { label, copy, names, place: Place::Copy(Box::new(logs)) });
+                }
                 Err(error) => {
                     let failure = Failure::from(error);
                     let kind = failure.kind();
@@ -108,6 +121,11 @@ impl Sources {
             read
         };
         Ok(&self.last.insert((source, name, read)).2)
+    }
+
+    fn fault(&mut self, source: usize, name: LogName, failure: Failure) {
+        let copy = self.list.get(source).and_then(|source| source.copy.clone());
+        self.faults.push(Fault { copy, name, failure });
     }
 
     fn holding(&self, wanted: impl Fn(&LogName) -> bool) -> Vec<(usize, LogName)> {
@@ -146,7 +164,7 @@ impl Sources {
                     }
                     Err(failure) => {
                         fault = Some(Failure::new(failure.kind(), failure.chain()));
-                        self.faults.push(failure);
+                        self.fault(source, name, failure);
                     }
                 }
             }
@@ -156,6 +174,27 @@ impl Sources {
             }
         }
         Ok(at)
+    }
+
+    /// What is kept right before `at` on its timeline, at most `limit_bytes` and without a hole; empty if it cannot be read.
+    pub(super) fn tail(&mut self, at: Position, limit_bytes: u64) -> Vec<u8> {
+        let on: Vec<LogName> = self
+            .holding(|name| name.first().timeline == at.timeline && name.first().offset < at.offset)
+            .into_iter()
+            .map(|(_, name)| name)
+            .collect();
+        let limit = at.offset.saturating_sub(limit_bytes);
+        let mut from = at.offset;
+        while from > limit {
+            let before = on.iter().filter(|name| name.first().offset < from && from <= name.last().offset);
+            let Some(first) = before.map(|name| name.first().offset).min() else { break };
+            from = first.max(limit);
+        }
+        let mut tail = Vec::new();
+        match self.read(at.timeline, (from, at.offset), &mut tail) {
+            Ok(end) if end == at.offset => tail,
+            _ => Vec::new(),
+        }
     }
 
     /// Where what is kept of a timeline begins.
@@ -239,7 +278,7 @@ impl Sources {
             let kept = match self.piece(source, name) {
                 Ok(read) => &read.content,
                 Err(failure) => {
-                    self.faults.push(failure);
+                    self.fault(source, name, failure);
                     continue;
                 }
             };

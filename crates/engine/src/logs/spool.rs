@@ -20,6 +20,8 @@ pub(super) const OPEN: &str = "open.part";
 pub(super) const PIECE_SUFFIX: &str = ".piece";
 /// Pieces end here at the latest, also where a store's own segments are larger.
 pub(super) const MAX_PIECE_BYTES: u64 = 16 * 1024 * 1024;
+/// Log that waits here for a copy that is away; beyond this the server keeps its log itself.
+pub(super) const MAX_WAITING_BYTES: u64 = 16 << 30;
 
 const NOTES: &str = "open.notes";
 const NOTES_SUFFIX: &str = ".notes";
@@ -321,6 +323,11 @@ impl Spool {
         settle_notes(&self.folder, name).map_err(fail)?;
         let path = self.folder.join(format!("{name}{PIECE_SUFFIX}"));
         crashsafe::publish(&self.folder.join(OPEN), &path).map_err(fail)
+    }
+
+    /// How much the finished pieces hold.
+    pub(super) fn waiting_bytes(&self) -> Result<u64, Failure> {
+        Ok(self.pieces()?.iter().map(|piece| piece.head.length_bytes).sum())
     }
 
     /// The finished pieces, oldest first.

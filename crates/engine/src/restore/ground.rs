@@ -3,25 +3,26 @@
 //! Beside: a staging folder that the next restore sweeps if its process dies, moved to its name in one step. In place: see
 //! [`lifeboat_base::inplace`]; a restore that fails leaves what can be gone on from, unless nothing was there before.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use lifeboat_base::capture::{CaptureFacts, MaterializeStats, RestoreSource, StoredEntry};
 use lifeboat_base::crashsafe;
 use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::folder::{Entry, Folder, Made};
 use lifeboat_base::ids::RunId;
 use lifeboat_base::inplace::{self, Site};
 use lifeboat_base::lease::Lease;
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::path::RelPath;
 use lifeboat_stores::{Adapter, Place, in_use};
-use lifeboat_vault::{MaterializeOptions, PointReader};
+use lifeboat_vault::{Elsewhere, MaterializeOptions, PointReader};
 
-use super::target::Way;
+use super::target::{Known, Scene, Way};
 use super::{Request, RestoreOptions};
 use crate::context::Engine;
+use crate::error::EngineError;
 
 /// Staging folders and their leases start with this, followed by a run id.
 const STAGING_PREFIX: &str = ".lifeboat-tmp-restore-";
@@ -89,16 +90,28 @@ fn sweep(parent: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A target that is worked on where it lies, with the folders elsewhere that belong to it.
+/// Nobody but us gets at a place while it is filled.
+const PLACE_MODE: u32 = 0o700;
+
+/// A target that is worked on where it lies, with the folders elsewhere that belong to it. Whoever may write above one of them
+/// can put something else under its name: everything goes through what is held of them.
 pub(super) struct Work {
     site: Option<Site>,
     /// Nothing was there before: a failure removes everything.
     fresh: bool,
     /// The content is taken down: what lies in the places from now on is ours.
     begun: bool,
-    made: Vec<PathBuf>,
-    /// The locks on the places.
-    held: Vec<File>,
+    made: Vec<Made>,
+    /// The places, locked.
+    held: Vec<Held>,
+}
+
+/// A place that is held.
+struct Held {
+    place: Place,
+    folder: Folder,
+    /// What it was like.
+    before: Entry,
 }
 
 impl Work {
@@ -112,19 +125,25 @@ impl Work {
 
     /// Makes and locks the places.
     fn hold(&mut self, places: &[Place]) -> Result<(), Failure> {
-        for Place { folder, .. } in places {
-            let failed = Self::failed(folder);
-            if fs::symlink_metadata(folder).is_err() {
-                crashsafe::create_dir_all(folder).map_err(&failed)?;
-                self.made.push(folder.clone());
-            }
-            let held = inplace::hold(folder).map_err(&failed)?.ok_or_else(|| {
-                let what = format!("another restore is at work in {}", folder.display());
+        for place in places {
+            let failed = Self::failed(&place.folder);
+            let (folder, made) = inplace::hold(&place.folder).map_err(&failed)?.ok_or_else(|| {
+                let what = format!("another restore is at work in {}", place.folder.display());
                 Failure::new(FailureKind::Refused, what)
             })?;
-            self.held.push(held);
+            self.made.extend(made);
+            let before = folder.entry().map_err(&failed)?;
+            self.held.push(Held { place: place.clone(), folder, before });
         }
         Ok(())
+    }
+
+    /// The places are ours from now on, until they are filled.
+    fn begin(&mut self) -> Result<(), Failure> {
+        self.begun = true;
+        self.held
+            .iter()
+            .try_for_each(|held| held.folder.keep(PLACE_MODE).map_err(Self::failed(&held.place.folder)))
     }
 }
 
@@ -135,17 +154,12 @@ impl Drop for Work {
             return;
         }
         // What cannot be removed now the next run goes on with: the record that names it goes last.
-        // Through the folders that are held: whoever may write above them can put something else under their names.
-        for folder in self.held.iter().filter(|_| self.begun) {
-            let folder = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
-            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-                let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-                let path = entry.path();
-                drop(if is_dir { crashsafe::remove_tree(&path) } else { fs::remove_file(&path) });
-            }
+        for held in self.held.iter().filter(|_| self.begun) {
+            drop(held.folder.clear());
+            drop(held.folder.give_back(&held.before));
         }
-        for folder in &self.made {
-            drop(fs::remove_dir(folder));
+        for made in &self.made {
+            drop(made.remove());
         }
         drop(if self.begun { site.discard() } else { site.leave() });
     }
@@ -177,35 +191,56 @@ impl Engine {
         let store = adapter.in_place().ok_or_else(|| {
             Failure::new(FailureKind::Internal, format!("`{}` is not restored in place", adapter.kind()))
         })?;
-        let places = store.places(facts)?;
+        let places = &store.places(facts)?;
         let failed = Work::failed(target);
-        let (record, left) = self.suits(request.options, (point, facts), (adapter, store), &places)?;
+        let look = |scene: &Scene<'_>| self.suits(request.options, (point, facts), (adapter, store), scene);
+        let places_at: Vec<PathBuf> = places.iter().map(|place| place.folder.clone()).collect();
+        look(&Scene { target, places, at: target, places_at: &places_at })?;
         let site = Site::open(target, store.keystone()).map_err(&failed)?;
-        let content = site.content();
-        let fresh = record.fresh;
+        let at = site.path();
         let (made, held) = (Vec::new(), Vec::new());
-        let mut work = Work { site: Some(site), fresh, begun: false, made, held };
-        work.hold(&places)?;
-        // Only now is nobody else at work here: what was seen before may have changed.
-        self.suits(request.options, (point, facts), (adapter, store), &places)?;
-        if fs::symlink_metadata(&content).is_ok() {
-            store.sweep(&content)?;
-        }
+        // Until it is known better nothing may be removed.
+        let mut work = Work { site: Some(site), fresh: false, begun: false, made, held };
+        work.hold(places)?;
+        // Only now is nobody else at work here, and nothing can be exchanged any more: what was seen before may have changed.
+        let places_at: Vec<PathBuf> = work.held.iter().map(|held| held.folder.path()).collect();
+        let (mut record, left) = look(&Scene { target, places, at: &at, places_at: &places_at })?;
+        self.refuse_exchanged(&at, store.keystone()).map_err(|error| error.failure)?;
+        let known = work.held.iter().map(|held| Known::of(&held.folder)).collect::<io::Result<Vec<_>>>();
+        record.folders.extend(known.map_err(&failed)?);
+        record.folders.sort();
+        record.folders.dedup();
+        work.fresh = record.fresh;
         let record = serde_json::to_vec_pretty(&record).map_err(|error| {
             Failure::with_source(FailureKind::Internal, "failed to write down how to go on", error)
         })?;
-        let alone = || match in_use(target) {
+        let alone = || match in_use(&at) {
             Some(why) => Err(io::Error::new(io::ErrorKind::ResourceBusy, why)),
             None => Ok(()),
         };
-        if let Some(site) = &work.site {
-            site.take_down(&record, &alone).map_err(&failed)?;
-        }
-        work.begun = true;
+        let Some(site) = &mut work.site else {
+            return Err(Failure::new(FailureKind::Internal, "there is nothing to work on"));
+        };
+        let content = site.take_down(&record, &alone).map_err(&failed)?;
         request.begun.set(true);
-        let elsewhere = places.into_iter().map(|place| (place.inside, place.folder)).collect();
-        let options = MaterializeOptions { over: true, elsewhere };
+        work.begin()?;
+        let elsewhere = work.held.iter().map(|held| Elsewhere {
+            inside: held.place.inside.clone(),
+            folder: held.place.folder.clone(),
+            through: held.folder.path(),
+        });
+        let options = MaterializeOptions { over: true, elsewhere: elsewhere.collect() };
         Ok(Ground::InPlace { work, content, options, left })
+    }
+
+    /// What is held may be something else than what the path led to when it was looked at first.
+    fn refuse_exchanged(&self, at: &Path, keystone: &str) -> Result<(), EngineError> {
+        let real = fs::canonicalize(at)
+            .map_err(|error| Failure::io("failed to find the folder that is worked on", error))?;
+        self.refuse_own_places(&real)?;
+        let vacant = inplace::is_vacant(at, keystone)
+            .map_err(|error| Failure::io(format!("failed to look at {}", real.display()), error))?;
+        if vacant { Ok(()) } else { self.may_be_replaced(&real) }
     }
 }
 
@@ -223,6 +258,14 @@ impl Ground {
             Self::Beside { .. } => &[],
             Self::InPlace { left, .. } => left,
         }
+    }
+
+    /// The places the user asked for, by paths that nobody can make lead to anything else.
+    pub(super) fn through(&self, asked: &[(String, PathBuf)]) -> Vec<(String, PathBuf)> {
+        let Self::InPlace { work, .. } = self else { return asked.to_vec() };
+        let held = |folder: &Path| work.held.iter().find(|held| held.place.folder == folder);
+        let through = |folder: &PathBuf| held(folder).map_or(folder.clone(), |held| held.folder.path());
+        asked.iter().map(|(name, folder)| (name.clone(), through(folder))).collect()
     }
 
     /// The point as it is restored here.

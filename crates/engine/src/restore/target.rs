@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use lifeboat_base::capture::CaptureFacts;
 use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::folder::Folder;
 use lifeboat_base::inplace::{self, State};
 use lifeboat_stores::{Adapter, InPlace, Place, Standing, in_use};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,34 @@ pub(super) struct Record {
     pub(super) fresh: bool,
     /// Folders elsewhere that belong to the content.
     pub(super) tablespaces: Vec<PathBuf>,
+    /// The same, as they cannot be mistaken for others: whatever lies under a name by now.
+    #[serde(default)]
+    pub(super) folders: Vec<Known>,
+}
+
+/// A folder as the file system knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Known {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+}
+
+impl Known {
+    pub(super) fn of(folder: &Folder) -> io::Result<Self> {
+        let (device, inode) = folder.entry()?.identity;
+        Ok(Self { device, inode })
+    }
+}
+
+/// What a restore is to work on, and the paths by which to look at it: first what the user said, then what is held of it.
+pub(super) struct Scene<'a> {
+    /// As the user said it.
+    pub(super) target: &'a Path,
+    pub(super) places: &'a [Place],
+    /// Where to look for the target.
+    pub(super) at: &'a Path,
+    /// Where to look for each of the places.
+    pub(super) places_at: &'a [PathBuf],
 }
 
 impl Record {
@@ -61,14 +90,30 @@ impl Record {
             identity,
             fresh,
             tablespaces: options.tablespaces.iter().map(|(_, folder)| folder.clone()).collect(),
+            folders: Vec::new(),
         }
     }
 
-    /// The record of the unfinished restore in `target`; nothing if it has none that can be read.
-    pub(super) fn read(target: &Path) -> Option<Self> {
-        let record: Self = serde_json::from_slice(&inplace::record(target).ok()?).ok()?;
+    /// The record of the unfinished restore in `target`; nothing if it has none that can be read and believed.
+    fn read(target: &Path) -> Option<Self> {
+        let record: Self = serde_json::from_slice(&inplace::record(target).ok()??).ok()?;
         (record.schema == SCHEMA).then_some(record)
     }
+}
+
+/// Refuses remains of ours that somebody else may have written: they would decide what is removed.
+fn refuse_foreign(target: &Path, at: &Path) -> Result<(), EngineError> {
+    let Some(path) = inplace::foreign(at).map_err(look_failed(target))? else { return Ok(()) };
+    let path = path.strip_prefix(at).map_or(path.clone(), |below| target.join(below));
+    let why = format!(
+        "is not believed: it does not belong to root or this account, or others may write it; {} was not changed",
+        target.display()
+    );
+    let what = format!("{} {why}", path.display());
+    Err(EngineError::new(FailureKind::Refused, what).next(format!(
+        "go on as the account that began the restore; if nobody of yours did, remove {}",
+        target.join(inplace::UNFINISHED).display()
+    )))
 }
 
 /// The command that goes on with an unfinished restore.
@@ -143,13 +188,12 @@ impl Engine {
             return Ok(placed);
         }
         let state = match store {
-            Some(store) => inplace::state(target, store.keystone()).map_err(look_failed(target))?,
+            Some(store) => {
+                refuse_foreign(target, target)?;
+                inplace::state(target, store.keystone()).map_err(look_failed(target))?
+            }
             None => State::Untouched,
         };
-        if let Some(store) = store.filter(|_| state == State::Unfinished) {
-            // A check that was killed may have left its server, which would look like one of the user's.
-            store.sweep(&inplace::content(target))?;
-        }
         let record = Record::read(target).filter(|_| state == State::Unfinished);
         let goes_on = options.delta || (several && record.as_ref().is_some_and(|record| record.fresh));
         let way = match state {
@@ -179,8 +223,9 @@ impl Engine {
     }
 
     /// Refuses a folder whose content must not go, whatever was said.
-    fn may_be_replaced(&self, target: &Path) -> Result<(), EngineError> {
-        if let Some(why) = in_use(target) {
+    pub(super) fn may_be_replaced(&self, target: &Path) -> Result<(), EngineError> {
+        // What an unfinished restore left at work has ended by now, or it is not ours.
+        if let Some(why) = in_use(target).or_else(|| in_use(&inplace::content(target))) {
             let why = format!("is in use: {why}");
             return Err(refuse(target, &why).next("stop the server, or restore into another folder"));
         }
@@ -204,17 +249,18 @@ impl Engine {
         options: &RestoreOptions,
         (point, facts): (&str, &CaptureFacts),
         (adapter, store): (&dyn Adapter, &dyn InPlace),
-        places: &[Place],
+        scene: &Scene<'_>,
     ) -> Result<(Record, Vec<PathBuf>), Failure> {
-        let target = &options.target;
+        let Scene { target, at, places, places_at } = *scene;
         let identity = adapter.continuous().and_then(|continuous| continuous.identity(facts));
-        let state = inplace::state(target, store.keystone()).map_err(look_failed(target))?;
-        let before = Record::read(target).filter(|_| state == State::Unfinished);
-        let something = !inplace::is_vacant(target, store.keystone()).map_err(look_failed(target))?;
+        refuse_foreign(target, at).map_err(|error| error.failure)?;
+        let state = inplace::state(at, store.keystone()).map_err(look_failed(target))?;
+        let before = Record::read(at).filter(|_| state == State::Unfinished);
+        let something = !inplace::is_vacant(at, store.keystone()).map_err(look_failed(target))?;
         let standing = match &before {
             Some(record) if record.identity.is_some() && record.identity == identity => Standing::Same,
             Some(record) => Standing::Other(format!("holds an unfinished restore of `{}`", record.store)),
-            None if something => store.standing(facts, target)?,
+            None if something => store.standing(facts, at)?,
             None => Standing::Same,
         };
         if let (Standing::Other(why), false) = (&standing, options.force) {
@@ -223,23 +269,30 @@ impl Engine {
                 format!("{} {why}: nothing was changed; --force replaces it all the same", target.display()),
             ));
         }
-        let links = if something { store.outside(target)? } else { Vec::new() };
-        let fresh = before.as_ref().map_or(!something, |record| record.fresh);
+        let links = if something { store.outside(at)? } else { Vec::new() };
+        // What somebody put beside an unfinished restore meanwhile was there before.
+        let alone = inplace::is_ours_alone(at).map_err(look_failed(target))?;
+        let fresh = before.as_ref().map_or(!something, |record| record.fresh && alone);
         let mut record = Record::new(options, (point, identity), fresh);
-        let theirs = |place: &Place| {
-            let same = |folder: &Path| same_folder(folder, &place.folder);
+        let theirs = |place: &Place, at: &Path| {
             let linked = standing == Standing::Same
-                && links.iter().any(|link| link.inside == place.inside && same(&link.folder));
-            linked
-                || before.as_ref().is_some_and(|record| record.tablespaces.iter().any(|folder| same(folder)))
+                && links.iter().any(|link| link.inside == place.inside && same_folder(&link.folder, at));
+            let known = Folder::open(at).and_then(|folder| Known::of(&folder)).ok();
+            let known = before.as_ref().zip(known).is_some_and(|(record, it)| record.folders.contains(&it));
+            // Whoever owns the cluster can make its links lead anywhere.
+            (linked || known) && store.is_part(at)
         };
-        for (index, place) in places.iter().enumerate() {
-            self.place_suits(place, target, places.get(..index).unwrap_or_default(), theirs(place))?;
+        for (index, (place, at)) in places.iter().zip(places_at).enumerate() {
+            let others = places_at.get(..index).unwrap_or_default();
+            self.place_suits((&place.folder, at), scene, others, theirs(place, at))?;
         }
-        record.tablespaces.extend(before.into_iter().flat_map(|record| record.tablespaces));
+        if let Some(earlier) = before {
+            record.tablespaces.extend(earlier.tablespaces);
+            record.folders.extend(earlier.folders);
+        }
         record.tablespaces.sort();
         record.tablespaces.dedup();
-        let asked = |link: &Place| places.iter().any(|place| same_folder(&place.folder, &link.folder));
+        let asked = |link: &Place| places_at.iter().any(|at| same_folder(at, &link.folder));
         let left = links.into_iter().filter(|link| !asked(link)).map(|link| link.folder);
         Ok((record, left.filter(|folder| folder.exists()).collect()))
     }
@@ -247,12 +300,11 @@ impl Engine {
     /// Refuses a folder for a part of the content: it must be new or empty, or hold that part already.
     fn place_suits(
         &self,
-        place: &Place,
-        target: &Path,
-        others: &[Place],
+        (folder, at): (&Path, &Path),
+        scene: &Scene<'_>,
+        others: &[PathBuf],
         theirs: bool,
     ) -> Result<(), Failure> {
-        let folder = &place.folder;
         let refuse = |why: &str| {
             let what =
                 format!("{} cannot hold the tablespace: it {why}; nothing was changed", folder.display());
@@ -262,36 +314,36 @@ impl Engine {
         if !folder.is_absolute() || !plain || folder.file_name().is_none() {
             return refuse("is not an absolute path without `..`");
         }
-        let exists = match fs::symlink_metadata(folder) {
+        let exists = match fs::symlink_metadata(at) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(look_failed(folder)(error)),
             Ok(meta) if meta.is_symlink() => return refuse("is a link"),
             Ok(meta) if !meta.is_dir() => return refuse("is not a folder"),
             Ok(_meta) => true,
         };
-        if overlap(folder, target) {
+        if overlap(at, scene.at) {
             return refuse("is not apart from the target");
         }
-        if others.iter().any(|other| overlap(folder, &other.folder)) {
+        if others.iter().any(|other| overlap(at, other)) {
             return refuse("is not apart from the place of another tablespace");
         }
         if !exists && !folder.parent().is_some_and(Path::is_dir) {
             return refuse("lies in a folder that does not exist");
         }
-        if let Some(why) = self.inside_own_places(folder) {
+        if let Some(why) = self.inside_own_places(at) {
             return refuse(&why);
         }
-        if let Some(label) = self.own_places_below(folder) {
+        if let Some(label) = self.own_places_below(at) {
             return refuse(&format!("holds {label}"));
         }
-        if let Some(why) = in_use(folder).filter(|_| exists) {
+        if let Some(why) = in_use(at).filter(|_| exists) {
             return refuse(&format!("is in use: {why}"));
         }
-        if exists && !theirs && !inplace::is_empty(folder).map_err(look_failed(folder))? {
+        if exists && !theirs && !inplace::is_empty(at).map_err(look_failed(folder))? {
             return refuse("is not empty and not this tablespace of the cluster in the target");
         }
         let mounts =
-            if exists { inplace::mounts_below(folder).map_err(look_failed(folder))? } else { Vec::new() };
+            if exists { inplace::mounts_below(at).map_err(look_failed(folder))? } else { Vec::new() };
         match mounts.first() {
             Some(mount) => refuse(&format!("has {} mounted in it", mount.display())),
             None => Ok(()),

@@ -9,7 +9,8 @@ use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
 use lifeboat_policy::{Retention, Span};
 use serde_json::Value;
 
-use super::{Facts, PromiseKind, PromiseState, PromiseView, age};
+use super::{Facts, PromiseKind, PromiseState, PromiseView, age, says};
+use crate::view::drill_digest;
 
 /// Every cell of the row, in the order of the matrix.
 pub(super) fn judge(facts: &Facts<'_>) -> Vec<PromiseView> {
@@ -213,32 +214,14 @@ fn retention(facts: &Facts<'_>) -> PromiseView {
         return cell
             .broken(format!("{lost} of {} points cannot be restored from any copy", facts.points.len()));
     }
-    let oldest = facts.points.first().map(|point| age(facts.now, point.manifest.facts.consistency.moment));
-    match (oldest, longest(&facts.row.retention.value)) {
-        (Some(oldest), Some(window)) if oldest > window => cell.broken(format!(
-            "a point of {} ago is still held: this version does not delete what has outlived its retention",
-            human::duration(oldest)
+    match facts.overdue.first() {
+        Some((first, since)) => cell.broken(format!(
+            "{} points have outlived their retention, {first} first, since {}: this version does not remove them",
+            facts.overdue.len(),
+            since.strftime("%Y-%m-%d")
         )),
-        _ => cell.kept("every point captured so far is held, and none has outlived its retention"),
+        None => cell.kept("every point captured so far is held, and none has outlived its retention"),
     }
-}
-
-/// The longest time any point may be held; slots are counted generously, so that a cell is not called broken early.
-fn longest(retention: &Retention) -> Option<Duration> {
-    const DAY: u64 = 86_400;
-    let Retention::Keep(gfs) = retention else { return None };
-    let slots = [
-        (gfs.hourly, 3_600),
-        (gfs.daily, DAY),
-        (gfs.weekly, 7 * DAY),
-        (gfs.monthly, 31 * DAY),
-        (gfs.yearly, 366 * DAY),
-    ];
-    slots
-        .into_iter()
-        .filter(|(count, _seconds)| *count > 0)
-        .map(|(count, seconds)| Duration::from_secs((u64::from(count) + 1) * seconds))
-        .max()
 }
 
 fn encryption(facts: &Facts<'_>) -> PromiseView {
@@ -375,6 +358,7 @@ enum Overdue {
 /// Why a proof the row asks for is not there; nothing if it is recent enough.
 fn overdue(facts: &Facts<'_>, word: &str, span: Span) -> Option<Overdue> {
     let level = match word {
+        "pitr" => return pitr(facts, span),
         "checksum" => ProofLevel::Checksummed,
         "readable" => ProofLevel::Readable,
         "restore" | "drill" => ProofLevel::Restored,
@@ -393,6 +377,16 @@ fn overdue(facts: &Facts<'_>, word: &str, span: Span) -> Option<Overdue> {
         let proofs = facts.points.iter().filter_map(|point| point.proven_in(level, copy));
         too_old(facts, word, span, proofs.map(|proof| proof.at).max(), &format!(" in `{copy}`"))
     })
+}
+
+/// A drill must have replayed the log up to a moment that was asked for, and stopped there.
+fn pitr(facts: &Facts<'_>, span: Span) -> Option<Overdue> {
+    let current = |run: &&RunRow| says(Some(run), "row", drill_digest(facts.row));
+    let last = facts.pitr.as_ref().filter(current);
+    if last.is_some_and(|run| run.body.get("pitr") != Some(&Value::Bool(true))) {
+        return Some(Overdue::Late("the last drill of a moment within the log failed".to_owned()));
+    }
+    too_old(facts, "pitr", span, last.map(|run| run.at), "")
 }
 
 fn too_old(facts: &Facts<'_>, word: &str, span: Span, at: Option<Timestamp>, place: &str) -> Option<Overdue> {

@@ -10,6 +10,7 @@ use lifeboat_base::ids::StoreName;
 use lifeboat_base::monitor::{Findings, Monitor};
 use lifeboat_base::secret::{Secret, SecretRef, SecretSource};
 use lifeboat_base::time::{Clock, ManualClock, Timestamp};
+use lifeboat_engine::policy::Verdict;
 use lifeboat_engine::{
     BackupOptions, DrillOptions, DrillVerdict, Engine, Environment, Observer, PromiseKind, PromiseState,
     PromiseView, ProofLevel, RestoreOptions, VerifyOptions,
@@ -127,7 +128,33 @@ fn promises_run_out_with_time() {
     world.clock.advance(HOUR * 23);
     assert_eq!(world.state(PromiseKind::Verify), PromiseState::Broken, "a day has passed since it was read");
     world.clock.advance(HOUR * 24 * 9);
-    assert_eq!(world.state(PromiseKind::Retention), PromiseState::Broken, "the point outlived its retention");
+    assert_eq!(world.state(PromiseKind::Retention), PromiseState::Kept, "the only point is never too old");
+}
+
+#[test]
+fn points_that_outlive_their_retention_break_its_promise_and_the_plan_names_them() {
+    let world = World::new();
+    for day in 0..11 {
+        assert_eq!(world.backup(), None);
+        let state = if day < 10 { PromiseState::Kept } else { PromiseState::Broken };
+        assert_eq!(world.state(PromiseKind::Retention), state, "day {day}");
+        world.clock.advance(HOUR * 24);
+    }
+    let report = world.engine().retain(&[]).unwrap();
+    assert_eq!(report.worst(), None);
+    let store = &report.stores[0];
+    let may_go = store.points.iter().filter(|point| matches!(point.verdict, Verdict::Deletable { .. }));
+    // The day that runs has no point yet; seven whole ones are kept.
+    let ids: Vec<_> = may_go.map(|point| point.id.clone()).collect();
+    assert_eq!(ids, store.points.iter().take(4).map(|point| point.id.clone()).collect::<Vec<_>>());
+    assert!(!store.stalled);
+    let reason = world.promise(PromiseKind::Retention).reason;
+    assert!(reason.contains(ids[0].as_str()) && reason.contains("since 2026-03-09"), "{reason}");
+    // A month without a point: time stands still, and hardly more may go than before.
+    world.clock.advance(HOUR * 24 * 30);
+    let later = world.engine().retain(&[]).unwrap().stores.remove(0);
+    let stays = later.points.iter().filter(|point| matches!(point.verdict, Verdict::Kept(_))).count();
+    assert!(later.stalled && stays >= 6, "{later:?}");
 }
 
 #[test]

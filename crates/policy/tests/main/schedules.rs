@@ -267,3 +267,50 @@ proptest! {
         prop_assert_eq!(daily.previous_at_or_before(at, &zone), cron.previous_at_or_before(at, &zone));
     }
 }
+
+/// An hourly row of an etcd, as `examples/cluster.toml` has it.
+const HOURLY: &str = r#"
+version = 1
+timezone = "Europe/Berlin"
+
+[keys]
+recipients = ["keyfile:./key"]
+
+[copy.near]
+url = "file:./vaults"
+
+[store.control-plane]
+kind = "etcd"
+url = "https://10.0.0.1:2379"
+rpo = "1h"
+schedule = "every 1h"
+retention = "24h 7d"
+copies = ["near"]
+"#;
+
+#[test]
+fn an_hourly_etcd_is_due_every_hour_through_both_clock_changes() {
+    let policy = lifeboat_policy::parse(HOURLY, "policy.toml").unwrap();
+    assert!(policy.warnings.is_empty(), "{:?}", policy.warnings);
+    let row = &policy.stores[&"control-plane".parse().unwrap()];
+    assert_eq!(row.retention.value.to_string(), "24h 7d");
+    let schedule = row.schedule.value.clone().unwrap();
+    // Both nights have an hour that is missing, or comes twice; elapsed time knows neither.
+    for night in ["2026-03-28T22:00:00Z", "2026-10-24T22:00:00Z"] {
+        let mut at = moment(night);
+        for _hour in 0..30 {
+            let next = schedule.next_after(at, &policy.timezone).unwrap();
+            assert_eq!(next.duration_since(at).as_secs(), 3600, "{at}");
+            at = next;
+        }
+    }
+    let shown = |start| due("every 1h", "Europe/Berlin", start, 4);
+    assert_eq!(
+        shown("2026-03-28T23:00:00Z"),
+        ["03-29 01:00 +01:00", "03-29 03:00 +02:00", "03-29 04:00 +02:00", "03-29 05:00 +02:00"]
+    );
+    assert_eq!(
+        shown("2026-10-24T22:00:00Z"),
+        ["10-25 01:00 +02:00", "10-25 02:00 +02:00", "10-25 02:00 +01:00", "10-25 03:00 +01:00"]
+    );
+}

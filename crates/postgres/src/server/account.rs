@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -10,7 +9,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, openat, statat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fchown, fstat, openat, statat,
+};
 use rustix::io::Errno;
 
 use super::error::ServerError;
@@ -118,14 +119,46 @@ pub fn give_tree(tree: &Path, account: &Account) -> Result<(), ServerError> {
     if !account.switch {
         return Ok(());
     }
-    let (Some(name), Some(parent)) = (tree.file_name(), tree.parent()) else {
-        let source = io::Error::new(io::ErrorKind::InvalidInput, "it has no name of its own");
-        return Err(ServerError::io("give away", tree)(source));
+    // Resolved once: from here on it is this folder, whatever its path leads to by then.
+    let folder = match open_folder(CWD, tree, OFlags::NOFOLLOW) {
+        Err(Errno::NOTDIR | Errno::LOOP) => return give_single(tree, account),
+        other => other.map_err(errno("open", tree))?,
+    };
+    let found = fstat(&folder).map_err(errno("look at", tree))?;
+    give_below(folder.as_fd(), tree, (found.st_dev, account), 0)?;
+    if (found.st_uid, found.st_gid) == (account.uid, account.gid) {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    fchown(&folder, Some(uid), Some(gid)).map_err(errno("give away", tree))
+}
+
+/// Gives away what is no folder.
+fn give_single(path: &Path, account: &Account) -> Result<(), ServerError> {
+    let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
+        return Err(errno("give away", path)(Errno::INVAL));
     };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    let folder = open_folder(CWD, parent, OFlags::empty()).map_err(ServerError::io("open", parent))?;
-    let device = fs::symlink_metadata(tree).map_err(ServerError::io("look at", tree))?.dev();
-    give(folder.as_fd(), name, tree, (device, account), 0)
+    let folder = open_folder(CWD, parent, OFlags::empty()).map_err(errno("open", parent))?;
+    let device = fstat(&folder).map_err(errno("look at", parent))?.st_dev;
+    give(folder.as_fd(), name, path, (device, account), 0)
+}
+
+/// Gives away everything in `folder`, which is at `path`.
+fn give_below(
+    folder: BorrowedFd<'_>,
+    path: &Path,
+    to: (u64, &Account),
+    depth: usize,
+) -> Result<(), ServerError> {
+    for entry in Dir::read_from(folder).map_err(errno("list", path))? {
+        let entry = entry.map_err(errno("list", path))?;
+        let child = OsStr::from_bytes(entry.file_name().to_bytes());
+        if child != "." && child != ".." {
+            give(folder, child, &path.join(child), to, depth + 1)?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives away `name` in `folder`; `path` is how it is told.
@@ -146,15 +179,8 @@ fn give(
         if depth > MAX_DEPTH {
             return Err(errno("go so deep as", path)(Errno::NAMETOOLONG));
         }
-        let inner =
-            open_folder(folder, Path::new(name), OFlags::NOFOLLOW).map_err(ServerError::io("open", path))?;
-        for entry in Dir::read_from(&inner).map_err(errno("list", path))? {
-            let entry = entry.map_err(errno("list", path))?;
-            let child = OsStr::from_bytes(entry.file_name().to_bytes());
-            if child != "." && child != ".." {
-                give(inner.as_fd(), child, &path.join(child), to, depth + 1)?;
-            }
-        }
+        let inner = open_folder(folder, Path::new(name), OFlags::NOFOLLOW).map_err(errno("open", path))?;
+        give_below(inner.as_fd(), path, to, depth)?;
     } else if meta.st_nlink > 1 && meta.st_uid != account.uid {
         return Err(errno("give away a file with a second name,", path)(Errno::MLINK));
     }
@@ -165,9 +191,8 @@ fn give(
     chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(errno("give away", path))
 }
 
-fn open_folder(at: impl AsFd, path: &Path, further: OFlags) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | further;
-    Ok(openat(at, path, flags, Mode::empty())?)
+fn open_folder(at: impl AsFd, path: &Path, further: OFlags) -> Result<OwnedFd, Errno> {
+    openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | further, Mode::empty())
 }
 
 fn errno(verb: &str, path: &Path) -> impl FnOnce(Errno) -> ServerError {

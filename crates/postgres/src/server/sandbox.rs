@@ -90,26 +90,28 @@ impl Sandbox {
     ///
     /// Takes the data directory over: where we are root, it and `options.trees` are given to the account the server
     /// runs as; `postgresql.auto.conf` is set aside; the server recovers and writes. Never call it on anything but a
-    /// copy: a directory a server runs on is refused, as is one with links that lead elsewhere.
+    /// copy: a directory a server runs on is refused, as is one with links that lead elsewhere. What is changed is changed
+    /// through `given` and `options.trees` as they stand: a path below `/proc/self/fd` keeps us to the folder that is held.
     pub fn start(
         installation: &Installation,
-        data: &Path,
+        given: &Path,
         options: &SandboxOptions,
         entropy: &dyn Entropy,
         wait: Wait<'_>,
     ) -> Result<Self, ServerError> {
-        let data = &fs::canonicalize(data).map_err(ServerError::io("find", data))?;
-        refuse_running(data)?;
-        let mut trees = vec![data.clone()];
+        let real = |path: &Path| fs::canonicalize(path).map_err(ServerError::io("find", path));
+        let data = &real(given)?;
+        refuse_running(data, given)?;
+        let mut trees = vec![given.to_owned()];
         trees.extend(options.trees.iter().cloned());
         check_links(data, &trees)?;
-        let account = Account::for_data(data)?;
+        let account = Account::for_data(given)?;
         for tree in &trees {
             give_tree(tree, &account)?;
         }
         // Afterwards: one of the trees may be the folder above the others.
         for tree in &trees {
-            account.check_way_to(tree)?;
+            account.check_way_to(&real(tree)?)?;
         }
         account.check_way_to(&installation.program("postgres"))?;
         let control = control_data(installation, data, wait.clock)?;
@@ -126,7 +128,7 @@ impl Sandbox {
             ("max_replication_slots", slots(data).to_string()),
         ];
         let settings = settings(installation.major, &control, &options.settings, &own)?;
-        set_aside(data)?;
+        set_aside(given)?;
         let log = folder.path.join("log");
         let launch = Launch { installation, data, settings: &settings, account: &account, log: &log };
         let mut postmaster = Postmaster::spawn(&launch)?;
@@ -234,8 +236,8 @@ fn open_to_all(path: &Path, mode: u32) -> Result<(), ServerError> {
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(ServerError::io("open up", path))
 }
 
-/// Refuses a directory on which a server runs, and removes a pid file that a copy brought along.
-fn refuse_running(data: &Path) -> Result<(), ServerError> {
+/// Refuses a directory on which a server runs, and removes a pid file that a copy brought along, as it was `given`.
+fn refuse_running(data: &Path, given: &Path) -> Result<(), ServerError> {
     if let Some(pid) = servers_in(data).first() {
         return Err(ServerError::Running { data: data.to_owned(), pid: *pid });
     }
@@ -244,7 +246,7 @@ fn refuse_running(data: &Path) -> Result<(), ServerError> {
         if !cfg!(target_os = "linux") {
             return Err(ServerError::Running { data: data.to_owned(), pid });
         }
-        let path = data.join("postmaster.pid");
+        let path = given.join("postmaster.pid");
         crashsafe::remove(&path).map_err(ServerError::io("remove", &path))?;
     }
     Ok(())

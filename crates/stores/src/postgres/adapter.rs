@@ -191,8 +191,8 @@ impl InPlace for PostgresAdapter {
         })
     }
 
-    fn sweep(&self, folder: &Path) -> Result<(), Failure> {
-        placing::sweep(folder, self.clock.as_ref())
+    fn is_part(&self, folder: &Path) -> bool {
+        placing::is_tablespace(folder)
     }
 }
 
@@ -210,6 +210,14 @@ impl Continuous for PostgresAdapter {
         let options = self.connect_options()?;
         preflight::ready(&options)?;
         Ok(Box::new(PostgresFeed::start(&options, &self.options.slot, resume, known)?))
+    }
+
+    fn refusal(&self, failure: &Failure) -> Option<String> {
+        error::is_refused_login(failure).then(|| {
+            "put the role, its password and its line for `replication` in pg_hba.conf right, or the address in the row, and \
+             see it with `lifeboat check`"
+                .to_owned()
+        })
     }
 
     fn files(&self) -> Option<&dyn LogFiles> {
@@ -233,8 +241,3 @@ impl Continuous for PostgresAdapter {
 
 /// Where a restored cluster keeps the tablespaces that lay outside its data directory.
 pub(crate) const TABLESPACES: &str = "lifeboat_tablespaces";
-
-/// The folder of a tablespace inside a restored cluster.
-pub(crate) fn tablespace_folder(cluster: &Path, oid: &str) -> PathBuf {
-    cluster.join(TABLESPACES).join(oid)
-}

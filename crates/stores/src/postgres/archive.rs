@@ -10,7 +10,7 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::time::Timestamp;
 use lifeboat_postgres::lsn::{parse_segment_name, segment_name};
 use lifeboat_postgres::wal::{
-    Event, SegmentFacts, SegmentScan, TimelineHistory, WalError, history_name, parse_history_name,
+    Event, SegmentFacts, SegmentScan, Span, TimelineHistory, WalError, history_name, parse_history_name,
 };
 use lifeboat_postgres::{Lsn, Timeline};
 
@@ -93,7 +93,11 @@ fn history_of(timeline: Timeline, beside: &Path, kept: &Path) -> Result<Option<T
         }
         let content = read(&path, MAX_HISTORY_BYTES)?;
         if found.as_ref().is_some_and(|known| *known != content) {
-            let what = format!("{} is another history than the one that was kept", path.display());
+            let what = format!(
+                "{} and {}, which was handed over before, are two histories of one timeline: move the wrong one aside",
+                beside.join(&name).display(),
+                path.display()
+            );
             return Err(fail(FailureKind::Refused, what));
         }
         found = Some(content);
@@ -101,11 +105,19 @@ fn history_of(timeline: Timeline, beside: &Path, kept: &Path) -> Result<Option<T
     found.map(|content| parse_history(&name, &content)).transpose()
 }
 
-/// The older timeline's position that a history says its timeline continues; a timeline that owns nothing is passed over.
-fn follows(history: &TimelineHistory) -> Option<LogPosition> {
-    let mut spans = history.spans();
-    let own = spans.pop()?;
-    spans.pop().map(|parent| LogPosition { timeline: parent.timeline, offset: own.begin.0 })
+/// Where the ancestors were left; a timeline that owns nothing is passed over.
+fn left(history: &TimelineHistory) -> Vec<LogPosition> {
+    let left = |span: &Span| Some(LogPosition { timeline: span.timeline, offset: span.end?.0 });
+    history.spans().iter().filter_map(left).collect()
+}
+
+/// The cluster whose folder of log a file lies in, as its control file says, whose first eight bytes name it; nothing for
+/// a file that lies elsewhere.
+fn cluster_around(path: &Path) -> Option<String> {
+    let control = path.parent()?.parent()?.join("global/pg_control");
+    let mut found = [0; 8];
+    File::open(control).ok()?.read_exact(&mut found).ok()?;
+    Some(u64::from_le_bytes(found).to_string())
 }
 
 fn time_of(event: &Event) -> Option<Timestamp> {
@@ -231,8 +243,8 @@ impl LogFiles for PostgresAdapter {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if let Some(timeline) = parse_history_name(name) {
             let content = read(path, MAX_HISTORY_BYTES)?;
-            let follows = follows(&parse_history(name, &content)?);
-            return Ok(LogFile::History { timeline, content, follows });
+            let left = left(&parse_history(name, &content)?);
+            return Ok(LogFile::History { timeline, content, left, identity: cluster_around(path) });
         }
         if is_label(name) {
             return Ok(LogFile::Needless("every recovery point says itself where it starts and ends"));
@@ -315,7 +327,7 @@ impl LogFiles for PostgresAdapter {
         Some(history.to_string().into_bytes())
     }
 
-    fn history_follows(&self, timeline: u32, content: &[u8]) -> Result<Option<LogPosition>, Failure> {
-        Ok(follows(&parse_history(&history_name(timeline), content)?))
+    fn history_left(&self, timeline: u32, content: &[u8]) -> Result<Vec<LogPosition>, Failure> {
+        Ok(left(&parse_history(&history_name(timeline), content)?))
     }
 }

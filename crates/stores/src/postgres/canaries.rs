@@ -5,7 +5,7 @@
 //! asked for is done to one cluster, each to objects of its own, and looked at together: a canary counts only if its own
 //! check fails and names its own object.
 
-mod sample;
+pub(crate) mod sample;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

@@ -99,9 +99,6 @@ pub(crate) fn check_cluster(
     from: &dyn RestoreSource,
     restored: &Path,
 ) -> Result<Vec<CheckResult>, Failure> {
-    // The server's programs run elsewhere.
-    let restored = &fs::canonicalize(restored)
-        .map_err(|error| Failure::io("failed to find the restored cluster", error))?;
     let texts = recorded_schemas(from, subject.facts)?;
     let told = recovery_target(restored)?;
     let recovery = (!told.is_empty()).then(|| Recovery::new(told));
@@ -117,6 +114,9 @@ pub(crate) fn check_with(
     installed: Result<Installation, ServerError>,
     recovery: Option<&Recovery>,
 ) -> Result<Vec<CheckResult>, Failure> {
+    // The server's programs run elsewhere, and know nothing of what we hold.
+    let real = &fs::canonicalize(restored)
+        .map_err(|error| Failure::io("failed to find the restored cluster", error))?;
     subject.monitor.phase("reading the restored files", Some(subject.facts.logical_bytes));
     let mut results = vec![check_files(restored, subject.spaces, subject.monitor)?];
     let installed = match installed {
@@ -133,7 +133,7 @@ pub(crate) fn check_with(
         results.extend(broken(subject, &why));
         return Ok(results);
     }
-    let control = match control_data(&installed, restored, subject.clock) {
+    let control = match control_data(&installed, real, subject.clock) {
         Ok(control) => control,
         Err(error @ ServerError::Program { .. }) => {
             results.extend(broken(subject, &chain(&error)));
@@ -155,7 +155,7 @@ pub(crate) fn check_with(
                 ));
             }
             results.push(match stopped {
-                Ok(()) => check_checksums(&installed, restored, &control, subject.clock)?,
+                Ok(()) => check_checksums(&installed, real, &control, subject.clock)?,
                 Err(error) => failed(CHECKSUMS, "a server that stops in order", chain(&error)),
             });
             Ok(results)

@@ -22,6 +22,21 @@ pub(crate) fn receive(error: ReceiveError) -> Failure {
     Failure::with_source(error.kind(), "failed to follow the log", error)
 }
 
+/// Whether somewhere below is a login that the server, or our care for the password, refused (SQLSTATE class 28).
+pub(crate) fn is_refused_login(failure: &Failure) -> bool {
+    let mut next = std::error::Error::source(failure);
+    while let Some(cause) = next {
+        if let Some(error) = cause.downcast_ref::<PgError>() {
+            return match error.server() {
+                Some(server) => server.code.starts_with("28"),
+                None => matches!(error, PgError::Authentication { .. }),
+            };
+        }
+        next = cause.source();
+    }
+    false
+}
+
 /// One row is one cluster: an upgrade or a new server gets a row of its own, so that no two histories are ever mixed.
 pub(crate) fn other_system() -> Failure {
     Failure::new(

@@ -23,7 +23,7 @@ use lifeboat_base::time::Clock;
 use lifeboat_postgres::server::{ServerError, Wait, installation, run_tool_on};
 use serde_json::Value;
 
-use self::find::Selection;
+use self::find::{Rowless, Selection};
 use super::checks::{Cluster, Recovery, check_recovery, major, superuser};
 use super::error;
 use super::replay::recovery_target;
@@ -111,7 +111,7 @@ impl Extraction<'_> {
         let mut session = self.enter(facts)?;
         let asked = failed_to("look for the tables", find::select(&mut session, part))?;
         let selection = asked?;
-        for finding in selection.findings() {
+        for finding in selection.findings(&part.database) {
             self.monitor.finding(finding);
         }
         self.monitor.phase("counting rows", None);
@@ -229,7 +229,7 @@ fn failed_to<T>(verb: &str, result: Result<T, lifeboat_postgres::wire::PgError>)
 }
 
 impl Selection {
-    fn findings(&self) -> Vec<Finding> {
+    fn findings(&self, database: &str) -> Vec<Finding> {
         let foreign = self.named("f").map(|name| {
             let what = format!("{name} is a foreign table: its rows are not in the recovery point");
             Finding::new("foreign-table", name, what)
@@ -238,6 +238,28 @@ impl Selection {
             let what = format!("{name} is unlogged: a recovery leaves it empty, whatever it held");
             Finding::new("unlogged-table", name, what)
         });
-        foreign.chain(unlogged).collect()
+        let rowless = self.rowless().iter().map(|tables| tables.finding(database));
+        foreign.chain(unlogged).chain(rowless).collect()
+    }
+}
+
+impl Rowless {
+    /// Whoever takes a whole database out must not learn from an empty table that its rows were never there.
+    fn finding(&self, database: &str) -> Finding {
+        let Self { foreign, count, names } = self;
+        let (code, one, many) = if *foreign {
+            let many = "foreign tables come without rows: theirs are on other servers";
+            ("foreign-tables", "foreign table comes without rows: its are on another server", many)
+        } else {
+            let many = "unlogged tables come out empty, whatever they held: a recovery empties them";
+            (
+                "unlogged-tables",
+                "unlogged table comes out empty, whatever it held: a recovery empties it",
+                many,
+            )
+        };
+        let more = if *count > names.len() as u64 { " and more" } else { "" };
+        let what = if *count == 1 { one } else { many };
+        Finding::new(code, database, format!("{count} {what} ({}{more})", names.join(", ")))
     }
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::time::Timestamp;
-use lifeboat_postgres::receive::{Identity, Message, Receiver, ensure_slot, identify, timeline_history};
-use lifeboat_postgres::wal::{Event, Scanner, TimelineHistory, WalShape, history_name};
+use lifeboat_postgres::receive::{
+    Identity, Message, ReceiveError, Receiver, ensure_slot, identify, timeline_history,
+};
+use lifeboat_postgres::wal::{Event, Scanner, TimelineHistory, WalError, WalShape, history_name};
 use lifeboat_postgres::wire::{ConnectOptions, Connection, Mode};
 use lifeboat_postgres::{Lsn, Timeline};
 
@@ -34,6 +36,8 @@ pub(crate) struct PostgresFeed {
     pending: Bytes,
     /// Kept bytes that end where the first new byte starts.
     tail: Vec<u8>,
+    /// The server was asked for the segment before, only to compare it; it may not have it any more.
+    rewound: bool,
     newest: Option<Timestamp>,
     flushed: Lsn,
     reported: Option<Timestamp>,
@@ -75,15 +79,13 @@ impl PostgresFeed {
         if start.timeline == identity.timeline && start.offset > identity.flushed.0 {
             return Err(set_back());
         }
-        let (receiver, scanner) = begin(
-            connection,
-            slot,
-            shape,
-            identity.system_identifier,
-            start.timeline,
-            Lsn(start.offset),
-            None,
-        )?;
+        let tail = tail.unwrap_or_default();
+        let from = Lsn(start.offset);
+        // At the start of a segment nothing of it is kept: then what is compared is the segment before.
+        let rewound = from == from.segment_start(shape.segment_bytes) && !tail.is_empty();
+        let again = if rewound { Lsn(from.0 - 1) } else { from };
+        let system = identity.system_identifier;
+        let (receiver, scanner) = begin(connection, slot, shape, system, start.timeline, again, None)?;
         Ok(Self {
             options: options.clone(),
             slot: slot.to_owned(),
@@ -95,7 +97,8 @@ impl PostgresFeed {
             start,
             next: Lsn(start.offset),
             pending: Bytes::new(),
-            tail: tail.unwrap_or_default(),
+            tail,
+            rewound,
             newest: None,
             flushed: Lsn(start.offset),
             reported: None,
@@ -104,6 +107,7 @@ impl PostgresFeed {
 
     /// Takes a message in: checks it, and drops what was passed on before.
     fn take(&mut self, start: Lsn, mut bytes: Bytes) -> Result<(), Failure> {
+        self.compare(start, &bytes)?;
         let mut events = Vec::new();
         let scanned = self.scanner.feed(&bytes, &mut events);
         let newest = events.iter().filter_map(|event| match event {
@@ -115,13 +119,20 @@ impl PostgresFeed {
         });
         self.newest = newest.chain(self.newest).max();
         scanned.map_err(|error| {
-            Failure::with_source(FailureKind::Damaged, "the log the server sends cannot be replayed", error)
+            // Its first records refer to the ones that were kept before them.
+            let unlike = !self.tail.is_empty();
+            let (kind, what) = if unlike {
+                (FailureKind::Refused, SET_BACK)
+            } else {
+                (FailureKind::Damaged, "the log the server sends cannot be replayed")
+            };
+            Failure::with_source(kind, what, error)
         })?;
-        self.compare(start, &bytes)?;
         let known = self.next.0.saturating_sub(start.0);
         if known < bytes.len() as u64 {
             // From here on everything is new.
             self.tail = Vec::new();
+            self.rewound = false;
         }
         bytes.advance(usize::try_from(known).unwrap_or(usize::MAX).min(bytes.len()));
         self.pending = bytes;
@@ -139,6 +150,33 @@ impl PostgresFeed {
         let sent = span(start.0).and_then(|(from, to)| bytes.get(from..to));
         let kept = span(kept_from).and_then(|(from, to)| self.tail.get(from..to));
         if sent == kept { Ok(()) } else { Err(set_back()) }
+    }
+
+    /// The server does not have the segment any more that was to be compared: it goes on from the first new byte, and what
+    /// it sends must continue the records that were kept.
+    fn without_rewinding(&mut self) -> Result<Step, Failure> {
+        self.rewound = false;
+        self.receiver.start_again(&self.slot, self.timeline, self.next).map_err(error::receive)?;
+        let segment = usize::try_from(self.shape.segment_bytes).unwrap_or(usize::MAX);
+        let unreadable = |error: WalError| {
+            Failure::with_source(error.kind(), "the server's log cannot be read by this version", error)
+        };
+        let system = Some(self.identity.system_identifier);
+        let fresh = || Scanner::new(self.shape, self.timeline, system, self.next).map_err(unreadable);
+        let kept = self.tail.len().checked_sub(segment).and_then(|from| self.tail.get(from..));
+        let start = Lsn(self.next.0.saturating_sub(u64::from(self.shape.segment_bytes)));
+        let primed = kept.and_then(|kept| {
+            let mut scanner = Scanner::new(self.shape, self.timeline, system, start).ok()?;
+            scanner.feed(kept, &mut Vec::new()).ok()?;
+            Some(scanner)
+        });
+        self.scanner = if let Some(scanner) = primed {
+            scanner
+        } else {
+            self.tail.clear();
+            fresh()?
+        };
+        Ok(Step::Quiet { as_of: None })
     }
 
     /// Passes on what is pending, up to the end of the segment.
@@ -168,6 +206,7 @@ impl PostgresFeed {
         let begun = begin(connection, &self.slot, self.shape, system, next, switch, Some(history))?;
         (self.receiver, self.scanner) = begun;
         self.tail.clear();
+        self.rewound = false;
         self.timeline = next;
         self.next = switch;
         Ok(Step::Switch { left, entered: LogPosition { timeline: next, offset: switch.0 } })
@@ -187,7 +226,11 @@ impl LogFeed for PostgresFeed {
         if !self.pending.is_empty() {
             return Ok(self.pass_on());
         }
-        match self.receiver.next_within(limit).map_err(error::receive)? {
+        let message = match self.receiver.next_within(limit) {
+            Err(ReceiveError::Gone { .. }) if self.rewound => return self.without_rewinding(),
+            other => other.map_err(error::receive)?,
+        };
+        match message {
             None => {
                 let flushed = self.flushed;
                 self.receiver.report(flushed, Timestamp::UNIX_EPOCH, true).map_err(error::receive)?;
@@ -266,9 +309,9 @@ fn segment_bytes(connection: &mut Connection) -> Result<u32, Failure> {
     })
 }
 
+const SET_BACK: &str =
+    "the server was set back: what it writes now is another history than the one that was kept";
+
 fn set_back() -> Failure {
-    Failure::new(
-        FailureKind::Refused,
-        "the server was set back: what it writes now is another history than the one that was kept",
-    )
+    Failure::new(FailureKind::Refused, SET_BACK)
 }

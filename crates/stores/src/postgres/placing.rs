@@ -6,20 +6,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use lifeboat_base::capture::CaptureFacts;
 use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::folder::Folder;
 use lifeboat_base::path::RelPath;
-use lifeboat_base::time::Clock;
-use lifeboat_postgres::server::{sweep as sweep_sandboxes, system_identifier};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, renameat, statat, unlinkat};
-use rustix::io::Errno;
+use lifeboat_postgres::server::system_identifier;
 use serde_json::Value;
 
 use super::adapter::TABLESPACES;
-use super::error;
 use crate::inplace::{Place, Standing};
 
 /// A server refuses a directory without it before it reads anything else.
@@ -28,8 +25,6 @@ pub(crate) const KEYSTONE: &str = "PG_VERSION";
 pub(crate) const LINKS: &str = "pg_tblspc";
 /// Entries at the top that may be links to elsewhere.
 const LOG: &str = "pg_wal";
-/// Where sandboxes keep their own folders.
-const RUNTIME: &str = "/tmp";
 
 /// The tablespaces of a point by object id, with their names as far as they were readable.
 fn spaces(facts: &CaptureFacts) -> BTreeMap<String, Option<String>> {
@@ -85,12 +80,16 @@ pub(crate) fn standing(identity: Option<&str>, folder: &Path) -> Standing {
 
 /// The links of a data directory that lead out of it: its log and its tablespaces.
 pub(crate) fn outside(folder: &Path) -> io::Result<Vec<Place>> {
+    // Links say where they lead by name, and the folder may have been given by another one.
+    let folder = &fs::canonicalize(folder)?;
     let mut found = Vec::new();
     let mut look = |inside: &str| -> io::Result<()> {
         let path = folder.join(inside);
         let Ok(aim) = fs::read_link(&path) else { return Ok(()) };
         let aim = path.parent().unwrap_or(folder).join(aim);
+        let inside_it = fs::canonicalize(&aim).is_ok_and(|real| real.starts_with(folder));
         if !aim.starts_with(folder)
+            && !inside_it
             && let Ok(inside) = RelPath::new(inside)
         {
             found.push(Place { inside, folder: aim });
@@ -109,44 +108,32 @@ pub(crate) fn outside(folder: &Path) -> io::Result<Vec<Place>> {
     Ok(found)
 }
 
-/// Ends sandboxes whose run died: one may still work in `folder`.
-pub(crate) fn sweep(folder: &Path, clock: &dyn Clock) -> Result<(), Failure> {
-    let what = format!("failed to end what a run that died left at work in {}", folder.display());
-    sweep_sandboxes(Path::new(RUNTIME), clock).map_err(error::server(&what))?;
-    match lifeboat_postgres::server::in_use(folder) {
-        Some(why) => Err(Failure::new(FailureKind::Refused, format!("{}: {why}", folder.display()))),
-        None => Ok(()),
-    }
+/// Whether nothing lies in `folder` but what servers keep in a tablespace: one folder for each version.
+pub(crate) fn is_tablespace(folder: &Path) -> bool {
+    let names = Folder::open(folder).and_then(|folder| folder.names());
+    names.is_ok_and(|names| names.iter().all(|name| name.as_bytes().starts_with(b"PG_")))
 }
 
 /// Brings the tablespaces that an earlier restore placed in the cluster back to where a recovery point has them, so that they
 /// can be compared. No link is followed. Nothing to do for a directory that is empty or was never restored.
 pub(crate) fn gather(cluster: &Path) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = |at: &OwnedFd, name: &str| match openat(at, name, flags, Mode::empty()) {
-        Ok(folder) => Ok(Some(folder)),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        Err(error) => Err(io::Error::from(error)),
+    let top = Folder::open(cluster)?;
+    let real = |name: &str| match top.look(name)? {
+        Some(entry) if entry.is_dir => top.inner(name).map(Some),
+        _ => Ok(None),
     };
-    let top = openat(CWD, cluster, flags, Mode::empty())?;
-    let (Some(inner), Some(links)) = (open(&top, TABLESPACES)?, open(&top, LINKS)?) else { return Ok(()) };
-    for entry in Dir::read_from(&inner)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let kind = |at: &OwnedFd| {
-            statat(at, name, AtFlags::SYMLINK_NOFOLLOW).map(|found| FileType::from_raw_mode(found.st_mode))
-        };
-        if name == c"." || name == c".." || kind(&inner)? != FileType::Directory {
+    let (Some(inner), Some(links)) = (real(TABLESPACES)?, real(LINKS)?) else { return Ok(()) };
+    for name in inner.names()? {
+        if !inner.look(&name)?.is_some_and(|entry| entry.is_dir) {
             continue;
         }
-        match kind(&links) {
-            Ok(FileType::Symlink) => unlinkat(&links, name, AtFlags::empty())?,
-            Err(Errno::NOENT) => {}
+        match links.look(&name)? {
+            Some(entry) if entry.is_link => links.remove_file(&name)?,
+            None => {}
             // What lies there already is compared as it is.
-            Ok(_) => continue,
-            Err(error) => return Err(error.into()),
+            Some(_) => continue,
         }
-        renameat(&inner, name, &links, name)?;
+        inner.move_to(&name, &links)?;
     }
     Ok(())
 }

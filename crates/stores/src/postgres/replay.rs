@@ -2,30 +2,31 @@
 //!
 //! The segments are written into `pg_wal`, so that the cluster needs nothing but itself to recover. Memory: one segment.
 
-use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use lifeboat_base::capture::CaptureFacts;
 use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::folder::Folder;
 use lifeboat_base::time::Timestamp;
 use lifeboat_postgres::lsn::segment_name;
 use lifeboat_postgres::wal::{Event, Scanner, TimelineHistory, WalShape, history_name};
 use lifeboat_postgres::{Lsn, Timeline};
 use serde_json::Value;
 
-use super::restore::{give, owner_of};
+use super::restore::{AUTO_CONF, hand_over, read_settings, take_over};
 use crate::continuous::{Goal, LogPosition, LogSource};
 
 const PAGE_BYTES: u32 = 8192;
 /// Lines between these marks are ours; a sandbox is given the same settings.
 const BEGIN_MARK: &str = "# recovery settings of lifeboat: begin\n";
 const END_MARK: &str = "# recovery settings of lifeboat: end\n";
-const AUTO_CONF: &str = "postgresql.auto.conf";
 const SIGNAL: &str = "recovery.signal";
 /// Everything is in `pg_wal`: the archive a server insists on has nothing.
 const NO_ARCHIVE: &str = "false";
+const LOG: &str = "pg_wal";
+/// A history names every timeline before its own in a line; no cluster has this many.
+const MAX_HISTORY_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Where the point's own log ends: the end of the segment its backup stopped in.
 pub(crate) fn base_end(facts: &CaptureFacts) -> Result<LogPosition, Failure> {
@@ -88,8 +89,12 @@ pub(crate) fn replay(
 ) -> Result<String, Failure> {
     let shape = WalShape { segment_bytes: segment_bytes(facts)?, page_bytes: PAGE_BYTES };
     let base = base_end(facts)?;
-    let writer = Writer { folder: restored.join("pg_wal"), shape, owner: owner(restored)? };
-    let mut history = base_history(restored, base.timeline)?;
+    let system = text(facts, "system_identifier").and_then(|text| text.parse().ok());
+    let failed = |error| Failure::io("failed to work in the restored cluster", error);
+    let cluster = Folder::open(restored).map_err(failed)?;
+    let owner = take_over(&cluster).map_err(failed)?;
+    let writer = Writer { folder: cluster.inner(LOG).map_err(failed)?, shape, system, owner };
+    let mut history = base_history(&writer.folder, base.timeline)?;
     let mut found = Found::default();
     let mut last = base.timeline;
     for (timeline, from, to) in log.path().iter().copied() {
@@ -112,7 +117,8 @@ pub(crate) fn replay(
     }
     let end = log.path().last().map_or(base.offset, |(_, _, to)| *to);
     let told = settings(goal, &found, (last, end))?;
-    configure(restored, &told, writer.owner)
+    configure(&cluster, &told, owner)
+        .and_then(|()| hand_over(&cluster, owner))
         .map_err(|error| Failure::io("failed to prepare the recovery", error))?;
     Ok(match goal {
         Goal::Moment(moment) if found.after.is_none() => {
@@ -127,14 +133,15 @@ pub(crate) fn replay(
 }
 
 /// The history of the timeline the backup was taken on; its file, if it has one, came with the backup.
-fn base_history(restored: &Path, timeline: Timeline) -> Result<TimelineHistory, Failure> {
+fn base_history(log: &Folder, timeline: Timeline) -> Result<TimelineHistory, Failure> {
     if timeline == 1 {
         return Ok(TimelineHistory::root(1));
     }
     let name = history_name(timeline);
-    let path = restored.join("pg_wal").join(&name);
-    let text = fs::read_to_string(&path)
-        .map_err(|error| Failure::io(format!("failed to read the history {}", path.display()), error))?;
+    let failed = |error| Failure::io(format!("failed to read the history {LOG}/{name}"), error);
+    let found = log.read(&name, MAX_HISTORY_BYTES).map_err(failed)?;
+    let (_, bytes) = found.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    let text = String::from_utf8_lossy(&bytes);
     TimelineHistory::parse(&name, &text).map_err(|error| {
         Failure::with_source(error.kind(), format!("the history {name} cannot be read"), error)
     })
@@ -147,8 +154,10 @@ fn history_text(history: &TimelineHistory) -> String {
 }
 
 struct Writer {
-    folder: PathBuf,
+    folder: Folder,
     shape: WalShape,
+    /// The cluster the point is of: log of another one is not written.
+    system: Option<u64>,
     owner: (u32, u32),
 }
 
@@ -164,7 +173,7 @@ impl Writer {
     ) -> Result<bool, Failure> {
         let size = u64::from(self.shape.segment_bytes);
         let start = Lsn(from).segment_start(self.shape.segment_bytes);
-        let mut scanner = Scanner::new(self.shape, timeline, None, start)
+        let mut scanner = Scanner::new(self.shape, timeline, self.system, start)
             .map_err(|error| Failure::with_source(error.kind(), "the log cannot be read", error))?
             .with_history(history.clone());
         let mut at = start.0;
@@ -209,29 +218,24 @@ impl Writer {
             return Ok(Vec::new());
         }
         let parent = history.forks().last().map_or(timeline, |fork| fork.parent);
-        let path = self.folder.join(segment_name(parent, Lsn(at), self.shape.segment_bytes));
-        let mut bytes = Vec::new();
-        let read = fs::File::open(&path).and_then(|file| file.take(from - at).read_to_end(&mut bytes));
-        match read {
-            Ok(count) if count as u64 == from - at => Ok(bytes),
-            Ok(_) => Err(Failure::new(FailureKind::Damaged, format!("{} is cut short", path.display()))),
-            Err(error) => Err(Failure::io(format!("failed to read {}", path.display()), error)),
+        let name = segment_name(parent, Lsn(at), self.shape.segment_bytes);
+        let limit_bytes = u64::from(self.shape.segment_bytes);
+        let wanted = usize::try_from(from - at).unwrap_or(usize::MAX);
+        let failed = |error| Failure::io(format!("failed to read {LOG}/{name}"), error);
+        let found = self.folder.read(&name, limit_bytes).map_err(failed)?;
+        let (_, mut bytes) = found.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        if bytes.len() < wanted {
+            return Err(Failure::new(FailureKind::Damaged, format!("{LOG}/{name} is cut short")));
         }
+        bytes.truncate(wanted);
+        Ok(bytes)
     }
 
     /// A file of the log; one that came with the backup is replaced, as the log may know more of its segment.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
-        let path = self.folder.join(name);
-        let written = (|| {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            give(&path, self.owner)
-        })();
-        written.map_err(|error| {
-            Failure::io(format!("failed to write the log segment {}", path.display()), error)
-        })
+        self.folder
+            .write(name, &[bytes], Some(self.owner))
+            .map_err(|error| Failure::io(format!("failed to write the log segment {LOG}/{name}"), error))
     }
 }
 
@@ -241,10 +245,6 @@ fn beyond(events: &[Event], goal: &Goal) -> bool {
         found.see(event, goal);
     }
     found.done()
-}
-
-fn owner(restored: &Path) -> Result<(u32, u32), Failure> {
-    owner_of(restored).map_err(|error| Failure::io("failed to look at the restored cluster", error))
 }
 
 /// What the server is told. A moment after which nothing was committed is no target: the server could not tell that it
@@ -277,37 +277,106 @@ fn settings(
     Ok(told)
 }
 
-fn configure(restored: &Path, told: &[(&str, String)], owner: (u32, u32)) -> std::io::Result<()> {
-    let path = restored.join(AUTO_CONF);
-    let before = match fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        other => other?,
-    };
+fn configure(cluster: &Folder, told: &[(&str, String)], owner: (u32, u32)) -> io::Result<()> {
+    let before = read_settings(cluster)?;
     let mut lines = String::new();
     for (name, value) in told {
         let value = value.replace('\\', "\\\\").replace('\'', "''");
         lines.extend([name, " = '", &value, "'\n"]);
     }
-    lifeboat_base::crashsafe::replace(&path, format!("{before}{BEGIN_MARK}{lines}{END_MARK}").as_bytes())?;
-    give(&path, owner)?;
-    let signal = restored.join(SIGNAL);
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&signal)?.sync_all()?;
-    give(&signal, owner)
+    let ours = [&before, BEGIN_MARK.as_bytes(), lines.as_bytes(), END_MARK.as_bytes()];
+    cluster.write(AUTO_CONF, &ours, Some(owner))?;
+    cluster.write(SIGNAL, &[], Some(owner))
 }
 
 /// The settings a restored cluster is to recover with, as [`replay`] wrote them; none if it needs no log.
 pub(crate) fn recovery_target(restored: &Path) -> Result<Vec<(String, String)>, Failure> {
-    let path = restored.join(AUTO_CONF);
-    let text = match fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(|error| Failure::io(format!("failed to read {}", path.display()), error))?,
+    let look = || {
+        let cluster = Folder::open(restored)?;
+        let signal = cluster.look(SIGNAL)?;
+        Ok((signal.is_some(), read_settings(&cluster)?))
     };
+    let (signal, text) =
+        look().map_err(|error: io::Error| Failure::io(format!("failed to read {AUTO_CONF}"), error))?;
+    let text = String::from_utf8_lossy(&text);
     let ours = text.rsplit_once(BEGIN_MARK).and_then(|(_, rest)| rest.split_once(END_MARK));
-    let Some((lines, _)) = ours.filter(|_| restored.join(SIGNAL).exists()) else { return Ok(Vec::new()) };
+    let Some((lines, _)) = ours.filter(|_| signal) else { return Ok(Vec::new()) };
     let setting = |line: &str| {
         let (name, value) = line.split_once(" = ")?;
         let value = value.strip_prefix('\'')?.strip_suffix('\'')?;
         Some((name.to_owned(), value.replace("''", "'").replace("\\\\", "\\")))
     };
     Ok(lines.lines().filter_map(setting).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use lifeboat_base::capture::{Consistency, ConsistencyLevel};
+    use lifeboat_testkit::{PgOptions, PgServer};
+    use serde_json::json;
+
+    use super::*;
+
+    /// A whole segment as it was kept.
+    struct Kept {
+        bytes: Vec<u8>,
+        path: [(u32, u64, u64); 1],
+    }
+
+    impl LogSource for Kept {
+        fn arrived_by(&self, _moment: Timestamp) -> Result<Option<LogPosition>, Failure> {
+            Ok(None)
+        }
+
+        fn read(&self, _timeline: u32, from: u64, to: u64) -> Result<Vec<u8>, Failure> {
+            let inside = |at: u64| usize::try_from(at - self.path[0].1).unwrap();
+            Ok(self.bytes[inside(from)..inside(to)].to_vec())
+        }
+
+        fn path(&self) -> &[(u32, u64, u64)] {
+            &self.path
+        }
+    }
+
+    #[test]
+    fn log_of_another_cluster_is_never_written_into_a_restored_one() {
+        let server = PgServer::start(PgOptions::new(15).initdb("--wal-segsize=1"));
+        let name = server.psql("SELECT pg_walfile_name(pg_switch_wal())");
+        let bytes = fs::read(server.data().join("pg_wal").join(&name)).unwrap();
+        let (_, start) = lifeboat_postgres::lsn::parse_segment_name(&name, 1 << 20).unwrap();
+        let log = Kept { bytes, path: [(1, start.0, start.0 + (1 << 20))] };
+        let system = server.psql("SELECT system_identifier FROM pg_control_system()");
+        let replayed = |system: &str| {
+            let environment = [
+                ("stop_lsn", json!(start.to_string())),
+                ("timeline", json!(1)),
+                ("wal_segment_bytes", json!(1 << 20)),
+                ("system_identifier", json!(system)),
+            ];
+            let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
+            let moment = Timestamp::UNIX_EPOCH;
+            let level = ConsistencyLevel::PointInTime;
+            let facts = CaptureFacts {
+                consistency: Consistency { level, moment, position: None, changes: 0 },
+                logical_bytes: 0,
+                counts: BTreeMap::new(),
+                checksums: BTreeMap::new(),
+                environment,
+                unreadable: Vec::new(),
+            };
+            let folder = tempfile::tempdir().unwrap();
+            fs::create_dir(folder.path().join("pg_wal")).unwrap();
+            lifeboat_base::crashsafe::write_new(&folder.path().join("PG_VERSION"), b"15\n").unwrap();
+            let done = replay(&facts, folder.path(), &log, &Goal::Latest);
+            (done, folder.path().join("pg_wal").join(&name).exists())
+        };
+        let (done, written) = replayed(&system);
+        assert!(done.is_ok() && written, "{done:?}");
+        let (done, written) = replayed("7");
+        assert_eq!(done.unwrap_err().kind(), FailureKind::Damaged);
+        assert!(!written);
+    }
 }

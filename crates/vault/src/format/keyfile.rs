@@ -1,6 +1,7 @@
 //! Key files: the master key sealed under a key derived from the repository password.
 //!
-//! The password has 256 bits of its own, so the derivation need not be slow; it is scrypt because the format says so.
+//! The password has 256 random bits of its own: nobody guesses it, however cheap a guess is. So the derivation costs as
+//! little as the format allows; it is scrypt because the format says so.
 
 use lifeboat_base::digest::Digest;
 use lifeboat_base::entropy::Entropy;
@@ -10,9 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::crypto::{KEY_BYTES, MasterKey};
 
-/// scrypt parameters of the key files we write: 16 MiB of memory.
-const LOG_N: u8 = 14;
-const R: u32 = 8;
+/// scrypt parameters of the key files we write, the smallest that scrypt and stock restic (0.14 and newer) know. restic's
+/// own are made for passwords that people choose; with ours they would only make every `wal push` wait.
+const LOG_N: u8 = 1;
+const R: u32 = 1;
 const P: u32 = 1;
 const SALT_BYTES: usize = 64;
 /// The most memory a key file may ask for (`128 * N * r`); stock tools stay well below.
@@ -161,12 +163,36 @@ mod tests {
         assert_eq!(open(&bytes, &wrong).unwrap_err(), KeyFileProblem::WrongPassword);
     }
 
+    /// What vaults made by earlier versions and by other tools ask for.
+    #[test]
+    fn a_key_file_with_costlier_parameters_opens_too() {
+        let key = MasterKey::generate(&OsEntropy);
+        let password = Secret::new("0123".to_owned());
+        let salt = [7u8; SALT_BYTES];
+        let data =
+            derive(&password, &salt, 14, 8, 1).unwrap().seal(key_json(&key).unwrap().expose(), &OsEntropy);
+        let file = KeyFile {
+            created: None,
+            username: None,
+            hostname: None,
+            kdf: "scrypt".to_owned(),
+            n: 16384,
+            r: 8,
+            p: 1,
+            salt: base64::encode(&salt),
+            data: base64::encode(&data),
+        };
+        let bytes = serde_json::to_vec(&file).unwrap();
+        assert_eq!(open(&bytes, &password).unwrap().expose(), key.expose());
+    }
+
     #[test]
     fn a_key_file_cannot_ask_for_all_the_memory() {
         let key = MasterKey::generate(&OsEntropy);
         let password = Secret::new("0123".to_owned());
         let (_, bytes) = seal(&key, &password, Timestamp::UNIX_EPOCH, &OsEntropy).unwrap();
-        let text = String::from_utf8(bytes).unwrap().replace("\"N\":16384", "\"N\":1073741824");
+        let text = String::from_utf8(bytes).unwrap().replace("\"N\":2,", "\"N\":2147483648,");
+        assert!(text.contains("2147483648"));
         assert_eq!(open(text.as_bytes(), &password).unwrap_err(), KeyFileProblem::Malformed);
     }
 }

@@ -213,6 +213,21 @@ fn holes(intervals: &[Interval], from: u64, to: u64) -> Vec<(u64, u64)> {
     holes
 }
 
+/// The parts between two positions of one timeline that none of the pieces holds.
+pub(super) fn holes_in<'a>(
+    pieces: impl Iterator<Item = &'a Piece>,
+    from: Position,
+    to: Position,
+) -> Vec<(u64, u64)> {
+    let on = pieces.filter(|piece| piece.name.first().timeline == from.timeline);
+    let mut intervals: Vec<Interval> = on
+        .map(|piece| (piece.name.first().offset, piece.name.last().offset))
+        .map(|(from, to)| Interval { from, to, started: None, ended: None })
+        .collect();
+    intervals.sort_by_key(|interval| interval.from);
+    holes(&intervals, from.offset, to.offset)
+}
+
 fn lost_between(pieces: &[Piece], from: Position, to: Position) -> Vec<LogName> {
     let mut lost: Vec<LogName> = pieces
         .iter()

@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_base::digest::Digest;
-use lifeboat_base::ids::StreamName;
+use lifeboat_base::ids::{StreamName, VaultId};
 use lifeboat_base::monitor::Monitor;
+use lifeboat_keys::PublicKey;
 
-use super::coverage::{GapVerdict, Piece, PieceState, Range, ranges_of, verdict_of};
+use super::coverage::{GapVerdict, Piece, PieceState, Range, holes_in, ranges_of, verdict_of};
 use super::error::LogsError;
 use super::object::{LogHeader, LogLink, Opened};
 use super::position::{LogName, Position};
 use super::rollup::{self, RollupEntry, RollupName};
 use super::store::{FOREIGN, Logs, Place, place_of, rollup_object};
 use crate::layout::LOGS;
-use crate::storage::{Listed, ObjectName};
+use crate::storage::{Listed, ObjectName, Storage};
 
 /// How far objects are checked. Objects that no roll-up lists yet are always read whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -247,6 +248,23 @@ impl Survey<'_> {
             }
         }
     }
+
+    /// An object that is gone, and whose whole span others hold, is no damage: so a damaged one that was stored again
+    /// beside it can be removed.
+    fn forgive_what_others_hold(&mut self, missing: &BTreeSet<LogName>) {
+        for name in missing {
+            let (first, last) = (name.first(), name.last());
+            let follows = |piece: &Piece| piece.name.first() == first && piece.follows.is_some();
+            let pieces = &self.inventory.pieces;
+            let present = || pieces.iter().filter(|piece| piece.state == PieceState::Present);
+            let entered = pieces.iter().find(|piece| piece.name == *name).is_some_and(follows);
+            let held = holes_in(present(), first, last).is_empty();
+            if held && (!entered || present().any(follows)) {
+                let object = self.logs.object_name(self.stream, *name);
+                self.inventory.damaged.retain(|damage| damage.object != object);
+            }
+        }
+    }
 }
 
 fn piece(entry: &RollupEntry, state: PieceState) -> Piece {
@@ -301,6 +319,27 @@ impl Logs {
         Ok(self.listing(stream)?.objects.into_keys().collect())
     }
 
+    /// As [`Logs::list`], from a storage alone, each with its size and with the size its roll-up lists, if one does.
+    /// `public` is the key of the vault `vault`; a roll-up that is damaged says nothing.
+    pub fn list_sizes(
+        storage: &dyn Storage,
+        (vault, public): (&VaultId, &PublicKey),
+        stream: &StreamName,
+    ) -> Result<BTreeMap<LogName, (u64, Option<u64>)>, LogsError> {
+        let listing = sort_out(storage.list(&format!("{LOGS}{stream}/"))?);
+        let mut sizes: BTreeMap<LogName, (u64, Option<u64>)> =
+            listing.objects.into_iter().map(|(name, size_bytes)| (name, (size_bytes, None))).collect();
+        for name in &listing.rollups {
+            let Ok(bytes) = storage.get(&rollup_object(stream, name)) else { continue };
+            for entry in rollup::open(&bytes, vault, stream, name, public).unwrap_or_default() {
+                if let Some((_, listed)) = sizes.get_mut(&entry.name) {
+                    *listed = Some(entry.stored_bytes);
+                }
+            }
+        }
+        Ok(sizes)
+    }
+
     /// Everything about a stream: one listing, every roll-up, every object no roll-up lists, and the listed objects
     /// as far as `level` says. Memory: about 400 bytes per object, and one object at a time.
     pub fn inventory(
@@ -342,6 +381,8 @@ impl Logs {
             monitor.advance(survey.inventory.read_bytes - before, 1);
         }
         survey.check_links();
+        let gone = entries.keys().filter(|name| !listing.objects.contains_key(name)).copied().collect();
+        survey.forgive_what_others_hold(&gone);
         survey.inventory.damaged.sort();
         Ok(survey.inventory)
     }

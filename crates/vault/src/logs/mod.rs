@@ -7,6 +7,7 @@
 
 mod coverage;
 mod error;
+mod heal;
 mod inventory;
 mod object;
 mod position;
@@ -15,6 +16,7 @@ mod store;
 
 pub use self::coverage::{Gap, GapVerdict, Piece, PieceState, Range, ranges_of, verdict_of};
 pub use self::error::LogsError;
+pub use self::heal::{LogPiece, MAX_HALVINGS};
 pub use self::inventory::{Inventory, LogDamage, LogsLevel, LogsReport};
 pub use self::object::{ArrivalMark, LogHeader, LogLink, MAX_CONTENT_BYTES, MAX_MARKS_COUNT};
 pub use self::position::{InvalidPosition, LogName, Position};

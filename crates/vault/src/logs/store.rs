@@ -199,20 +199,39 @@ impl Logs {
     }
 
     /// Brings one object to the same stream of another copy of this vault, sealed as it is. Success if it is there with
-    /// the same bytes already.
-    pub fn carry(&self, stream: &StreamName, name: LogName, to: &Self) -> Result<(), LogsError> {
+    /// the same content already; `Damaged` if either of the two is.
+    pub fn carry(&self, stream: &StreamName, name: LogName, to: &Self) -> Result<LogRef, LogsError> {
         let object = self.object_name(stream, name);
         let stored = self.get(&object)?;
-        self.check_object(&object, &stored)?;
+        let header = self
+            .open(stream, name, &stored)
+            .and_then(object::Opened::check)
+            .map_err(|why| LogsError::Damaged { object: object.clone(), why })?;
         match to.storage.put_new(&object, &[&stored]) {
-            Err(StorageError::AlreadyExists { .. }) if to.get(&object)? == stored => Ok(()),
-            Err(StorageError::AlreadyExists { .. }) => Err(LogsError::Conflict { object }),
-            other => other.map_err(LogsError::from),
+            Ok(()) => {
+                let (stream, sha256) = (stream.clone(), Digest::of(&stored));
+                Ok(LogRef { stream, name, stored_bytes: stored.len() as u64, sha256, existed: false })
+            }
+            Err(StorageError::AlreadyExists { .. }) => {
+                drop(stored);
+                to.existing(stream, &header)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
+    /// Whether an object of that name is there, in whatever state. Reads nothing.
+    pub fn has(&self, stream: &StreamName, name: LogName) -> Result<bool, LogsError> {
+        Ok(self.storage.stat(&self.object_name(stream, name))?.is_some())
+    }
+
+    /// Where the object is, for people.
+    pub fn place_of(&self, stream: &StreamName, name: LogName) -> String {
+        format!("{}/{}", self.storage.location(), self.object_name(stream, name))
+    }
+
     /// What is stored under the name of `wanted`, if it holds the same.
-    fn existing(&self, stream: &StreamName, wanted: &LogHeader) -> Result<LogRef, LogsError> {
+    pub(super) fn existing(&self, stream: &StreamName, wanted: &LogHeader) -> Result<LogRef, LogsError> {
         let name = wanted.name;
         let object = self.object_name(stream, name);
         let stored = self.get(&object)?;

@@ -6,13 +6,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lifeboat_base::path::RelPath;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat, openat, statat};
 
-use super::over::remove_at;
+use super::materialize::Elsewhere;
+use super::over::{names, remove_at};
 
 /// Directories kept open.
 const CACHED_DIRS: usize = 128;
@@ -32,24 +33,22 @@ fn open_dir(parent: impl AsFd, name: &OsStr) -> io::Result<File> {
 
 impl Dirs {
     /// The directory at `into` and those that lie elsewhere, which must exist, and be empty unless something may be in them.
-    pub(super) fn new(into: &Path, elsewhere: &[(RelPath, PathBuf)], occupied: bool) -> io::Result<Self> {
-        let empty = |folder: &Path| Ok::<_, io::Error>(std::fs::read_dir(folder)?.next().is_none());
-        for folder in std::iter::once(into).chain(elsewhere.iter().map(|(_, folder)| folder.as_path())) {
-            if !occupied && !empty(folder)? {
+    pub(super) fn new(into: &Path, elsewhere: &[Elsewhere], occupied: bool) -> io::Result<Self> {
+        let open = |folder: &Path| {
+            // What may hold something may hold a link planted for us.
+            let dir =
+                if occupied { open_dir(rustix::fs::CWD, folder.as_os_str())? } else { File::open(folder)? };
+            if !occupied && !names(&dir)?.is_empty() {
                 return Err(io::Error::new(
                     io::ErrorKind::AlreadyExists,
                     "the target directory is not empty",
                 ));
             }
-        }
-        let open = |(at, folder): &(RelPath, PathBuf)| {
-            let folder = open_dir(rustix::fs::CWD, folder.as_os_str())?;
-            Ok((at.clone(), Arc::new(folder)))
+            Ok(Arc::new(dir))
         };
-        let elsewhere = elsewhere.iter().map(open).collect::<io::Result<_>>()?;
-        // What may hold something may hold a link planted for us.
-        let root = if occupied { open_dir(rustix::fs::CWD, into.as_os_str())? } else { File::open(into)? };
-        Ok(Self { root: Arc::new(root), elsewhere, cache: Mutex::default() })
+        let elsewhere = elsewhere.iter().map(|other| Ok((other.inside.clone(), open(&other.through)?)));
+        let elsewhere = elsewhere.collect::<io::Result<_>>()?;
+        Ok(Self { root: open(into)?, elsewhere, cache: Mutex::default() })
     }
 
     /// The target itself and every folder that lies elsewhere.

@@ -35,10 +35,22 @@ type LinkKey = (u64, u64, Digest);
 #[derive(Clone, Debug, Default)]
 pub struct MaterializeOptions {
     /// The target may hold something: chunks that are equal stay, what differs is fetched, and what the recovery point does
-    /// not have is removed. Else it must be empty.
+    /// not have is removed. Else it must be empty. The target itself then keeps its owner, mode and times: who else may get
+    /// at it is for those to say who go on working in it.
     pub over: bool,
-    /// Folders below the one restored that come to lie in another, existing one; an absolute link to it takes their place.
-    pub elsewhere: Vec<(RelPath, PathBuf)>,
+    /// Folders below the one restored that come to lie in another, existing one.
+    pub elsewhere: Vec<Elsewhere>,
+}
+
+/// A folder that comes to lie outside the target.
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    /// Where it stands in the recovery point.
+    pub inside: RelPath,
+    /// What the link says that takes its place; absolute.
+    pub folder: PathBuf,
+    /// How it is reached: the same as `folder`, or a path that others cannot make lead anywhere else meanwhile.
+    pub through: PathBuf,
 }
 
 struct Materializer<'a> {
@@ -118,7 +130,9 @@ impl Materializer<'_> {
         let place = match (below.depth(), &node.kind) {
             (0, StoredKind::Dir) => {
                 self.prune(&RelPath::root(), node.subtree.as_ref())?;
-                self.finished_dirs.push((RelPath::root(), node.meta));
+                if !self.options.over {
+                    self.finished_dirs.push((RelPath::root(), node.meta));
+                }
                 return Ok(());
             }
             (0, _) => match path.split_last() {
@@ -143,7 +157,9 @@ impl Materializer<'_> {
     /// Makes a directory, or the link to where it lies.
     fn directory(&mut self, place: &RelPath, meta: &Meta) -> Result<(), VaultError> {
         let failed = || target_error("make the directory", place);
-        if let Some((_, folder)) = self.options.elsewhere.iter().find(|(at, _)| at == place) {
+        if let Some(Elsewhere { folder, .. }) =
+            self.options.elsewhere.iter().find(|other| other.inside == *place)
+        {
             if self.options.over {
                 self.stats.removed += self.dirs.clear(place).map_err(target_error("replace", place))?;
             }

@@ -11,8 +11,8 @@ use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::path::RelPath;
 use lifeboat_base::time::Timestamp;
 use rustix::fs::{
-    AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
-    fsetxattr, futimens, lsetxattr, utimensat,
+    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmod, chownat, fchmod,
+    fchown, fsetxattr, futimens, lsetxattr, openat, utimensat,
 };
 
 /// Restores metadata; what the target cannot hold is reported and left out.
@@ -86,7 +86,10 @@ impl Restorer<'_> {
             self.attribute_result(path, &xattr.name, set);
         }
         if !is_link {
-            chmodat(parent, name, Mode::from_raw_mode(meta.mode & 0o7777), AtFlags::empty())?;
+            // Pointed at first: a link that took its place meanwhile must not lead us to something else.
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let node = openat(parent, name, flags, Mode::empty())?;
+            chmod(format!("/proc/self/fd/{}", node.as_raw_fd()), Mode::from_raw_mode(meta.mode & 0o7777))?;
         }
         Ok(utimensat(parent, name, &times(meta), AtFlags::SYMLINK_NOFOLLOW)?)
     }

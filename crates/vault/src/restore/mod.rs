@@ -12,6 +12,6 @@ mod plan;
 mod reader;
 mod writer;
 
-pub use self::materialize::MaterializeOptions;
+pub use self::materialize::{Elsewhere, MaterializeOptions};
 pub(crate) use self::reader::MAX_DEPTH;
 pub use self::reader::{FileReader, PointReader, RandomFile};

@@ -35,7 +35,7 @@ pub(super) fn prune(dir: &File, keep: &HashSet<OsString>) -> io::Result<u64> {
     Ok(removed)
 }
 
-fn names(dir: impl AsFd) -> io::Result<Vec<OsString>> {
+pub(super) fn names(dir: impl AsFd) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
@@ -74,7 +74,7 @@ pub(super) fn remove_at(dir: impl AsFd, name: &OsStr, device: u64, depth: usize)
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     use lifeboat_base::capture::{MaterializeStats, Meta, RestoreSource, StoredKind};
     use lifeboat_base::monitor::Findings;
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::format::index::BlobKind;
     use crate::format::node::build;
-    use crate::restore::{MaterializeOptions, PointReader};
+    use crate::restore::{Elsewhere, MaterializeOptions, PointReader};
     use crate::testing;
     use crate::write::store_blobs;
 
@@ -124,7 +124,7 @@ mod tests {
         vault.open_point(&manifest).unwrap()
     }
 
-    fn over(into: &Path, elsewhere: &[(RelPath, PathBuf)]) -> MaterializeStats {
+    fn over(into: &Path, elsewhere: &[Elsewhere]) -> MaterializeStats {
         let options = MaterializeOptions { over: true, elsewhere: elsewhere.to_vec() };
         reader().materialize_with(&RelPath::root(), into, &options, &Findings::new()).unwrap()
     }
@@ -211,7 +211,8 @@ mod tests {
     #[test]
     fn a_folder_that_lies_elsewhere_is_a_link_and_is_restored_over_in_its_place() {
         let (dir, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let elsewhere = [(RelPath::new("inner").unwrap(), there.path().to_owned())];
+        let (folder, through) = (there.path().to_owned(), there.path().to_owned());
+        let elsewhere = [Elsewhere { inside: RelPath::new("inner").unwrap(), folder, through }];
         for round in 0..2 {
             let stats = over(dir.path(), &elsewhere);
             assert_eq!(fs::read_link(dir.path().join("inner")).unwrap(), there.path());

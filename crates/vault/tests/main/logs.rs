@@ -12,8 +12,8 @@ use lifeboat_base::time::{SignedDuration, Timestamp};
 use lifeboat_keys::SigningKey;
 use lifeboat_vault::crypto::MasterKey;
 use lifeboat_vault::logs::{
-    Gap, GapVerdict, LogName, LogObject, LogRef, Logs, LogsError, LogsLevel, LogsReport, MAX_CONTENT_BYTES,
-    Position,
+    Gap, GapVerdict, LogName, LogObject, LogPiece, LogRef, Logs, LogsError, LogsLevel, LogsReport,
+    MAX_CONTENT_BYTES, Position,
 };
 use lifeboat_vault::storage::{MemoryStorage, ObjectName, Storage};
 use proptest::prelude::*;
@@ -22,6 +22,9 @@ struct Fixture {
     storage: Arc<MemoryStorage>,
     logs: Logs,
     stream: StreamName,
+    key: MasterKey,
+    signing: SigningKey,
+    vault: VaultId,
 }
 
 fn at(minutes: i64) -> Timestamp {
@@ -40,13 +43,16 @@ impl Fixture {
     fn new() -> Self {
         let storage = Arc::new(MemoryStorage::new());
         let key = MasterKey::generate(&OsEntropy);
-        let logs = Logs::new(
-            Arc::clone(&storage) as Arc<dyn Storage>,
-            key,
-            SigningKey::generate(&OsEntropy),
-            VaultId::generate(&OsEntropy),
-        );
-        Self { storage, logs, stream: StreamName::new("wal").unwrap() }
+        let (signing, vault) = (SigningKey::generate(&OsEntropy), VaultId::generate(&OsEntropy));
+        let dynamic = Arc::clone(&storage) as Arc<dyn Storage>;
+        let logs = Logs::new(dynamic, key.clone(), signing.clone(), vault.clone());
+        Self { storage, logs, stream: StreamName::new("wal").unwrap(), key, signing, vault }
+    }
+
+    /// Another copy of the same vault, with nothing in it.
+    fn empty_copy(&self) -> Logs {
+        let storage = Arc::new(MemoryStorage::new()) as Arc<dyn Storage>;
+        Logs::new(storage, self.key.clone(), self.signing.clone(), self.vault.clone())
     }
 
     fn put(&self, from: Position, to: Position, follows: Option<Position>, minute: i64) -> LogRef {
@@ -421,4 +427,181 @@ proptest! {
             }
         }
     }
+}
+
+fn piece(name: LogName, content: &[u8]) -> LogPiece<'_> {
+    let (history, marks) = (None, Vec::new());
+    LogPiece { name, follows: None, history, marks, started: at(0), ended: at(0), content }
+}
+
+#[test]
+fn what_a_damaged_object_held_comes_back_beside_it_and_the_damage_stays_named_until_it_is_removed() {
+    let fixture = Fixture::new();
+    fixture.fill(3);
+    let (content, victim) = (b"0123456789", span(10, 20));
+    fixture.storage.remove(&fixture.object(victim)).unwrap();
+    fixture.try_put(position(10), position(20), None, 1, content).unwrap();
+    assert_eq!(fixture.roll_up(66), 3);
+    fixture.flip(&fixture.object(victim), 40, 0);
+    let heal = || fixture.logs.append_beside(&fixture.stream, piece(victim, content), &OsEntropy);
+    let names = |stored: Vec<LogRef>| stored.into_iter().map(|stored| stored.name).collect::<Vec<_>>();
+    assert_eq!(names(heal().unwrap()), [span(10, 15), span(15, 20)]);
+    assert!(heal().unwrap().iter().all(|stored| stored.existed));
+    assert_eq!(fixture.verdict(position(0), position(30), LogsLevel::Readable), GapVerdict::Contiguous);
+    let named = |level| {
+        let report = fixture.verify(level);
+        report.damaged.into_iter().map(|damage| damage.object).collect::<Vec<_>>()
+    };
+    assert_eq!(named(LogsLevel::Readable), [fixture.object(victim)]);
+    // A half is damaged as well.
+    fixture.flip(&fixture.object(span(15, 20)), 40, 0);
+    assert_eq!(names(heal().unwrap()), [span(10, 15), span(15, 17), span(17, 20)]);
+    assert_eq!(fixture.verdict(position(0), position(30), LogsLevel::Readable), GapVerdict::Contiguous);
+    // Removed by hand: what the roll-up lists is gone, and nothing is missing.
+    fixture.storage.remove(&fixture.object(victim)).unwrap();
+    fixture.storage.remove(&fixture.object(span(15, 20))).unwrap();
+    assert_eq!(named(LogsLevel::Readable), []);
+    assert_eq!(fixture.verdict(position(0), position(30), LogsLevel::Readable), GapVerdict::Contiguous);
+    // Unless a part of it is.
+    fixture.storage.remove(&fixture.object(span(15, 17))).unwrap();
+    assert_eq!(named(LogsLevel::Readable), [fixture.object(victim)]);
+}
+
+#[test]
+fn halves_keep_the_name_of_the_history_and_the_arrivals_that_fall_into_them() {
+    // Arrivals as (offset, moment): at 3 and 6, or, in the other piece, all before its middle, or at its very end.
+    let cases: [(&[(u64, i64)], _, _); 4] = [
+        (&[(103, 50), (106, 80), (110, 95)], vec![(103, 50), (105, 80)], vec![(106, 80), (110, 95)]),
+        (&[(103, 50), (105, 70)], vec![(103, 50), (105, 70)], vec![]),
+        (&[(110, 95)], vec![(105, 95)], vec![(110, 95)]),
+        (&[], vec![], vec![]),
+    ];
+    for (arrivals, early, late) in cases {
+        let fixture = Fixture::new();
+        let victim = span(100, 110);
+        fixture.put(victim.first(), victim.last(), None, 0);
+        fixture.flip(&fixture.object(victim), 40, 0);
+        let (mut offset, mut moment) = (100, 0);
+        let mut marks = Vec::new();
+        for (reached, when) in arrivals {
+            marks.push((reached - offset, when - moment));
+            (offset, moment) = (*reached, *when);
+        }
+        let other = fixture.empty_copy();
+        let log = LogObject {
+            first: victim.first(),
+            last: victim.last(),
+            follows: None,
+            history: Some("a name".to_owned()),
+            marks,
+            previous: None,
+            started: at(0),
+            ended: at(0),
+            content: &mut b"0123456789".as_slice(),
+        };
+        other.append(&fixture.stream, log, &OsEntropy).unwrap();
+        let stored = other.carry_beside(&fixture.stream, victim, &fixture.logs, &OsEntropy).unwrap();
+        let halves = stored.iter().map(|stored| {
+            let (header, _) = fixture.logs.read(&fixture.stream, stored.name).unwrap();
+            assert_eq!(header.history.as_deref(), Some("a name"));
+            let (mut offset, mut moment) = (header.first.offset, 0);
+            let mut arrivals = Vec::new();
+            for (more, later) in header.marks {
+                (offset, moment) = (offset + more, moment + later);
+                arrivals.push((offset, moment));
+            }
+            (stored.name, arrivals)
+        });
+        let expected = [(span(100, 105), early), (span(105, 110), late)];
+        assert_eq!(halves.collect::<Vec<_>>(), expected, "{arrivals:?}");
+    }
+}
+
+#[test]
+fn healing_keeps_how_a_timeline_was_entered_and_gives_up_where_nothing_can_be_cut() {
+    let fixture = Fixture::new();
+    fixture.put(position(0), position(10), None, 0);
+    let place = |offset| Position::new(2, offset);
+    let name = LogName::of(place(10), place(14)).unwrap();
+    fixture.try_put(place(10), place(14), Some(position(10)), 0, b"abcd").unwrap();
+    fixture.flip(&fixture.object(name), 40, 0);
+    let entered = LogPiece { follows: Some(position(10)), ..piece(name, b"abcd") };
+    fixture.logs.append_beside(&fixture.stream, entered, &OsEntropy).unwrap();
+    assert_eq!(fixture.verdict(position(0), place(14), LogsLevel::Readable), GapVerdict::Contiguous);
+    // A position that is no byte, and a single byte.
+    let name = span(100, 110);
+    fixture.put(position(100), position(110), None, 0);
+    fixture.flip(&fixture.object(name), 40, 0);
+    for (name, content) in [(name, b"four".as_slice()), (span(200, 201), b"x")] {
+        if !fixture.logs.has(&fixture.stream, name).unwrap() {
+            fixture.put(name.first(), name.last(), None, 0);
+            fixture.flip(&fixture.object(name), 40, 0);
+        }
+        let refused = fixture.logs.append_beside(&fixture.stream, piece(name, content), &OsEntropy);
+        assert!(matches!(refused, Err(LogsError::Damaged { .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_copy_whose_object_is_damaged_gets_it_from_another_one() {
+    let one = Fixture::new();
+    let storage = Arc::new(MemoryStorage::new());
+    let (key, vault) = (MasterKey::generate(&OsEntropy), VaultId::generate(&OsEntropy));
+    let signing = SigningKey::generate(&OsEntropy);
+    let from =
+        Logs::new(Arc::clone(&one.storage) as Arc<dyn Storage>, key.clone(), signing.clone(), vault.clone());
+    let to = Logs::new(Arc::clone(&storage) as Arc<dyn Storage>, key, signing, vault);
+    let name = span(0, 10);
+    let append = |logs: &Logs| {
+        let mut content = b"0123456789".as_slice();
+        let log = LogObject {
+            first: name.first(),
+            last: name.last(),
+            follows: None,
+            history: None,
+            marks: Vec::new(),
+            previous: None,
+            started: at(0),
+            ended: at(0),
+            content: &mut content,
+        };
+        logs.append(&one.stream, log, &OsEntropy).unwrap()
+    };
+    append(&from);
+    assert!(!from.carry(&one.stream, name, &to).unwrap().existed);
+    // The same content, sealed by itself, is the same.
+    storage.remove(&to.object_name(&one.stream, name)).unwrap();
+    append(&to);
+    assert!(from.carry(&one.stream, name, &to).unwrap().existed);
+    let object = to.object_name(&one.stream, name);
+    let cut = storage.get(&object).unwrap()[..20].to_vec();
+    storage.remove(&object).unwrap();
+    storage.put_new(&object, &[&cut]).unwrap();
+    let refused = from.carry(&one.stream, name, &to);
+    assert!(matches!(refused, Err(LogsError::Damaged { .. })), "{refused:?}");
+    from.carry_beside(&one.stream, name, &to, &OsEntropy).unwrap();
+    let whole = to.gap_verdict(&one.stream, name.first(), name.last(), LogsLevel::Readable, &Findings::new());
+    assert_eq!(whole.unwrap(), GapVerdict::Contiguous);
+}
+
+#[test]
+fn a_listing_without_a_key_tells_the_size_that_a_roll_up_promises() {
+    let fixture = Fixture::new();
+    fixture.fill(2);
+    fixture.roll_up(66);
+    fixture.put(position(20), position(30), None, 61);
+    let object = fixture.object(span(0, 10));
+    let stored = fixture.storage.get(&object).unwrap();
+    fixture.replace(&object, &stored[..stored.len() - 1]);
+    let listed = |public: &lifeboat_keys::PublicKey| {
+        let storage: &dyn Storage = &*fixture.storage;
+        let sizes = Logs::list_sizes(storage, (&fixture.vault, public), &fixture.stream).unwrap();
+        sizes
+            .into_values()
+            .map(|(size, listed)| listed.map(|listed| size.cast_signed() - listed.cast_signed()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&fixture.signing.public()), [Some(-1), Some(0), None]);
+    // What another key has signed says nothing.
+    assert_eq!(listed(&SigningKey::generate(&OsEntropy).public()), [None, None, None]);
 }

@@ -14,6 +14,8 @@ pub(super) const VERSIONS: [(u32, u16); 6] =
 
 const CONTINUED: u16 = 1;
 const LONG: u16 = 2;
+/// Where a page header says how much is left of the record before.
+const REMAINDER: std::ops::Range<usize> = 16..20;
 const OVERWRITES: u16 = 8;
 
 /// How far a byte is protected.
@@ -125,9 +127,14 @@ impl Writer {
         }
     }
 
-    /// The end of a record that started before the log does; nobody can check it.
+    /// The end of a record that started before the log does; nobody can check it, nor how long the first page says it is: a
+    /// wrong length may lead to the start of a later record, whose predecessor is not known.
     pub(super) fn rest(&mut self, bytes: &[u8]) {
+        let begins = self.bytes.is_empty();
         self.spread(bytes, Care::None);
+        if begins && !bytes.is_empty() {
+            self.care[REMAINDER].fill(Care::None);
+        }
         self.pad();
     }
 

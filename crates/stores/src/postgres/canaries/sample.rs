@@ -138,7 +138,8 @@ impl<'a> Sample<'a> {
     }
 }
 
-fn nothing() -> CaptureFacts {
+/// The facts of a point of which nothing is known.
+pub(crate) fn nothing() -> CaptureFacts {
     CaptureFacts {
         consistency: Consistency {
             level: ConsistencyLevel::PointInTime,

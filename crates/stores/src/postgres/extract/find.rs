@@ -22,12 +22,19 @@ const COMMON: [&str; 2] = ["postgres", "template1"];
 /// A database whose dropping broke off takes no connections.
 const DATABASES: &str = "SELECT datname, datallowconn AND datconnlimit <> -2, datistemplate \
                          FROM pg_catalog.pg_database ORDER BY datname";
-/// Everything with a name that `pg_dump --table` takes, but foreign tables: their rows are elsewhere.
-const RELATIONS: &str = "pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-     WHERE c.relkind IN ('r', 'p', 'm', 'v', 'S') AND c.relpersistence <> 't' \
-     AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
-/// Tables of a whole database; what belongs to an extension comes back with it.
-const WHOLE: &str = "AND c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
+/// Tables without rows that are named before the rest is only counted.
+const MAX_NAMED: usize = 5;
+/// Everything that users have made and that has a name, foreign tables included.
+const ALL: &str = "pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     WHERE c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+/// What of it `pg_dump --table` takes, but foreign tables: their rows are elsewhere.
+const NAMED: &str = "AND c.relkind IN ('r', 'p', 'm', 'v', 'S')";
+/// The tables of a whole database that should have rows of their own.
+const TABLES: &str = "AND c.relkind IN ('r', 'p')";
+/// Those that have none after a recovery.
+const ROWLESS: &str = "AND (c.relkind = 'f' OR c.relkind = 'r' AND c.relpersistence = 'u')";
+/// What belongs to an extension comes back with it.
+const NO_EXTENSION: &str = "AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
      WHERE d.deptype = 'e' AND (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid \
      OR d.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.objid = n.oid))";
 
@@ -62,6 +69,18 @@ pub(super) struct Selection {
     asked: Vec<(String, Vec<u32>)>,
     /// Tables that must be in the archive, and whether with an entry for their rows.
     expected: Vec<(u32, bool)>,
+    /// Of a whole database: the tables that come without rows.
+    rowless: Vec<Rowless>,
+}
+
+/// Tables of one sort whose rows are in no recovery point.
+#[derive(Debug)]
+pub(super) struct Rowless {
+    /// Their rows are on another server; else they are unlogged, and a recovery empties them.
+    pub(super) foreign: bool,
+    pub(super) count: u64,
+    /// The first of them.
+    pub(super) names: Vec<String>,
 }
 
 impl Selection {
@@ -82,6 +101,11 @@ impl Selection {
     /// The names of the tables that have no log.
     pub(super) fn unlogged(&self) -> impl Iterator<Item = String> {
         self.relations.values().filter(|relation| relation.unlogged).map(Relation::shown)
+    }
+
+    /// The tables of a whole database that come without rows.
+    pub(super) fn rowless(&self) -> &[Rowless] {
+        &self.rowless
     }
 
     /// The object ids that must have a definition, and those that must have an entry for rows.
@@ -146,9 +170,10 @@ pub(super) fn check_database(session: &mut Session, asked: &str) -> Result<Resul
 pub(super) fn select(session: &mut Session, part: &Part) -> Result<Result<Selection, Failure>, PgError> {
     let mut selection = Selection::default();
     if part.tables.is_empty() {
-        let rows = session.ask(&format!("SELECT c.oid, c.relkind FROM {RELATIONS} {WHOLE}"))?;
+        let rows = session.ask(&format!("SELECT c.oid, c.relkind FROM {ALL} {TABLES} {NO_EXTENSION}"))?;
         let tables = rows.iter().filter_map(|row| Some((number(row, 0)?, text(row, 1) == "r")));
         selection.expected = tables.collect();
+        selection.rowless = rowless(session)?;
         return Ok(Ok(selection));
     }
     for asked in &part.tables {
@@ -168,6 +193,27 @@ pub(super) fn select(session: &mut Session, part: &Part) -> Result<Result<Select
     Ok(Ok(selection))
 }
 
+/// The tables of this database that come without rows, those of each sort together.
+fn rowless(session: &mut Session) -> Result<Vec<Rowless>, PgError> {
+    let sql = format!(
+        "SELECT * FROM (SELECT c.relkind = 'f', n.nspname, c.relname, \
+           count(*) OVER (PARTITION BY c.relkind = 'f') AS total, \
+           row_number() OVER (PARTITION BY c.relkind = 'f' ORDER BY n.nspname, c.relname) AS place \
+           FROM {ALL} {ROWLESS} {NO_EXTENSION}) r WHERE place <= {MAX_NAMED} ORDER BY 1, place"
+    );
+    let mut found: Vec<Rowless> = Vec::new();
+    for row in session.ask(&sql)? {
+        let (foreign, name) = (text(&row, 0) == "t", dotted(&[text(&row, 1), text(&row, 2)]));
+        if let Some(sort) = found.last_mut().filter(|sort| sort.foreign == foreign) {
+            sort.names.push(name);
+        } else {
+            let count = number(&row, 3).unwrap_or_default();
+            found.push(Rowless { foreign, count, names: vec![name] });
+        }
+    }
+    Ok(found)
+}
+
 /// The one relation a text means: `schema.table`, either part in quotes or not, or a table's name that only one schema has.
 /// What is not in quotes is taken as it stands, capitals, dots and stars included.
 fn find(session: &mut Session, asked: &str) -> Result<Result<(u32, String), Failure>, PgError> {
@@ -182,7 +228,7 @@ fn find(session: &mut Session, asked: &str) -> Result<Result<(u32, String), Fail
     let sql = format!(
         "SELECT * FROM (SELECT c.oid, n.nspname, c.relname, CASE \
            WHEN EXISTS (SELECT FROM {schema} AS s (v), {table} AS t (v) WHERE s.v || '.' || t.v = {literal}) THEN 1 \
-           WHEN EXISTS (SELECT FROM {table} AS t (v) WHERE t.v = {literal}) THEN 2 END AS rank FROM {RELATIONS}) r \
+           WHEN EXISTS (SELECT FROM {table} AS t (v) WHERE t.v = {literal}) THEN 2 END AS rank FROM {ALL} {NAMED}) r \
          WHERE rank IS NOT NULL ORDER BY rank, nspname, relname LIMIT {}",
         MAX_LISTED + 1,
     );
@@ -202,7 +248,7 @@ fn find(session: &mut Session, asked: &str) -> Result<Result<(u32, String), Fail
         return Ok(Err(PartMissing::refusal(what)));
     }
     let there = format!(
-        "SELECT n.nspname, c.relname FROM {RELATIONS} AND c.relkind <> 'S' ORDER BY \
+        "SELECT n.nspname, c.relname FROM {ALL} {NAMED} AND c.relkind <> 'S' ORDER BY \
          pg_catalog.lower(c.relname) <> pg_catalog.lower(pg_catalog.regexp_replace({literal}, '^.*\\.', '')), \
          n.nspname, c.relname LIMIT {}",
         MAX_LISTED + 1

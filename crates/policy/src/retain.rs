@@ -1,0 +1,384 @@
+//! Which recovery points stay and which may go: slots of the calendar, the window of the log, locks, proofs.
+//!
+//! In: a row's promises, its points and a moment. Out: for every point all reasons to keep it, or since when and why
+//! nothing keeps it. Rules: a slot belongs to its first good point, so what a point will own is known when it is made;
+//! the slot in progress does not count, so `7d` reaches back seven whole days; nothing is measured against a clock that
+//! runs on while no new point arrives.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
+use lifeboat_base::ids::PointId;
+use serde::Serialize;
+
+use crate::retention::Gfs;
+use crate::span::Span;
+
+/// Without a new good point for this long, or for two intervals of the schedule, time stands still for the rest.
+const STALL: Duration = Duration::from_secs(2 * 86_400);
+/// Further ahead than this a moment comes from a wrong clock.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(120);
+
+/// What the rules ask of one row.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// The slots.
+    pub keep: Gfs,
+    /// How far back every moment must be restorable.
+    pub window: Option<Span>,
+    /// Until this long after its end nothing may be removed: a lock of a copy, or promised immutability.
+    pub minimum: Option<Span>,
+    /// The longest time between two captures, as scheduled.
+    pub interval: Option<Duration>,
+    /// The calendar.
+    pub zone: &'a TimeZone,
+}
+
+/// How good a point is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Soundness {
+    /// No copy can restore it, as far as is known.
+    Damaged,
+    /// Something could not be captured.
+    Incomplete,
+    /// It can be restored.
+    Good,
+}
+
+/// One point, as far as the decision needs it.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The point.
+    pub id: PointId,
+    /// The moment it shows.
+    pub moment: Timestamp,
+    /// When it was sealed.
+    pub ended: Timestamp,
+    /// How good it is.
+    pub soundness: Soundness,
+    /// Whether it was restored and passed its checks.
+    pub restored: bool,
+}
+
+/// A unit of the calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// Hours; one that the clock repeats is two.
+    Hour,
+    /// Days of the policy's time zone.
+    Day,
+    /// Weeks from Monday, as ISO 8601 numbers them.
+    Week,
+    /// Months.
+    Month,
+    /// Years.
+    Year,
+}
+
+/// Why a point stays.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "rule")]
+pub enum Reason {
+    /// It fills a slot.
+    Slot {
+        /// The unit of the slot.
+        unit: Unit,
+        /// The slot, such as `2026-11` or `2026-W47`.
+        slot: String,
+    },
+    /// The promised window of the log starts from it or lies around it.
+    LogWindow,
+    /// A lock or a promise of immutability ends later.
+    Minimum {
+        /// When it ends.
+        until: Timestamp,
+    },
+    /// Nothing newer is good.
+    LastGood,
+    /// Nothing newer was restored and checked.
+    LastRestored,
+    /// It is damaged in every copy, and might be healed while it is promised.
+    MightHeal,
+    /// It claims to come from the future: a clock was wrong.
+    Future,
+}
+
+/// What becomes of one point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It stays, for all these reasons.
+    Kept(Vec<Reason>),
+    /// It may go.
+    Deletable {
+        /// Since when nothing keeps it.
+        since: Timestamp,
+        /// What kept it last.
+        because: String,
+    },
+}
+
+/// The verdict on one point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// The point.
+    pub id: PointId,
+    /// The moment it shows.
+    pub moment: Timestamp,
+    /// What becomes of it.
+    pub verdict: Verdict,
+}
+
+/// What becomes of every point, oldest moment first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Decided {
+    /// The verdicts.
+    pub points: Vec<Decision>,
+    /// The moment the calendar was read at: not later than new points justify.
+    pub as_of: Timestamp,
+    /// No new good point came for too long: nothing ages until one does.
+    pub stalled: bool,
+    /// Points that only a lock or promised immutability keeps, longer than retention would.
+    pub overstayed: Vec<PointId>,
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Year => "year",
+        })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slot { unit, slot } => write!(f, "{unit} {slot}"),
+            Self::LogWindow => f.write_str("log window"),
+            Self::Minimum { until } => write!(f, "locked until {until:.0}"),
+            Self::LastGood => f.write_str("newest good point"),
+            Self::LastRestored => f.write_str("newest point proven by a restore"),
+            Self::MightHeal => f.write_str("damaged, might be healed"),
+            Self::Future => f.write_str("claims to come from the future"),
+        }
+    }
+}
+
+impl Unit {
+    /// Where the slot of `at` begins.
+    fn start(self, at: &Zoned) -> Option<Zoned> {
+        let date = at.date();
+        let first = |date: Date| date.to_zoned(at.time_zone().clone()).ok();
+        match self {
+            // By elapsed time within the hour, so that a repeated hour is a slot of its own.
+            Self::Hour => {
+                let into = i64::from(at.minute()) * 60 + i64::from(at.second());
+                let start = Timestamp::from_second(at.timestamp().as_second().checked_sub(into)?).ok()?;
+                Some(start.to_zoned(at.time_zone().clone()))
+            }
+            Self::Day => first(date),
+            Self::Week => {
+                first(date.checked_sub(i64::from(date.weekday().to_monday_zero_offset()).days()).ok()?)
+            }
+            Self::Month => first(date.first_of_month()),
+            Self::Year => first(date.first_of_year()),
+        }
+    }
+
+    /// The slot `count` after (before, if negative) the one that begins at `start`.
+    fn step(self, start: &Zoned, count: i64) -> Option<Zoned> {
+        match self {
+            Self::Hour => {
+                let moved = start.timestamp().checked_add(SignedDuration::from_hours(count)).ok()?;
+                self.start(&moved.to_zoned(start.time_zone().clone()))
+            }
+            Self::Day => start.checked_add(count.days()).ok(),
+            Self::Week => start.checked_add(count.weeks()).ok(),
+            Self::Month => start.checked_add(count.months()).ok(),
+            Self::Year => start.checked_add(count.years()).ok(),
+        }
+    }
+
+    fn label(self, start: &Zoned) -> String {
+        let date = start.date();
+        match self {
+            Self::Hour => format!("{date} {:02}h{}", start.hour(), start.strftime("%:z")),
+            Self::Day => date.to_string(),
+            Self::Week => {
+                let week = date.iso_week_date();
+                format!("{}-W{:02}", week.year(), week.week())
+            }
+            Self::Month => format!("{}-{:02}", date.year(), date.month()),
+            Self::Year => date.year().to_string(),
+        }
+    }
+}
+
+/// One tier of slots at work.
+struct Tier {
+    unit: Unit,
+    count: u32,
+    /// The first good point of each slot, by where the slot begins.
+    owners: BTreeMap<Timestamp, usize>,
+    /// Slots that begin earlier are over.
+    oldest: Timestamp,
+}
+
+/// What is known of a point in one tier.
+struct Place {
+    start: Zoned,
+    owner: Option<usize>,
+}
+
+impl Tier {
+    fn new(
+        unit: Unit,
+        count: u32,
+        as_of: &Zoned,
+        points: &[Zoned],
+        candidates: &[Candidate],
+    ) -> Option<Self> {
+        let oldest = unit
+            .start(as_of)
+            .and_then(|current| unit.step(&current, -i64::from(count)))
+            .map_or(Timestamp::MIN, |start| start.timestamp());
+        let mut owners: BTreeMap<Timestamp, usize> = BTreeMap::new();
+        for (index, at) in points.iter().enumerate() {
+            let soundness = candidates.get(index)?.soundness;
+            let Some(start) = unit.start(at).filter(|_start| soundness > Soundness::Damaged) else {
+                continue;
+            };
+            let owner = owners.entry(start.timestamp()).or_insert(index);
+            // Half a slot is better than none, and a whole one better than half.
+            if candidates.get(*owner)?.soundness < soundness {
+                *owner = index;
+            }
+        }
+        Some(Self { unit, count, owners, oldest })
+    }
+
+    fn place(&self, at: &Zoned) -> Option<Place> {
+        let start = self.unit.start(at)?;
+        let owner = self.owners.get(&start.timestamp()).copied();
+        Some(Place { start, owner })
+    }
+
+    fn reason(&self, index: usize, at: &Zoned) -> Option<Reason> {
+        let place = self.place(at).filter(|place| place.owner == Some(index))?;
+        let slot = self.unit.label(&place.start);
+        (place.start.timestamp() >= self.oldest).then_some(Reason::Slot { unit: self.unit, slot })
+    }
+
+    /// When this tier stopped keeping a point it does not keep.
+    fn left(&self, index: usize, at: &Zoned, candidates: &[Candidate]) -> Option<(Timestamp, String)> {
+        let Place { start, owner } = self.place(at)?;
+        let own = candidates.get(index)?;
+        if let Some(owner) = owner.filter(|owner| *owner != index).and_then(|owner| candidates.get(owner)) {
+            let because = format!("{} {} is kept by {}", self.unit, self.unit.label(&start), owner.id);
+            return Some((own.ended.max(owner.ended), because));
+        }
+        let end = self.unit.step(&start, i64::from(self.count) + 1)?.timestamp();
+        Some((end, format!("{} {} is over", self.unit, self.unit.label(&start))))
+    }
+}
+
+/// Decides on every point at `now`. Linear in the points but for sorting them; the order they come in has no meaning.
+pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp) -> Decided {
+    candidates.sort_by(|a, b| (a.moment, &a.id).cmp(&(b.moment, &b.id)));
+    let future = |point: &Candidate| point.moment.duration_since(now) > CLOCK_TOLERANCE;
+    let present = |point: &&Candidate| point.soundness == Soundness::Good && !future(point);
+    let newest = candidates.iter().rev().find(present);
+    let last_good = newest.map(|point| point.id.clone());
+    let last_restored = candidates.iter().rev().filter(present).find(|point| point.restored);
+    let last_restored = last_restored.map(|point| point.id.clone());
+    let stall = rules.interval.map_or(STALL, |interval| STALL.max(interval.saturating_mul(2)));
+    // Without a good point nothing ages at all.
+    let limit = newest.map_or(Timestamp::MIN, |point| later(point.moment, stall));
+    let as_of = now.min(limit);
+    let shown: Vec<Zoned> =
+        candidates.iter().map(|point| point.moment.to_zoned(rules.zone.clone())).collect();
+    let at = as_of.to_zoned(rules.zone.clone());
+    let tiers: Vec<Tier> = rules
+        .keep
+        .units()
+        .into_iter()
+        .filter(|(count, _unit)| *count > 0)
+        .filter_map(|(count, unit)| Tier::new(unit, count, &at, &shown, &candidates))
+        .collect();
+    let anchor = rules.window.map(|window| window.before(as_of, rules.zone)).map(|start| {
+        let before = candidates.iter().rev().filter(present).find(|point| point.moment <= start);
+        before.map_or(start, |point| point.moment)
+    });
+    let healable = |point: &Candidate| {
+        rules.keep.reach().is_some_and(|reach| reach.after(point.moment, rules.zone) > as_of)
+    };
+    let mut overstayed = Vec::new();
+    let mut points = Vec::with_capacity(candidates.len());
+    for (index, (point, at)) in candidates.iter().zip(&shown).enumerate() {
+        let mut reasons: Vec<Reason> = tiers.iter().filter_map(|tier| tier.reason(index, at)).collect();
+        let usable = point.soundness > Soundness::Damaged;
+        let mut add = |holds: bool, reason: Reason| reasons.extend(holds.then_some(reason));
+        add(anchor.is_some_and(|anchor| usable && point.moment >= anchor), Reason::LogWindow);
+        add(last_good.as_ref() == Some(&point.id), Reason::LastGood);
+        add(last_restored.as_ref() == Some(&point.id), Reason::LastRestored);
+        add(!usable && healable(point), Reason::MightHeal);
+        add(future(point), Reason::Future);
+        // Without any good point, whatever there is may be all there is.
+        add(last_good.is_none() && usable, Reason::LastGood);
+        let until = rules.minimum.map(|minimum| minimum.after(point.ended, rules.zone));
+        if let Some(until) = until.filter(|until| *until > now) {
+            if reasons.is_empty() {
+                overstayed.push(point.id.clone());
+            }
+            reasons.push(Reason::Minimum { until });
+        }
+        let verdict = if reasons.is_empty() {
+            let (since, because) = left(rules, &tiers, index, at, &candidates, until);
+            Verdict::Deletable { since: since.min(now), because }
+        } else {
+            Verdict::Kept(reasons)
+        };
+        points.push(Decision { id: point.id.clone(), moment: point.moment, verdict });
+    }
+    Decided { points, as_of, stalled: as_of < now, overstayed }
+}
+
+/// Since when nothing keeps a point, and what did last.
+fn left(
+    rules: &Rules<'_>,
+    tiers: &[Tier],
+    index: usize,
+    at: &Zoned,
+    candidates: &[Candidate],
+    minimum: Option<Timestamp>,
+) -> (Timestamp, String) {
+    let mut ends: Vec<(Timestamp, String)> =
+        tiers.iter().filter_map(|tier| tier.left(index, at, candidates)).collect();
+    let point = candidates.get(index);
+    if let Some(point) = point.filter(|point| point.soundness == Soundness::Damaged) {
+        let reach = rules.keep.reach().map(|reach| reach.after(point.moment, rules.zone));
+        ends = vec![(reach.unwrap_or(point.ended), "damaged, and no longer promised".to_owned())];
+    }
+    ends.extend(
+        rules
+            .window
+            .map(|window| (window.after(at.timestamp(), rules.zone), "the log window is over".to_owned())),
+    );
+    ends.extend(minimum.map(|until| (until, "its lock is over".to_owned())));
+    ends.into_iter()
+        .max_by_key(|(end, _because)| *end)
+        .unwrap_or((at.timestamp(), "no slot is for it".to_owned()))
+}
+
+fn later(moment: Timestamp, span: Duration) -> Timestamp {
+    moment.checked_add(span).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,263 @@
+//! What stays and what may go: the rules as properties, and the calendar's awkward days as a person reads them.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::{SignedDuration, Timestamp};
+use lifeboat_base::ids::PointId;
+use lifeboat_policy::{Candidate, Decided, Gfs, Reason, Rules, Soundness, Span, Verdict, decide};
+use proptest::prelude::*;
+
+const ZONES: [&str; 5] = ["UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Kathmandu", "Pacific/Apia"];
+
+fn zone(name: &str) -> TimeZone {
+    TimeZoneDatabase::bundled().get(name).unwrap()
+}
+
+fn point(at: Timestamp, n: usize) -> Candidate {
+    Candidate {
+        id: PointId::new(format!("pt-{n:06}")).unwrap(),
+        moment: at,
+        ended: at,
+        soundness: Soundness::Good,
+        restored: false,
+    }
+}
+
+fn every(hours: i64, from: &str, to: &str) -> Vec<Candidate> {
+    let (mut at, to): (Timestamp, Timestamp) = (from.parse().unwrap(), to.parse().unwrap());
+    let mut points = Vec::new();
+    while at <= to {
+        points.push(point(at, points.len()));
+        at += SignedDuration::from_hours(hours);
+    }
+    points
+}
+
+fn rules<'a>(keep: &str, window: Option<&str>, minimum: Option<&str>, zone: &'a TimeZone) -> Rules<'a> {
+    let span = |text: Option<&str>| text.map(|text| text.parse::<Span>().unwrap());
+    Rules { keep: keep.parse().unwrap(), window: span(window), minimum: span(minimum), interval: None, zone }
+}
+
+fn kept(decided: &Decided) -> BTreeSet<PointId> {
+    let stays = decided.points.iter().filter(|point| matches!(point.verdict, Verdict::Kept(_)));
+    stays.map(|point| point.id.clone()).collect()
+}
+
+/// What a person would see of the points that stay, in their own time zone.
+fn page(decided: &Decided, zone: &TimeZone) -> String {
+    let mut text = String::new();
+    for point in &decided.points {
+        let at = point.moment.to_zoned(zone.clone()).strftime("%a %Y-%m-%d %H:%M %:z").to_string();
+        if let Verdict::Kept(reasons) = &point.verdict {
+            let reasons: Vec<String> = reasons.iter().map(Reason::to_string).collect();
+            writeln!(text, "{at}  {}", reasons.join(", ")).unwrap();
+        }
+    }
+    text
+}
+
+fn seen(keep: &str, hours: i64, (from, now): (&str, &str), zone_name: &str) -> String {
+    let zone = zone(zone_name);
+    let points = every(hours, from, now);
+    page(&decide(&rules(keep, None, None, &zone), points, now.parse().unwrap()), &zone)
+}
+
+#[test]
+fn the_calendars_awkward_days_are_read_as_a_person_reads_them() {
+    let month_end = seen("3d 2w 3mo", 24, ("2026-01-01T12:00:00Z", "2026-03-31T12:00:00Z"), "UTC");
+    let leap = seen("2d 2mo 1y", 24, ("2023-12-30T00:30:00Z", "2024-03-01T00:30:00Z"), "UTC");
+    let spring = seen("6h 2d", 1, ("2026-03-27T00:00:00Z", "2026-03-29T03:30:00Z"), "Europe/Berlin");
+    let autumn = seen("6h 2d", 1, ("2026-10-23T00:00:00Z", "2026-10-25T03:30:00Z"), "Europe/Berlin");
+    let skipped_day = seen("4d", 12, ("2011-12-26T00:00:00Z", "2011-12-31T20:00:00Z"), "Pacific/Apia");
+    let all = [
+        ("month ends, 3d 2w 3mo", month_end),
+        ("a leap day, 2d 2mo 1y", leap),
+        ("the clock goes forward, 6h 2d", spring),
+        ("the clock goes back, 6h 2d", autumn),
+        ("a zone that skipped a whole day, 4d", skipped_day),
+    ];
+    let text = all.map(|(title, page)| format!("{title}\n{page}")).join("\n");
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false, snapshot_path => "../snapshots" }, {
+        insta::assert_snapshot!("retained", text);
+    });
+}
+
+#[test]
+fn case_16_every_tier_keeps_its_own_and_every_verdict_says_why() {
+    let berlin = zone("Europe/Berlin");
+    let now: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
+    let points = every(24, "2024-01-01T01:00:00Z", "2026-11-21T01:00:00Z");
+    let decided = decide(&rules("7d 4w 12mo 1y", None, None, &berlin), points, now);
+    let mut counts = std::collections::BTreeMap::new();
+    for point in &decided.points {
+        match &point.verdict {
+            Verdict::Kept(reasons) => {
+                assert!(!reasons.is_empty());
+                for reason in reasons {
+                    if let Reason::Slot { unit, .. } = reason {
+                        *counts.entry(unit.to_string()).or_insert(0) += 1;
+                    }
+                }
+            }
+            Verdict::Deletable { since, because } => assert!(*since <= now && !because.is_empty()),
+        }
+    }
+    // The one in progress and the whole ones before it.
+    let expected = [("day", 8), ("month", 13), ("week", 5), ("year", 2)];
+    assert_eq!(counts, expected.map(|(unit, count)| (unit.to_owned(), count)).into());
+}
+
+#[test]
+fn what_was_kept_last_and_since_when_not_is_told() {
+    let utc = zone("UTC");
+    let now: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
+    let points = every(12, "2026-11-01T00:00:00Z", "2026-11-21T12:00:00Z");
+    let decided = decide(&rules("3d", None, None, &utc), points, now);
+    let told = |n: usize| match &decided.points[n].verdict {
+        Verdict::Deletable { since, because } => format!("{since} {because}"),
+        Verdict::Kept(reasons) => format!("{reasons:?}"),
+    };
+    assert_eq!(told(0), "2026-11-05T00:00:00Z day 2026-11-01 is over");
+    assert_eq!(told(1), "2026-11-01T12:00:00Z day 2026-11-01 is kept by pt-000000");
+    let locked = decide(
+        &rules("3d", None, Some("18d"), &utc),
+        every(12, "2026-11-01T00:00:00Z", "2026-11-21T12:00:00Z"),
+        now,
+    );
+    match &locked.points[0].verdict {
+        Verdict::Deletable { since, because } => {
+            assert_eq!(
+                (since.to_string().as_str(), because.as_str()),
+                ("2026-11-19T00:00:00Z", "its lock is over")
+            );
+        }
+        Verdict::Kept(reasons) => panic!("{reasons:?}"),
+    }
+    assert!(!locked.overstayed.is_empty(), "a lock that outlasts the slots is told");
+}
+
+#[test]
+fn nothing_ages_while_no_new_point_comes_and_no_jump_of_the_clock_empties_a_vault() {
+    let utc = zone("UTC");
+    let points = || every(24, "2026-01-01T00:00:00Z", "2026-02-20T00:00:00Z");
+    let rules = rules("7d 4w", Some("14d"), None, &utc);
+    let today = decide(&rules, points(), "2026-02-20T01:00:00Z".parse().unwrap());
+    let far = decide(&rules, points(), "2046-02-20T01:00:00Z".parse().unwrap());
+    assert!(!today.stalled && far.stalled);
+    assert!(kept(&far).len() >= 8, "{:?}", kept(&far));
+    // A clock set back: the newest points claim to come from the future and stay.
+    let back = decide(&rules, points(), "2026-02-10T00:00:00Z".parse().unwrap());
+    assert!(
+        kept(&today)
+            .iter()
+            .filter(|id| **id > PointId::new("pt-000041").unwrap())
+            .all(|id| kept(&back).contains(id))
+    );
+}
+
+#[test]
+fn a_hundred_thousand_points_are_decided_on_at_once() {
+    let berlin = zone("Europe/Berlin");
+    let points = every(1, "2015-01-01T00:00:00Z", "2026-06-01T00:00:00Z");
+    assert!(points.len() > 100_000);
+    let now = points.last().unwrap().moment;
+    let decided = decide(&rules("48h 30d 12w 24mo 10y", Some("14d"), None, &berlin), points, now);
+    // Every hour of the window, and one of each older slot.
+    assert!((14 * 24..14 * 24 + 80).contains(&kept(&decided).len()), "{}", kept(&decided).len());
+}
+
+prop_compose! {
+    fn history()(
+        gaps in prop::collection::vec((0i64..200_000, 0u8..20, any::<bool>()), 1..60),
+        start in 1_500_000_000i64..1_900_000_000,
+    ) -> Vec<Candidate> {
+        let mut at = start;
+        gaps.into_iter().enumerate().map(|(n, (gap, sound, restored))| {
+            at += gap;
+            let soundness = match sound { 0 => Soundness::Damaged, 1 => Soundness::Incomplete, _ => Soundness::Good };
+            Candidate { soundness, restored: restored && soundness == Soundness::Good, ..point(Timestamp::from_second(at).unwrap(), n) }
+        }).collect()
+    }
+}
+
+prop_compose! {
+    fn asked()(counts in prop::array::uniform5(0u32..5), window in 0u32..20, minimum in 0u32..20, zone in 0usize..ZONES.len())
+        -> (Gfs, Option<Span>, Option<Span>, TimeZone) {
+        let [hourly, daily, weekly, monthly, yearly] = counts;
+        let daily = if counts == [0; 5] { 1 } else { daily };
+        (Gfs { hourly, daily, weekly, monthly, yearly }, Span::from_days(window), Span::from_days(minimum), zone_of(zone))
+    }
+}
+
+fn zone_of(index: usize) -> TimeZone {
+    zone(ZONES[index])
+}
+
+proptest! {
+    #[test]
+    fn the_rules_hold_for_every_history(
+        points in history(),
+        (keep, window, minimum, zone) in asked(),
+        ahead in -500_000i64..50_000_000,
+        more in prop::array::uniform5(0u32..3),
+        wider in 0u32..10,
+    ) {
+        let now = points.last().unwrap().moment + SignedDuration::from_secs(ahead);
+        let rules = Rules { keep, window, minimum, interval: None, zone: &zone };
+        let decided = decide(&rules, points.clone(), now);
+        let stays = kept(&decided);
+        prop_assert_eq!(decided.points.len(), points.len());
+        let usable = |point: &&Candidate| point.soundness > Soundness::Damaged;
+        let present = |point: &&Candidate| point.moment <= now;
+        // The newest good point, and the newest proven one, stay; without a good one nothing usable goes.
+        let good = points.iter().rev().filter(present).find(|point| point.soundness == Soundness::Good);
+        let restored = points.iter().rev().filter(present).find(|point| point.restored);
+        for point in good.into_iter().chain(restored) {
+            prop_assert!(stays.contains(&point.id));
+        }
+        if good.is_none() {
+            prop_assert!(points.iter().filter(usable).all(|point| stays.contains(&point.id)));
+        }
+        for point in &points {
+            // Never inside a lock.
+            if minimum.is_some_and(|minimum| minimum.after(point.ended, &zone) > now) {
+                prop_assert!(stays.contains(&point.id));
+            }
+        }
+        // A promised window keeps all that is usable in it, and the point it starts from.
+        if let (Some(window), Some(_)) = (window, good) {
+            let start = window.before(decided.as_of, &zone);
+            let base = points.iter().rev().filter(present).find(|point| point.soundness == Soundness::Good && point.moment <= start);
+            let within = points.iter().filter(usable).filter(|point| point.moment >= start);
+            for point in base.into_iter().chain(within) {
+                prop_assert!(stays.contains(&point.id));
+            }
+        }
+        // Nothing stays past its longest slot, its window and its lock unless it is the last of its sort.
+        for point in decided.points.iter().filter(|point| stays.contains(&point.id)) {
+            let Verdict::Kept(reasons) = &point.verdict else { unreachable!() };
+            let longest = Span::from_days(keep.yearly * 366 + 366 + (keep.monthly + 1) * 31 + (keep.weekly + 1) * 7 + keep.daily + 2).unwrap();
+            let plain = reasons.iter().all(|reason| matches!(reason, Reason::Slot { .. } | Reason::MightHeal));
+            prop_assert!(!plain || longest.after(point.moment, &zone) >= decided.as_of, "{:?}", point);
+        }
+        // Applied, it asks for nothing more.
+        let rest: Vec<Candidate> = points.iter().filter(|point| stays.contains(&point.id)).cloned().collect();
+        prop_assert_eq!(&kept(&decide(&rules, rest, now)), &stays);
+        // Promising more never deletes more.
+        let [hourly, daily, weekly, monthly, yearly] = more;
+        let keep = Gfs {
+            hourly: keep.hourly + hourly, daily: keep.daily + daily, weekly: keep.weekly + weekly,
+            monthly: keep.monthly + monthly, yearly: keep.yearly + yearly,
+        };
+        let days = |span: Option<Span>| span.map_or(0, |span| u32::try_from(span.approx().as_secs() / 86_400).unwrap());
+        let window = Span::from_days(days(window) + wider);
+        let minimum = Span::from_days(days(minimum) + wider);
+        let generous = decide(&Rules { keep, window, minimum, interval: None, zone: &zone }, points.clone(), now);
+        prop_assert!(kept(&generous).is_superset(&stays));
+        // The order in which points are listed has no meaning.
+        let reversed = points.into_iter().rev().collect();
+        prop_assert_eq!(decide(&rules, reversed, now), decided);
+    }
+}

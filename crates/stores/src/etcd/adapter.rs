@@ -1,0 +1,113 @@
+//! The adapter of kind `etcd`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lifeboat_base::capture::{Capture, CaptureFacts, RestoreSource};
+use lifeboat_base::failure::Failure;
+use lifeboat_base::monitor::Monitor;
+use lifeboat_base::time::{Clock, SystemClock};
+use lifeboat_etcd::{RUNTIME, sweep};
+
+use super::canaries;
+use super::capture::EtcdCapture;
+use super::checks::{START, Subject, check_all};
+use super::error::etcd;
+use super::restore::{Way, restore_snapshot};
+use super::source::EtcdSource;
+use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
+
+/// How a cluster is reached and restored.
+#[derive(Clone, Debug)]
+pub struct EtcdOptions {
+    /// Where snapshots come from; asked only to inspect or capture, never to restore or check.
+    pub source: EtcdSource,
+    /// Folders with programs of etcd, besides those where packages put them.
+    pub programs: Vec<PathBuf>,
+    /// By how much a restore raises the revision, with everything before marked as compacted.
+    pub bump_revision: Option<u64>,
+}
+
+/// Captures and restores one cluster.
+#[derive(Clone)]
+pub struct EtcdAdapter {
+    options: EtcdOptions,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for EtcdAdapter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdAdapter").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl EtcdAdapter {
+    /// An adapter for one cluster. Nothing is contacted yet.
+    pub fn new(options: EtcdOptions) -> Self {
+        Self { options, clock: Arc::new(SystemClock::new()) }
+    }
+}
+
+impl Adapter for EtcdAdapter {
+    fn kind(&self) -> &'static str {
+        "etcd"
+    }
+
+    fn inspect(&self) -> Result<Inspection, Failure> {
+        self.options.source.inspect()
+    }
+
+    fn capture(&self, at: &CaptureContext<'_>) -> Result<Box<dyn Capture>, Failure> {
+        let now = at.clock.now();
+        let ready = self.options.source.ready()?;
+        Ok(Box::new(EtcdCapture::start(ready, at.spool, now, Arc::clone(&self.clock))))
+    }
+
+    fn restore(
+        &self,
+        from: &dyn RestoreSource,
+        facts: &CaptureFacts,
+        into: &Path,
+        monitor: &dyn Monitor,
+    ) -> Result<RestoreReport, Failure> {
+        let way = Way {
+            programs: &self.options.programs,
+            bump_revision: self.options.bump_revision,
+            clock: self.clock.as_ref(),
+        };
+        restore_snapshot(&way, from, facts, into, monitor)
+    }
+
+    fn essential(&self) -> &'static [&'static str] {
+        &[START]
+    }
+
+    fn sweep(&self) -> Result<(), Failure> {
+        let swept = sweep(Path::new(RUNTIME), self.clock.as_ref());
+        swept.map(drop).map_err(etcd("failed to end throwaway servers that a dead run left"))
+    }
+
+    fn checks(
+        &self,
+        from: &dyn RestoreSource,
+        facts: &CaptureFacts,
+        restored: &Path,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<CheckResult>, Failure> {
+        let subject = Subject {
+            facts,
+            from,
+            restored,
+            programs: &self.options.programs,
+            bump_revision: self.options.bump_revision,
+            clock: self.clock.as_ref(),
+            monitor,
+        };
+        check_all(&subject)
+    }
+
+    fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
+        canaries::run(scratch, &self.options.programs, &self.clock)
+    }
+}
