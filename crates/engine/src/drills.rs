@@ -5,6 +5,7 @@ use lifeboat_base::crashsafe;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, DrillId, StoreName};
 use lifeboat_base::monitor::Finding;
+use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::ProofLevel;
 use lifeboat_drill::{DrillReport, DrillSubject, DrillVerdict, StoreDrill};
 use lifeboat_policy::{Retention, Span, Store};
@@ -15,7 +16,7 @@ use crate::backup::Collector;
 use crate::context::Engine;
 use crate::error::EngineError;
 use crate::journal::Entry;
-use crate::logs::Replay;
+use crate::logs::{Replay, Told};
 use crate::restore::{Chosen, candidates, left_running};
 use crate::view::drill_digest;
 use crate::when;
@@ -37,8 +38,8 @@ struct Prepared<'a> {
     copy: CopyName,
     /// What the point says, at the moment the drill restores.
     facts: CaptureFacts,
-    /// The log is replayed up to a moment that was asked for, and no further.
-    to_moment: bool,
+    /// Where the log is to be replayed up to a moment and no further: that moment, and what the restore was told to reach.
+    stop: Option<(Timestamp, Told)>,
 }
 
 impl Engine {
@@ -115,15 +116,19 @@ impl Engine {
             EngineError::new(FailureKind::Unreachable, format!("no copy that holds {id} can be used"))
         })?;
         let mut facts = chosen.row.manifest.facts.clone();
-        let to_moment = replay.as_ref().is_some_and(|replay| matches!(replay.goal, Goal::Moment(_)));
+        let mut stop = None;
         let adapter = match (replay, set.get(&copy)) {
             (Some(replay), Some(entry)) => {
                 facts.consistency.moment = replay.moment;
-                Box::new(self.replaying(row, adapter, entry, &replay)?)
+                let replaying = self.replaying(row, adapter, entry, &replay)?;
+                if let Goal::Moment(moment) = replay.goal {
+                    stop = Some((moment, replaying.told()));
+                }
+                Box::new(replaying)
             }
             _ => adapter,
         };
-        Ok(Prepared { row, adapter, chosen, copy, facts, to_moment })
+        Ok(Prepared { row, adapter, chosen, copy, facts, stop })
     }
 
     fn subject<'a>(&'a self, ready: &'a Prepared<'_>) -> DrillSubject<'a> {
@@ -164,7 +169,11 @@ impl Engine {
                 report.findings.iter().filter(|finding| finding.subject == store.name.as_str()).collect();
             let damaged =
                 store.rto_s.is_none() && findings.iter().any(|finding| finding.kind == FailureKind::Damaged);
-            let pitr = ready.to_moment.then(|| restored(store));
+            // A replay to the end of the log, because nothing follows the moment, shows nothing about stopping.
+            let pitr = ready.stop.as_ref().and_then(|(moment, told)| match told.get() {
+                Some(told) => (*told == moment.to_string()).then(|| restored(store)),
+                None => Some(false),
+            });
             let body = json!({
                 "drill": report.id, "moment": report.moment, "point": store.point, "copy": store.copy,
                 "store": store, "findings": findings, "verdict": report.verdict, "scope": scope,

@@ -187,11 +187,30 @@ struct ListedLog {
 impl LogState {
     /// What is missing between a point and the head, in words.
     fn hole(&self, point: &PointId) -> Option<String> {
-        let Some((_, from)) = self.base_ends.iter().find(|(id, _)| id == point) else {
-            return Some("where its log begins is not known".to_owned());
-        };
+        match self.base_end(point) {
+            Some(from) => self.hole_after(from),
+            None => Some("where its log begins is not known".to_owned()),
+        }
+    }
+
+    /// As [`LogState::hole`], but for what lies before any log was kept.
+    fn hole_since_begun(&self, point: &PointId) -> Option<String> {
+        let begun = self
+            .copies
+            .iter()
+            .filter_map(|listed| listed.stretches.first())
+            .map(|(first, _)| *first)
+            .min()?;
+        self.hole_after(self.base_end(point)?.max(begun))
+    }
+
+    fn base_end(&self, point: &PointId) -> Option<u64> {
+        self.base_ends.iter().find(|(id, _)| id == point).map(|(_, end)| *end)
+    }
+
+    fn hole_after(&self, from: u64) -> Option<String> {
         for ListedLog { copy, stretches, damaged } in &self.copies {
-            let mut at = *from;
+            let mut at = from;
             for (first, last) in stretches {
                 if *first > at {
                     break;

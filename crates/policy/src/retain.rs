@@ -319,7 +319,8 @@ pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp)
         before.map_or(start, |point| point.moment)
     });
     let healable = |point: &Candidate| {
-        rules.keep.reach().is_some_and(|reach| reach.after(point.moment, rules.zone) > as_of)
+        let spans = rules.keep.reach().into_iter().chain(rules.window);
+        spans.map(|span| span.after(point.moment, rules.zone)).any(|end| end > as_of)
     };
     let mut overstayed = Vec::new();
     let mut points = Vec::with_capacity(candidates.len());

@@ -147,6 +147,11 @@ pub trait Adapter: Send + Sync {
         None
     }
 
+    /// What tells the store a point was taken of from every other, for a kind that has such a thing.
+    fn identity(&self, facts: &CaptureFacts) -> Option<String> {
+        self.continuous().and_then(|store| store.identity(facts))
+    }
+
     /// The store's parts that can be taken out alone, if its kind has any.
     fn parts(&self) -> Option<&dyn Parts> {
         None

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lifeboat_base::crashsafe;
 use lifeboat_testkit::{EtcdOptions, EtcdServer, etcd_installations};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::world::World;
@@ -216,6 +217,30 @@ fn a_command_takes_the_snapshot_and_sees_only_what_it_is_given() {
         let ran = world.run(&["backup", "plane"]);
         assert!(ran.code != Some(0) && ran.stdout.contains("no route to node"), "{ran:?}");
     }
+}
+
+#[test]
+fn a_command_that_leaves_something_running_is_not_waited_for() {
+    let server = server(EtcdOptions::new(&etcd_installations()[0]));
+    let world = world_of_talos(&server);
+    let left = world.path("left");
+    // Out of its group, and with its output still open, as a shared connection of ssh.
+    talosctl(&server, &world, &format!("setsid sleep 3000 & echo $! > {}", left.display()));
+    world.backup("plane");
+    let pid = fs::read_to_string(left).unwrap().trim().parse().ok().and_then(Pid::from_raw).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+}
+
+#[test]
+fn another_cluster_at_the_address_is_told() {
+    let installation = &etcd_installations()[0];
+    let (first, second) = (server(EtcdOptions::new(installation)), server(EtcdOptions::new(installation)));
+    let world = World::of_etcd(&first, &url(&first));
+    world.backup("plane");
+    world.write_policy(&world.policy.replace(&first.url(), &second.url()));
+    let ran = world.run(&["backup", "plane"]).expect(5);
+    assert!(ran.stdout.contains("the point before is of"), "{ran:?}");
+    world.backup("plane");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What goes wrong around Lifeboat: a clear error with the contract's exit code, nothing half-made, and a good run after.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use lifeboat_base::crashsafe::TEMP_PREFIX;
 use serde_json::Value;
 
 use super::places::{Paused, SmallDisk};
@@ -293,18 +295,25 @@ fn a_restore_never_writes_where_something_is() {
 fn a_second_run_on_the_same_store_is_refused_while_the_first_one_lives() {
     let world = World::of_files();
     let first = world.backup("uploads");
-    for seed in 0..4 {
-        tree::write(&world.uploads().join(format!("more-{seed}.bin")), &noise(50 + seed, 4 << 20));
-    }
-    let lock = world.path("state/locks/uploads.lock");
-    let held = || {
-        let file = fs::File::open(&lock).unwrap();
-        // Held, and said by whom.
-        let said = file.metadata().unwrap().len() > 0;
-        said && flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+    let (lock, packs) =
+        (world.path("state/locks/uploads.lock"), world.vault("local", "uploads").join("data"));
+    let at_work = || {
+        // Asked of the kernel: trying the lock ourselves would keep the run out.
+        let meta = fs::metadata(&lock).unwrap();
+        let inode = format!(":{} ", meta.ino());
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        // Held, and said by whom; and in the middle of a pack, so that the catalog is nobody's.
+        let held = locks.lines().any(|line| line.contains(" WRITE ") && line.contains(&inode));
+        let names = |folder: &Path| fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+        let mut packs = names(&packs).flat_map(|folder| names(&folder.path()).collect::<Vec<_>>());
+        let writes = packs.any(|pack| pack.file_name().to_string_lossy().starts_with(TEMP_PREFIX));
+        meta.len() > 0 && held && writes
     };
-    let started = || Paused::when(world.start(&["backup", "uploads"]), held);
-    let paused = (0..20).find_map(|_| started()).expect("no backup was met while it held its lease");
+    let started = |seed| {
+        tree::write(&world.uploads().join(format!("more-{seed}.bin")), &noise(seed, 16 << 20));
+        Paused::when(world.start(&["backup", "uploads"]), at_work)
+    };
+    let paused = (50..70).find_map(started).expect("no backup was met at work");
     let report = reported(&world, "two-runs", &["backup", "uploads"], 3);
     assert_eq!(report["stores"][0]["outcome"], "failed");
     // Reading goes on meanwhile.

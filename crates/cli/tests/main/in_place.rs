@@ -340,6 +340,16 @@ fn a_failure_in_place_says_what_is_left_and_how_to_go_on() {
     fs::remove_file(back.join("base")).unwrap();
     world.run(&["restore", "shop", "--to", "back", "--delta"]).expect(0);
     assert_eq!(ask(&server, &back, "SELECT count(*) FROM big"), "2000");
+    // The same with log on top: the very same command goes on.
+    let moment = server.psql(super::postgres::NOW);
+    server.psql("DELETE FROM big");
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    let again = ["restore", "shop", "--to", "back", "--at", moment.trim(), "--delta"];
+    world.write_policy(&world.policy.replace("total < 0", "total >= 0"));
+    world.run(&again).expect(6);
+    world.write_policy(&world.policy);
+    world.run(&again).expect(0);
+    assert_eq!(ask(&server, &back, "SELECT count(*) FROM big"), "2000");
 }
 
 #[test]

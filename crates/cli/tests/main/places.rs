@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::world::finished;
 
 /// A tmpfs of its own; unmounted when dropped.
@@ -46,8 +48,7 @@ impl Paused {
             }
             std::thread::yield_now();
         }
-        let id = child.id().to_string();
-        finished(Command::new("kill").args(["-STOP", &id])).expect(0);
+        kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
         let paused = Self(child);
         // It may have let go between the look and the signal.
         if ready() { Some(paused) } else { None }

@@ -95,6 +95,11 @@ fn a_promise_to_prove_any_moment_is_kept_by_a_drill_to_a_moment_and_by_no_other(
     world.run(&["drill", "shop"]).expect(0);
     let never = ("unproven".to_owned(), "`pitr` was never proven".to_owned());
     assert_eq!(world.promise("shop", "verify"), never);
+    // After the last commit: everything is replayed, and nothing shows that it would have stopped.
+    let quiet = server.psql(NOW);
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    world.run(&["drill", "shop", "--at", quiet.trim()]).expect(0);
+    assert_eq!(world.promise("shop", "verify"), never);
     world.run(&["drill", "shop", "--at", moment.trim()]).expect(0);
     assert_eq!(world.promise("shop", "verify").0, "kept");
     // What the row asks is different now: nothing has shown that.

@@ -124,6 +124,15 @@ fn every_commit_up_to_a_moment_is_there_and_none_after_it() {
     assert_eq!(world.promise("shop", "rpo").0, "kept");
     world.run(&["restore", "shop", "--to", "later", "--at", "2100-01-01 00:00"]).expect(3);
     assert!(!world.path("later").exists());
+    // A newer point without any log yet knows nothing of what was named before it.
+    world.backup("shop");
+    let named = ["restore", "shop", "--to", "again", "--skip-checks", "--at", "name:before the rest"];
+    world.run(&named).expect(0);
+    assert_eq!(ask(&server, &world.path("again"), ledger), "1,2,3,4,5");
+    for nothing in ["name:nonsense", "xid:99999999"] {
+        world.run(&["restore", "shop", "--to", "nothing", "--at", nothing]).expect(3);
+        assert!(!world.path("nothing").exists(), "{nothing}");
+    }
 }
 
 #[test]
@@ -158,6 +167,12 @@ fn a_lost_piece_of_log_ends_the_range_there() {
     assert!(shown.contains("A GAP"), "{shown}");
     let reason = world.promise("shop", "rpo").1;
     assert!(texts(&report["points"], "id").len() == 1 && reason.contains("shows the store"), "{reason}");
+    // A new base mends what would be lost, and not what was promised of the days before it.
+    world.backup("shop");
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    assert_eq!(world.promise("shop", "rpo").0, "kept");
+    let (state, reason) = world.promise("shop", "retention");
+    assert!(state == "broken" && reason.contains("not every moment of the last 7d"), "{reason}");
 }
 
 #[test]

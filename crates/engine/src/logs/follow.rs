@@ -214,10 +214,10 @@ impl Engine {
 
     /// What a store was known as before: by how far its log was kept, and by its newest point.
     pub(crate) fn identities(&self, row: &Store, adapter: &dyn Adapter) -> Result<Vec<String>, EngineError> {
-        let Some(store) = adapter.continuous() else { return Ok(Vec::new()) };
-        let head = Head::read(&self.log_folder(&row.name))?.map(|head| head.identity);
+        let followed = adapter.continuous().map(|_| Head::read(&self.log_folder(&row.name))).transpose()?;
+        let head = followed.flatten().map(|head| head.identity);
         let view = self.view(row)?;
-        let of_point = view.points.last().and_then(|point| store.identity(&point.manifest.facts));
+        let of_point = view.points.last().and_then(|point| adapter.identity(&point.manifest.facts));
         Ok(head.into_iter().chain(of_point).collect())
     }
 
@@ -563,7 +563,9 @@ impl Follower<'_> {
             Step::Bytes { at, bytes, newest, boundary } => {
                 self.report.received_bytes += bytes.len() as u64;
                 self.monitor.advance(bytes.len() as u64, 0);
-                self.as_of = self.as_of.max(newest);
+                // A server whose clock is ahead says nothing about what comes until then.
+                let now = self.engine.env.clock.now();
+                self.as_of = self.as_of.max(newest.map(|newest| newest.min(now)));
                 let known = self.known();
                 self.spool.push(self.place(at), &bytes, follows.take(), (known, newest))?;
                 self.spool.arrived(self.engine.env.clock.now());
@@ -650,7 +652,8 @@ impl Follower<'_> {
             self.report.to = at.to_string();
             // What waited for a copy may be of a history that was left since.
             let name = self.histories.name(at.timeline).unwrap_or(&self.identity).to_owned();
-            self.head = Some(Head::new(name, at, ended));
+            let now = self.engine.env.clock.now();
+            self.head = Some(Head::new(name, at, ended.min(now)));
         }
         let waiting = shipped.waiting;
         self.tell_of_shipment(shipped);

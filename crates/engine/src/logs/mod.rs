@@ -24,6 +24,6 @@ pub(crate) use follow::stream_name;
 pub use follow::{FollowOptions, FollowReport};
 pub(crate) use head::Head;
 pub(crate) use marks::Marks;
-pub(crate) use plan::Replay;
+pub(crate) use plan::{Replay, Told};
 pub use push::{Kept, PushOptions, PushReport};
 pub(crate) use ranges::{Reach, position};

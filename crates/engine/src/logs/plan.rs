@@ -13,6 +13,7 @@ use lifeboat_stores::{
 };
 use lifeboat_vault::logs::{Inventory, LogsError, LogsLevel, PieceState, Position};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use super::follow::stream_name;
 use super::head::Head;
@@ -155,7 +156,10 @@ impl Engine {
                 .filter(|(reach, _)| (reach.base_end.offset..=reach.end.offset).contains(offset))
                 .take(1)
                 .collect(),
-            Goal::Named(_) | Goal::Transaction(_) => reaches.iter().collect(),
+            // What is named lies somewhere in a log; a point by itself says nothing about it.
+            Goal::Named(_) | Goal::Transaction(_) => {
+                reaches.iter().filter(|(reach, _)| reach.end != reach.base_end).collect()
+            }
         };
         if fits.is_empty() && !reaches.is_empty() {
             return Err(out_of_reach(row, &goal, reaches));
@@ -193,7 +197,7 @@ impl Engine {
         let (logs, stream) = (entry.vault.logs(), stream_name(store)?);
         let inventory = self.log_inventory(row, entry, &stream)?;
         let log = KeptLog::new(logs, stream, &inventory, replay.from, replay.to)?;
-        Ok(Replaying { inner, log, goal: replay.goal.clone() })
+        Ok(Replaying { inner, log, goal: replay.goal.clone(), told: Told::default() })
     }
 }
 
@@ -236,7 +240,9 @@ fn out_of_reach(row: &Store, goal: &Goal, reaches: &[(Reach, CopyName)]) -> Engi
     let asked = match goal {
         Goal::Moment(moment) => moment.to_string(),
         Goal::Position(offset) => format!("{:X}/{:X}", offset >> 32, offset & 0xFFFF_FFFF),
-        other => format!("{other:?}"),
+        Goal::Named(name) => format!("the restore point `{name}`"),
+        Goal::Transaction(number) => format!("transaction {number}"),
+        Goal::Latest => LATEST.to_owned(),
     };
     let what =
         format!("`{}` cannot be restored to {asked}: no point and log without a gap lead there", row.name);
@@ -256,6 +262,17 @@ pub(crate) struct Replaying {
     inner: Box<dyn Adapter>,
     log: KeptLog,
     goal: Goal,
+    told: Told,
+}
+
+/// What the last replay was told to reach, in words, once it was told.
+pub(crate) type Told = Arc<OnceLock<String>>;
+
+impl Replaying {
+    /// Filled in by a restore.
+    pub(crate) fn told(&self) -> Told {
+        Arc::clone(&self.told)
+    }
 }
 
 impl Adapter for Replaying {
@@ -281,7 +298,8 @@ impl Adapter for Replaying {
         let mut report = self.inner.restore(from, facts, into, monitor)?;
         if let Some(store) = self.inner.continuous() {
             monitor.phase("fetching the log", None);
-            store.replay(facts, into, &self.log, &self.goal)?;
+            let told = store.replay(facts, into, &self.log, &self.goal)?;
+            drop(self.told.set(told));
             report.stats.fetched_bytes += self.log.fetched_bytes();
         }
         Ok(report)
@@ -289,6 +307,14 @@ impl Adapter for Replaying {
 
     fn essential(&self) -> &'static [&'static str] {
         self.inner.essential()
+    }
+
+    fn continuous(&self) -> Option<&dyn Continuous> {
+        self.inner.continuous()
+    }
+
+    fn identity(&self, facts: &CaptureFacts) -> Option<String> {
+        self.inner.identity(facts)
     }
 
     fn parts(&self) -> Option<&dyn Parts> {

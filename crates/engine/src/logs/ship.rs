@@ -136,7 +136,8 @@ impl Shipment<'_> {
                 done.push(piece);
             }
         }
-        self.marks.stored(&sizes)?;
+        // Only makes `status` see more. On a full disk the pieces that are everywhere must go all the same.
+        drop(self.marks.stored(&sizes));
         Ok(done)
     }
 

@@ -214,6 +214,9 @@ fn retention(facts: &Facts<'_>) -> PromiseView {
         return cell
             .broken(format!("{lost} of {} points cannot be restored from any copy", facts.points.len()));
     }
+    if let Some((window, hole)) = window_hole(facts) {
+        return cell.broken(format!("not every moment of the last {window} can be restored: {hole}"));
+    }
     match facts.overdue.first() {
         Some((first, since)) => cell.broken(format!(
             "{} points have outlived their retention, {first} first, since {}: this version does not remove them",
@@ -222,6 +225,17 @@ fn retention(facts: &Facts<'_>) -> PromiseView {
         )),
         None => cell.kept("every point captured so far is held, and none has outlived its retention"),
     }
+}
+
+/// What is missing in the promised window of the log, from the point it starts with.
+fn window_hole(facts: &Facts<'_>) -> Option<(Span, String)> {
+    let (window, log) = (facts.row.logs.value?, facts.log.as_ref()?);
+    let counts = |point: &&PointRow| facts.counts(point) && point.complete();
+    let before =
+        |point: &&PointRow| age(facts.now, point.manifest.facts.consistency.moment) >= window.approx();
+    let points = || facts.points.iter().filter(counts);
+    let first = points().rev().find(before).or_else(|| points().next())?;
+    log.hole_since_begun(&first.manifest.id).map(|hole| (window, hole))
 }
 
 fn encryption(facts: &Facts<'_>) -> PromiseView {

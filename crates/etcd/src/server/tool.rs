@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use lifeboat_base::human::printable;
@@ -16,9 +17,11 @@ use super::installation::Installation;
 use crate::error::EtcdError;
 
 /// How much of each output stream of a program is kept; the rest is read and dropped.
-const MAX_OUTPUT_BYTES: u64 = 1024 * 1024;
+const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
 /// How much of a program's complaint goes into an error: its end, where the reason stands.
 const MAX_MESSAGE_CHARS: usize = 600;
+/// How long the rest of its output is waited for once a program has ended.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks at a process: there is no event to wait for.
 const POLL: Duration = Duration::from_millis(5);
 /// How long making a data directory may take.
@@ -47,36 +50,57 @@ pub(crate) fn run(mut command: Command, how: &Run<'_>) -> Result<String, EtcdErr
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().map_err(EtcdError::io("run", Path::new(&program)))?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    thread::scope(|scope| {
-        let out = scope.spawn(move || drain(out));
-        let err = scope.spawn(move || drain(err));
-        let failed = |status: String, message: String| EtcdError::Program { program: name, status, message };
-        loop {
-            if has_ended(&child)? {
-                break;
-            }
-            if (how.cancelled)() {
-                end(&mut child);
-                return Err(EtcdError::Cancelled);
-            }
-            if how.clock.monotonic().saturating_sub(started) > how.limit {
-                end(&mut child);
-                let message = format!("no end within {} s", how.limit.as_secs());
-                return Err(failed("ended by us".to_owned(), message));
-            }
-            pause();
+    let (out, err) = (Heard::from(out), Heard::from(err));
+    let failed = |status: String, message: String| EtcdError::Program { program: name, status, message };
+    while !has_ended(&child)? {
+        if (how.cancelled)() {
+            end(&mut child);
+            return Err(EtcdError::Cancelled);
         }
-        // What it left running would keep the pipes open. Until it is waited for, its number is nobody else's.
-        kill_group(&child);
-        let status = child.wait().map_err(EtcdError::doing("wait for a program"))?;
-        let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
-        if status.success() {
-            return Ok(String::from_utf8_lossy(&out).into_owned());
+        if how.clock.monotonic().saturating_sub(started) > how.limit {
+            end(&mut child);
+            let message = format!("no end within {} s", how.limit.as_secs());
+            return Err(failed("ended by us".to_owned(), message));
         }
-        let said = String::from_utf8_lossy(if err.is_empty() { &out } else { &err }).trim().to_owned();
-        let skipped = said.chars().count().saturating_sub(MAX_MESSAGE_CHARS);
-        Err(failed(status.to_string(), printable(&said.chars().skip(skipped).collect::<String>())))
-    })
+        pause();
+    }
+    // What it left running would keep the pipes open. Until it is waited for, its number is nobody else's.
+    kill_group(&child);
+    let status = child.wait().map_err(EtcdError::doing("wait for a program"))?;
+    let ended = how.clock.monotonic();
+    while !(out.is_all() && err.is_all()) && how.clock.monotonic().saturating_sub(ended) < OUTPUT_LIMIT {
+        pause();
+    }
+    let (out, err) = (out.take(), err.take());
+    if status.success() {
+        return Ok(String::from_utf8_lossy(&out).into_owned());
+    }
+    let said = String::from_utf8_lossy(if err.is_empty() { &out } else { &err }).trim().to_owned();
+    let skipped = said.chars().count().saturating_sub(MAX_MESSAGE_CHARS);
+    Err(failed(status.to_string(), printable(&said.chars().skip(skipped).collect::<String>())))
+}
+
+/// What a program says. It is read by a thread of its own, which lives until the last process that has the pipe is gone: one
+/// that left the program's group may keep it for ever, and nobody waits for that.
+struct Heard {
+    kept: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Heard {
+    fn from(stream: Option<impl Read + Send + 'static>) -> Self {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&kept);
+        Self { kept, reader: thread::spawn(move || drain(stream, &shared)) }
+    }
+
+    fn is_all(&self) -> bool {
+        self.reader.is_finished()
+    }
+
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Whether a child has ended; it stays to be waited for.
@@ -100,13 +124,21 @@ fn kill_group(child: &Child) {
 }
 
 /// Reads to the end, so that the program never waits for us, and keeps a bounded part.
-fn drain(stream: Option<impl Read>) -> Vec<u8> {
-    let mut kept = Vec::new();
-    if let Some(mut stream) = stream {
-        drop(stream.by_ref().take(MAX_OUTPUT_BYTES).read_to_end(&mut kept));
-        drop(io::copy(&mut stream, &mut io::sink()));
+fn drain(stream: Option<impl Read>, kept: &Mutex<Vec<u8>>) {
+    let Some(mut stream) = stream else { return };
+    let mut buffer = [0; 8192];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = MAX_OUTPUT_BYTES.saturating_sub(kept.len()).min(count);
+                kept.extend_from_slice(buffer.get(..room).unwrap_or_default());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
     }
-    kept
 }
 
 /// Has etcd's own program make the data directory `into` (new) of a snapshot, for a cluster of one member that is called

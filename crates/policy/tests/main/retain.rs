@@ -79,7 +79,7 @@ fn the_calendars_awkward_days_are_read_as_a_person_reads_them() {
         ("a zone that skipped a whole day, 4d", skipped_day),
     ];
     let text = all.map(|(title, page)| format!("{title}\n{page}")).join("\n");
-    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false, snapshot_path => "../snapshots" }, {
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false, snapshot_path => "../calendars" }, {
         insta::assert_snapshot!("retained", text);
     });
 }
@@ -226,6 +226,13 @@ proptest! {
                 prop_assert!(stays.contains(&point.id));
             }
         }
+        // What is damaged might be healed while it is promised.
+        if let Some(window) = window {
+            let damaged = points.iter().filter(|point| point.soundness == Soundness::Damaged);
+            for point in damaged.filter(|point| window.after(point.moment, &zone) > decided.as_of) {
+                prop_assert!(stays.contains(&point.id));
+            }
+        }
         // A promised window keeps all that is usable in it, and the point it starts from.
         if let (Some(window), Some(_)) = (window, good) {
             let start = window.before(decided.as_of, &zone);
@@ -239,7 +246,7 @@ proptest! {
         for point in decided.points.iter().filter(|point| stays.contains(&point.id)) {
             let Verdict::Kept(reasons) = &point.verdict else { unreachable!() };
             let longest = Span::from_days(keep.yearly * 366 + 366 + (keep.monthly + 1) * 31 + (keep.weekly + 1) * 7 + keep.daily + 2).unwrap();
-            let plain = reasons.iter().all(|reason| matches!(reason, Reason::Slot { .. } | Reason::MightHeal));
+            let plain = reasons.iter().all(|reason| matches!(reason, Reason::Slot { .. }));
             prop_assert!(!plain || longest.after(point.moment, &zone) >= decided.as_of, "{:?}", point);
         }
         // Applied, it asks for nothing more.

@@ -11,7 +11,7 @@ use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_etcd::{RUNTIME, sweep};
 
 use super::canaries;
-use super::capture::EtcdCapture;
+use super::capture::{CLUSTER, EtcdCapture};
 use super::checks::{START, Subject, check_all};
 use super::error::etcd;
 use super::restore::{Way, restore_snapshot};
@@ -61,7 +61,11 @@ impl Adapter for EtcdAdapter {
     fn capture(&self, at: &CaptureContext<'_>) -> Result<Box<dyn Capture>, Failure> {
         let now = at.clock.now();
         let ready = self.options.source.ready()?;
-        Ok(Box::new(EtcdCapture::start(ready, at.spool, now, Arc::clone(&self.clock))))
+        Ok(Box::new(EtcdCapture::start(ready, (at.spool, at.known), now, Arc::clone(&self.clock))))
+    }
+
+    fn identity(&self, facts: &CaptureFacts) -> Option<String> {
+        facts.environment.get(CLUSTER)?.as_str().map(str::to_owned)
     }
 
     fn restore(

@@ -137,7 +137,7 @@ impl<'a> Bench<'a> {
         // By the same way that a command's snapshot takes: the sample is copied to the file that is asked for.
         let words = ["cp", &source.to_string_lossy(), "{file}"].map(str::to_owned).to_vec();
         let ready = Ready::Command(OutsideCommand { words, environment: Vec::new() });
-        let capture = EtcdCapture::start(ready, scratch, Timestamp::UNIX_EPOCH, Arc::clone(clock));
+        let capture = EtcdCapture::start(ready, (scratch, &[]), Timestamp::UNIX_EPOCH, Arc::clone(clock));
         let point = Recording::record(Box::new(capture), &monitor)?;
         Ok(Self { scratch, programs, clock, point, monitor })
     }

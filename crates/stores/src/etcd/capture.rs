@@ -28,6 +28,7 @@ pub(crate) const HASH_KV: &str = "hashkv";
 pub(crate) const DIGEST: &str = "snapshot_sha256";
 pub(crate) const REVISION: &str = "revision";
 pub(crate) const COMPACTED: &str = "compact_revision";
+pub(crate) const CLUSTER: &str = "cluster_id";
 pub(crate) const AUTH: &str = "auth_enabled";
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -46,6 +47,8 @@ enum Stage {
 pub(crate) struct EtcdCapture {
     stage: Stage,
     spool: PathBuf,
+    /// The cluster of the point before.
+    known: Vec<String>,
     clock: Arc<dyn Clock>,
     facts: Option<CaptureFacts>,
     moment: Timestamp,
@@ -54,8 +57,14 @@ pub(crate) struct EtcdCapture {
 impl EtcdCapture {
     /// `now` was read off the caller's clock before this call: the snapshot is taken later, and has every change committed
     /// before. `clock` measures how long things take.
-    pub(crate) fn start(ready: Ready, spool: &Path, now: Timestamp, clock: Arc<dyn Clock>) -> Self {
-        Self { stage: Stage::Take(ready), spool: spool.to_owned(), clock, facts: None, moment: now }
+    pub(crate) fn start(
+        ready: Ready,
+        (spool, known): (&Path, &[String]),
+        now: Timestamp,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (spool, known) = (spool.to_owned(), known.to_vec());
+        Self { stage: Stage::Take(ready), spool, known, clock, facts: None, moment: now }
     }
 
     /// Takes the snapshot and reads all of it.
@@ -77,6 +86,9 @@ impl EtcdCapture {
         let mut environment: BTreeMap<String, Value> =
             notes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         environment.insert("hashkv_of_the_server".to_owned(), confirm(client, &content, monitor));
+        if let Some(cluster) = environment.get(CLUSTER).and_then(Value::as_str) {
+            self.compare(cluster, monitor);
+        }
         describe(&snapshot, &content, &mut environment);
         let mut counts = summary.counts.clone();
         counts.entry(SUM.to_owned()).or_default();
@@ -102,6 +114,17 @@ impl EtcdCapture {
             unreadable: Vec::new(),
         });
         Ok((snapshot, list))
+    }
+
+    /// Another cluster is no reason to have no backup: one that was restored after a disaster has a new id too.
+    fn compare(&self, cluster: &str, monitor: &dyn Monitor) {
+        if let Some(before) = self.known.iter().find(|known| *known != cluster) {
+            let what = format!(
+                "the cluster at this address is {cluster}, the point before is of {before}: if it is not the same one, restored, \
+                 correct the address of the row or give the new cluster a row of its own"
+            );
+            monitor.finding(Finding::new("etcd-other-cluster", "etcd", what));
+        }
     }
 
     fn entry(&self, names: &[&str], mode: u32, body: Body) -> Result<Entry, Failure> {

@@ -12,6 +12,7 @@ use lifeboat_base::time::Clock;
 use lifeboat_etcd::{Client, ClientOptions, EtcdError, OutsideCommand, Snapshot, Status, run_outside};
 use serde_json::{Value, json};
 
+use super::capture::CLUSTER;
 use super::error::etcd;
 use crate::adapter::Inspection;
 
@@ -192,7 +193,7 @@ impl Ready {
                 let mut notes = vec![
                     ("source", json!("member")),
                     ("server_version", json!(status.version)),
-                    ("cluster_id", json!(format!("{:x}", status.cluster_id))),
+                    (CLUSTER, json!(format!("{:x}", status.cluster_id))),
                     ("member_id", json!(format!("{:x}", status.member_id))),
                 ];
                 let members = client.members().map_err(etcd("the cluster does not list its members"))?;

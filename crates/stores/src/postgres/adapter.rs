@@ -182,7 +182,7 @@ impl InPlace for PostgresAdapter {
     }
 
     fn standing(&self, facts: &CaptureFacts, folder: &Path) -> Result<Standing, Failure> {
-        Ok(placing::standing(self.identity(facts).as_deref(), folder))
+        Ok(placing::standing(Continuous::identity(self, facts).as_deref(), folder))
     }
 
     fn outside(&self, folder: &Path) -> Result<Vec<Place>, Failure> {
