@@ -16,6 +16,7 @@ pub mod human;
 pub mod ids;
 pub mod inplace;
 pub mod lease;
+pub mod leased;
 pub mod monitor;
 pub mod path;
 pub mod process;

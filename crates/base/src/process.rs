@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::process::{Pid, Signal};
 
@@ -26,6 +27,17 @@ pub fn descendants(root: i32) -> BTreeSet<i32> {
     }
     family.remove(&root);
     family
+}
+
+/// Whether `pid` runs the program called `name` and stands in `folder`, a path without links.
+pub fn stands_in(pid: i32, folder: &Path, name: &str) -> bool {
+    let link = |name: &str| fs::read_link(format!("/proc/{pid}/{name}"));
+    link("cwd").is_ok_and(|cwd| cwd == folder)
+        && link("exe").is_ok_and(|exe| {
+            let exe = exe.file_name().unwrap_or_default().to_string_lossy();
+            // A program that was replaced by an upgrade shows as deleted.
+            exe.strip_suffix(" (deleted)").unwrap_or(&exe) == name
+        })
 }
 
 /// The arguments of a process; none if it is gone or may not be looked at.

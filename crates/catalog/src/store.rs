@@ -280,9 +280,8 @@ impl Catalog {
 
     /// The newest run of `kind` on a store in one copy.
     pub fn last_run_in(&self, store: &StoreName, kind: &str, copy: &CopyName) -> Result<Option<RunRow>> {
-        self.run(
-            "SELECT evidence, kind, at, ok, body FROM run WHERE store = ?1 AND kind = ?2
-             AND json_extract(body, '$.copy') = ?3 ORDER BY evidence DESC LIMIT 1",
+        self.newest(
+            "kind = ?2 AND json_extract(body, '$.copy') = ?3",
             store,
             params![store.as_str(), kind, copy.as_str()],
         )
@@ -290,9 +289,8 @@ impl Catalog {
 
     /// The newest backup of a store that met damage in a copy.
     pub fn last_damage_met(&self, store: &StoreName) -> Result<Option<RunRow>> {
-        self.run(
-            "SELECT evidence, kind, at, ok, body FROM run WHERE store = ?1 AND kind = 'backup'
-             AND json_array_length(body, '$.damaged') > 0 ORDER BY evidence DESC LIMIT 1",
+        self.newest(
+            "kind = 'backup' AND json_array_length(body, '$.damaged') > 0",
             store,
             params![store.as_str()],
         )
@@ -300,9 +298,8 @@ impl Catalog {
 
     /// The newest drill of a store that was not asked for a particular point or copy.
     pub fn last_drill(&self, store: &StoreName, successful: bool) -> Result<Option<RunRow>> {
-        self.run(
-            "SELECT evidence, kind, at, ok, body FROM run WHERE store = ?1 AND kind = 'drill'
-             AND json_extract(body, '$.scope') = 'newest' AND (ok OR NOT ?2) ORDER BY evidence DESC LIMIT 1",
+        self.newest(
+            "kind = 'drill' AND json_extract(body, '$.scope') = 'newest' AND (ok OR NOT ?2)",
             store,
             params![store.as_str(), successful],
         )
@@ -310,9 +307,8 @@ impl Catalog {
 
     /// The newest drill of a store that replayed its log up to a moment that was asked for.
     pub fn last_pitr(&self, store: &StoreName) -> Result<Option<RunRow>> {
-        self.run(
-            "SELECT evidence, kind, at, ok, body FROM run WHERE store = ?1 AND kind = 'drill'
-             AND json_extract(body, '$.pitr') IS NOT NULL ORDER BY evidence DESC LIMIT 1",
+        self.newest(
+            "kind = 'drill' AND json_extract(body, '$.pitr') IS NOT NULL",
             store,
             params![store.as_str()],
         )
@@ -320,9 +316,8 @@ impl Catalog {
 
     /// The newest backup of a store that made a point.
     pub fn last_capture(&self, store: &StoreName) -> Result<Option<RunRow>> {
-        self.run(
-            "SELECT evidence, kind, at, ok, body FROM run WHERE store = ?1 AND kind = 'backup'
-             AND json_extract(body, '$.point') IS NOT NULL ORDER BY evidence DESC LIMIT 1",
+        self.newest(
+            "kind = 'backup' AND json_extract(body, '$.point') IS NOT NULL",
             store,
             params![store.as_str()],
         )
@@ -376,17 +371,21 @@ impl Catalog {
 
     /// The newest run of `kind` on a store, or the newest that succeeded.
     pub fn last_run(&self, store: &StoreName, kind: &str, successful: bool) -> Result<Option<RunRow>> {
-        self.run(
-            "SELECT evidence, kind, at, ok, body FROM run
-             WHERE store = ?1 AND kind = ?2 AND (ok OR NOT ?3) ORDER BY evidence DESC LIMIT 1",
-            store,
-            params![store.as_str(), kind, successful],
-        )
+        self.newest("kind = ?2 AND (ok OR NOT ?3)", store, params![store.as_str(), kind, successful])
     }
 
-    fn run(&self, query: &str, store: &StoreName, values: impl rusqlite::Params) -> Result<Option<RunRow>> {
+    /// The newest run of a store, its parameter 1, for which `condition` holds.
+    fn newest(
+        &self,
+        condition: &str,
+        store: &StoreName,
+        values: impl rusqlite::Params,
+    ) -> Result<Option<RunRow>> {
+        let query = format!(
+            "SELECT evidence, kind, at, ok, body FROM run WHERE store = ?1 AND {condition} ORDER BY evidence DESC LIMIT 1"
+        );
         self.lock()
-            .query_row(query, values, |row| {
+            .query_row(&query, values, |row| {
                 let evidence: i64 = row.get(0)?;
                 let body: String = row.get(4)?;
                 Ok(RunRow {

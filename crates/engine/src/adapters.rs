@@ -11,7 +11,7 @@ use lifeboat_stores::etcd::{
     ClientOptions, Login, Order as EtcdOrder, OutsideCommand, Reach as EtcdReach, TlsPem,
 };
 use lifeboat_stores::{
-    Adapter, Address, EtcdAdapter, EtcdOptions, EtcdSource, FilesAdapter, FilesOptions, PostgresAdapter,
+    Adapter, EtcdAdapter, EtcdOptions, EtcdSource, FilesAdapter, FilesOptions, PostgresAdapter,
     PostgresOptions, RedisAdapter, RedisOptions, SqliteAdapter, SqliteOptions,
 };
 
@@ -62,7 +62,7 @@ impl Engine {
             }
             Source::Url(endpoint) if row.kind == Kind::Postgres => {
                 let options = PostgresOptions {
-                    url: self.address(endpoint),
+                    url: Arc::new(self.address(endpoint)),
                     slot: slot_name(&row.name),
                     programs: self.env.programs.clone(),
                     unique: row.checks.unique.clone(),
@@ -73,14 +73,14 @@ impl Engine {
             }
             Source::Url(endpoint) if row.kind == Kind::Redis => {
                 let options = RedisOptions {
-                    url: self.address(endpoint),
+                    url: Arc::new(self.address(endpoint)),
                     programs: self.env.programs.clone(),
                     commands: row.checks.commands.clone(),
                 };
                 Ok(Box::new(RedisAdapter::new(options)))
             }
             Source::Etcd { url, access } => {
-                let source = EtcdSource::Members(self.etcd_members(url.clone(), EtcdAccess::clone(access)));
+                let source = EtcdSource::Members(self.etcd_members(url, EtcdAccess::clone(access)));
                 Ok(self.etcd(source, wishes))
             }
             Source::EtcdCommand { words, environment } => {
@@ -96,17 +96,6 @@ impl Engine {
         }
     }
 
-    /// A server's address, asked for only when the server is contacted: a restore must not need production's.
-    fn address(&self, endpoint: &Endpoint) -> Address {
-        let (endpoint, secrets) = (endpoint.clone(), Arc::clone(&self.env.secrets));
-        Arc::new(move || match &endpoint {
-            Endpoint::Secret(reference) => secrets.resolve(reference),
-            Endpoint::Plain(url) => Ok(Secret::new(url.clone())),
-        })
-    }
-}
-
-impl Engine {
     fn etcd(&self, source: EtcdSource, wishes: &Wishes<'_>) -> Box<dyn Adapter> {
         Box::new(EtcdAdapter::new(EtcdOptions {
             source,
@@ -115,18 +104,26 @@ impl Engine {
         }))
     }
 
-    /// Secrets are asked for only when the cluster is contacted: a restore must not need production's.
-    fn etcd_members(&self, url: Endpoint, access: EtcdAccess) -> EtcdReach {
-        let secrets = Arc::clone(&self.env.secrets);
+    /// A server's address, asked for only when the server is contacted: a restore must not need production's.
+    fn address(
+        &self,
+        endpoint: &Endpoint,
+    ) -> impl Fn() -> Result<Secret<String>, Failure> + Send + Sync + use<> {
+        let (endpoint, secrets) = (endpoint.clone(), Arc::clone(&self.env.secrets));
+        move || match &endpoint {
+            Endpoint::Secret(reference) => secrets.resolve(reference),
+            Endpoint::Plain(url) => Ok(Secret::new(url.clone())),
+        }
+    }
+
+    /// As [`Engine::address`], with everything else that is secret about a cluster.
+    fn etcd_members(&self, url: &Endpoint, access: EtcdAccess) -> EtcdReach {
+        let (address, secrets) = (self.address(url), Arc::clone(&self.env.secrets));
         Arc::new(move || {
             let resolve = |reference: &Option<SecretRef>| {
                 reference.as_ref().map(|reference| secrets.resolve(reference)).transpose()
             };
-            let address = match &url {
-                Endpoint::Secret(reference) => secrets.resolve(reference)?,
-                Endpoint::Plain(url) => Secret::new(url.clone()),
-            };
-            let mut options = ClientOptions::parse(address.expose()).map_err(|error| {
+            let mut options = ClientOptions::parse(address()?.expose()).map_err(|error| {
                 Failure::with_source(error.kind(), "failed to understand the address of the cluster", error)
             })?;
             let text = |reference| Ok::<_, Failure>(resolve(reference)?.map(|text| text.expose().clone()));

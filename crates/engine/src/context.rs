@@ -171,6 +171,14 @@ impl Engine {
         Ok(dir)
     }
 
+    /// Where sandboxes are made, with a way in for the servers that run in them.
+    pub(crate) fn sandboxes(&self) -> Result<PathBuf, Failure> {
+        crashsafe::create_dir_all(&self.state)
+            .and_then(|()| crashsafe::let_through(&self.state))
+            .map_err(|error| Failure::io("failed to open a way to the sandbox", error))?;
+        Ok(self.state.join("sandbox"))
+    }
+
     /// The one lease that lets a process change a store's vaults.
     pub(crate) fn lease(&self, store: &StoreName, what: &str) -> Result<Lease, EngineError> {
         let path = self.state.join("locks").join(format!("{store}.lock"));

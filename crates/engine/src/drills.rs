@@ -1,15 +1,13 @@
 //! Drills of a policy's stores: choose the points, rehearse, file the evidence, update what is proven.
 
 use lifeboat_base::capture::{CaptureFacts, RestoreSource};
-use lifeboat_base::crashsafe;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, DrillId, StoreName};
 use lifeboat_base::monitor::Finding;
-use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::ProofLevel;
 use lifeboat_drill::{DrillReport, DrillSubject, DrillVerdict, StoreDrill};
 use lifeboat_policy::{Retention, Span, Store};
-use lifeboat_stores::{Adapter, CheckState, Goal};
+use lifeboat_stores::{Adapter, CheckState, Goal, Stop};
 use serde_json::json;
 
 use crate::backup::Collector;
@@ -38,8 +36,8 @@ struct Prepared<'a> {
     copy: CopyName,
     /// What the point says, at the moment the drill restores.
     facts: CaptureFacts,
-    /// Where the log is to be replayed up to a moment and no further: that moment, and what the restore was told to reach.
-    stop: Option<(Timestamp, Told)>,
+    /// Where the log is to be replayed up to a moment and no further: whether the restore was told to stop there.
+    stop: Option<Told>,
 }
 
 impl Engine {
@@ -71,9 +69,7 @@ impl Engine {
         let id = DrillId::generate(now, self.env.entropy.as_ref());
         let monitor = Collector::new(self.observer.job(&format!("drill {id}")));
         let subjects = prepared.iter().map(|ready| self.subject(ready)).collect();
-        let root = self.state.join("sandbox");
-        crashsafe::let_through(&self.state)
-            .map_err(|error| Failure::io("failed to open a way to the sandbox", error))?;
+        let root = self.sandboxes()?;
         let mut report = lifeboat_drill::run(id, moment, subjects, &root, self.env.clock.as_ref(), &monitor)
             .map_err(Failure::from)?;
         if !findings.is_empty() {
@@ -121,9 +117,7 @@ impl Engine {
             (Some(replay), Some(entry)) => {
                 facts.consistency.moment = replay.moment;
                 let replaying = self.replaying(row, adapter, entry, &replay)?;
-                if let Goal::Moment(moment) = replay.goal {
-                    stop = Some((moment, replaying.told()));
-                }
+                stop = matches!(replay.goal, Goal::Moment(_)).then(|| replaying.told());
                 Box::new(replaying)
             }
             _ => adapter,
@@ -170,8 +164,9 @@ impl Engine {
             let damaged =
                 store.rto_s.is_none() && findings.iter().any(|finding| finding.kind == FailureKind::Damaged);
             // A replay to the end of the log, because nothing follows the moment, shows nothing about stopping.
-            let pitr = ready.stop.as_ref().and_then(|(moment, told)| match told.get() {
-                Some(told) => (*told == moment.to_string()).then(|| restored(store)),
+            let pitr = ready.stop.as_ref().and_then(|told| match told.get() {
+                Some(Stop::Goal) => Some(restored(store)),
+                Some(Stop::End) => None,
                 None => Some(false),
             });
             let body = json!({

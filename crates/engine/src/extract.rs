@@ -156,14 +156,8 @@ impl Engine {
 
     /// A sandbox where drills have theirs.
     fn scratch(&self) -> Result<Sandbox, Failure> {
-        let root = self.state.join("sandbox");
-        let open = || {
-            crashsafe::create_dir_all(&self.state)?;
-            crashsafe::let_through(&self.state)
-        };
-        open().map_err(|error| Failure::io("failed to open a way to the sandbox", error))?;
         let id = DrillId::generate(self.env.clock.now(), self.env.entropy.as_ref());
-        Ok(Sandbox::create(&root, &id)?)
+        Ok(Sandbox::create(&self.sandboxes()?, &id)?)
     }
 }
 

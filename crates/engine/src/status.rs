@@ -10,7 +10,7 @@ use lifeboat_base::human;
 use lifeboat_base::ids::{CopyName, PointId, StoreName, StreamName};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
-use lifeboat_policy::{CopyUrl, Retention, Store, Verdict};
+use lifeboat_policy::{CopyUrl, Decided, Retention, Store};
 use lifeboat_vault::Vault;
 use lifeboat_vault::logs::{LogName, Logs};
 use serde::Serialize;
@@ -21,9 +21,6 @@ use crate::logs::{Head, Marks, position, stream_name};
 use crate::view::{View, drill_digest, in_future, source_digest};
 
 mod promises;
-
-/// How long a point may stay after nothing keeps it any more, before the row's promise counts as broken.
-const RETENTION_GRACE: Duration = Duration::from_secs(2 * 86_400);
 
 /// Where manifests lie in a vault.
 const POINTS_FOLDER: &str = "lifeboat/points/";
@@ -244,8 +241,8 @@ struct Facts<'a> {
     drill_ok: Option<RunRow>,
     /// The last drill that restored to a moment within the log.
     pitr: Option<RunRow>,
-    /// Points that nothing has kept for longer than [`RETENTION_GRACE`], and since when.
-    overdue: Vec<(PointId, Timestamp)>,
+    /// What retention makes of the points; nothing for a row that is not retained.
+    decided: Option<Decided>,
     /// Copies that hold something of a store that must not be kept.
     stray: Vec<String>,
     /// Copies that cannot be looked into, so that nobody knows.
@@ -306,10 +303,13 @@ impl Engine {
             verify: self.verifications(row)?,
             drill: catalog.last_drill(&row.name, false).map_err(Failure::from)?,
             drill_ok: catalog.last_drill(&row.name, true).map_err(Failure::from)?,
-            overdue: self.overdue(row, &points, now),
+            decided: match row.retention.value {
+                Retention::Keep(keep) => Some(self.decide(row, keep, &points, now)),
+                Retention::None => None,
+            },
             pitr: catalog.last_pitr(&row.name).map_err(Failure::from)?,
             supported: self.adapter(row).is_ok(),
-            log: self.log_state(row),
+            log: self.log_state(row, &points),
             points,
             locks: row
                 .copies
@@ -319,17 +319,6 @@ impl Engine {
                 .map(ToString::to_string)
                 .collect(),
         })
-    }
-
-    /// Points that retention should have removed by now.
-    fn overdue(&self, row: &Store, points: &[PointRow], now: Timestamp) -> Vec<(PointId, Timestamp)> {
-        let Retention::Keep(keep) = row.retention.value else { return Vec::new() };
-        let decided = self.decide(row, keep, points, now).points.into_iter();
-        let overdue = decided.filter_map(|point| match point.verdict {
-            Verdict::Deletable { since, .. } if age(now, since) > RETENTION_GRACE => Some((point.id, since)),
-            Verdict::Deletable { .. } | Verdict::Kept(_) => None,
-        });
-        overdue.collect()
     }
 
     /// Recipients the policy names and the envelope in a copy does not: whether they open it is not known.
@@ -346,7 +335,7 @@ impl Engine {
     }
 
     /// How far the log of a row goes, from its head and what the copies list; every doubt counts as no log.
-    fn log_state(&self, row: &Store) -> Option<LogState> {
+    fn log_state(&self, row: &Store, points: &[PointRow]) -> Option<LogState> {
         row.logs.value.as_ref()?;
         let adapter = self.adapter(row).ok()?;
         let store = adapter.continuous()?;
@@ -371,7 +360,6 @@ impl Engine {
             stretches.sort_unstable();
             copies.push(ListedLog { copy: copy.clone(), stretches, damaged: listed.1 });
         }
-        let points = self.view(row).ok()?.points;
         let base_ends = points.iter().filter_map(|point| {
             if named && store.history(&point.manifest.facts).as_ref() != Some(&head.identity) {
                 return None;

@@ -96,6 +96,15 @@ pub enum Goal {
     Transaction(u64),
 }
 
+/// Where a replay ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// At the goal: more log is kept than is replayed.
+    Goal,
+    /// At the end of the log, because that was asked for or nothing lies behind the goal.
+    End,
+}
+
 /// A log as it was kept.
 pub trait LogSource {
     /// The bytes from `from` up to `to`, as far as they are kept on the way to `to`'s timeline; the caller asks in pieces.
@@ -151,13 +160,12 @@ pub trait Continuous: Send + Sync {
     /// The position up to which a point needs no log: where its own content ends.
     fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure>;
 
-    /// Prepares the restored store so that it replays `log` up to `goal` when it is first started. Gives what it was told
-    /// to reach, in words.
+    /// Prepares the restored store so that it replays `log` up to `goal` when it is first started.
     fn replay(
         &self,
         facts: &CaptureFacts,
         restored: &Path,
         log: &dyn LogSource,
         goal: &Goal,
-    ) -> Result<String, Failure>;
+    ) -> Result<Stop, Failure>;
 }

@@ -30,7 +30,7 @@ pub use adapter::{
     Adapter, Address, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport,
 };
 pub use archive::{LogFile, LogFiles, LogPart, WantedLog};
-pub use continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Step};
+pub use continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Step, Stop};
 pub use etcd::{EtcdAdapter, EtcdOptions, EtcdSource};
 pub use files::{FilesAdapter, FilesOptions};
 pub use inplace::{InPlace, Place, Standing, in_use};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lifeboat_base::crashsafe;
 use lifeboat_base::lease::Lease;
+use lifeboat_postgres::server::release_shared_memory;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How the folders of tests' servers are called.
@@ -43,6 +44,7 @@ fn end_server(data: &Path) {
     for _look in 0..MAX_LOOKS {
         let processes = standing_in(data);
         if processes.is_empty() {
+            release_shared_memory(data);
             return;
         }
         for pid in processes.into_iter().filter_map(Pid::from_raw) {

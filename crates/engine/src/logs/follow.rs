@@ -134,14 +134,6 @@ struct Follower<'a> {
     report: FollowReport,
 }
 
-/// Why a run along one connection ended.
-enum End {
-    /// Everything that was wanted is done, or it was told to stop.
-    Done,
-    /// Something came in the way.
-    Failed(EngineError),
-}
-
 impl Engine {
     /// The folder of a store's log in the state folder.
     pub(crate) fn log_folder(&self, store: &StoreName) -> PathBuf {
@@ -183,16 +175,16 @@ impl Engine {
             follower.cut()?;
             follower.ship()?;
             match end {
-                End::Done => return Ok(follower.done()),
+                Ok(()) => return Ok(follower.done()),
                 // It no longer has what comes next: the gap is filed, and the log goes on from the present.
-                End::Failed(error) if error.kind() == FailureKind::Findings && resume.is_some() => {
+                Err(error) if error.kind() == FailureKind::Findings && resume.is_some() => {
                     follower.lost(resume, &error.failure)?;
                     // A later point may begin a history that the store still has.
                     let point =
                         if continuous.names_histories() { follower.after_point(continuous)? } else { None };
                     resume = point.filter(|point| Some(*point) > resume);
                 }
-                End::Failed(error) if !options.once && follower.may_wait(&error) => {
+                Err(error) if !options.once && follower.may_wait(&error) => {
                     if follower.report.received_bytes > received_bytes {
                         wait = FIRST_WAIT;
                     }
@@ -203,7 +195,7 @@ impl Engine {
                     wait = (wait * 2).min(LONGEST_WAIT);
                     resume = follower.resume(continuous)?;
                 }
-                End::Failed(error) => {
+                Err(error) => {
                     let next = format!("what had arrived is kept; run `lifeboat wal stream {store}` again");
                     let next = error.next.clone().unwrap_or(next);
                     return Err(error.risking(store, "rpo").next(next));
@@ -325,17 +317,17 @@ impl Follower<'_> {
         Ok(Some(Resume { position: log_position(at), tail, history }))
     }
 
-    /// Follows the log along one connection.
-    fn along(&mut self, store: &dyn Continuous, adapter: &dyn Adapter, resume: Option<Position>) -> End {
-        let followed = (|| {
-            let known = self.engine.identities(self.row, adapter)?;
-            let mut feed = store.follow(self.resume_from(resume)?, &known)?;
-            self.run_from(feed.as_mut())
-        })();
-        match followed {
-            Ok(()) => End::Done,
-            Err(error) => End::Failed(error),
-        }
+    /// Follows the log along one connection, until all that is wanted is done, it is told to stop, or something comes in
+    /// the way.
+    fn along(
+        &mut self,
+        store: &dyn Continuous,
+        adapter: &dyn Adapter,
+        resume: Option<Position>,
+    ) -> Result<(), EngineError> {
+        let known = self.engine.identities(self.row, adapter)?;
+        let mut feed = store.follow(self.resume_from(resume)?, &known)?;
+        self.run_from(feed.as_mut())
     }
 
     /// The end of a run: what is wrong now decides how it went.

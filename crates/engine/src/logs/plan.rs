@@ -9,7 +9,7 @@ use lifeboat_catalog::PointRow;
 use lifeboat_policy::Store;
 use lifeboat_stores::{
     Adapter, CanaryResult, CaptureContext, CheckResult, Continuous, Goal, InPlace, Inspection, Parts,
-    RestoreReport,
+    RestoreReport, Stop,
 };
 use lifeboat_vault::logs::{Inventory, LogsError, LogsLevel, PieceState, Position};
 use std::path::Path;
@@ -265,8 +265,8 @@ pub(crate) struct Replaying {
     told: Told,
 }
 
-/// What the last replay was told to reach, in words, once it was told.
-pub(crate) type Told = Arc<OnceLock<String>>;
+/// Where a replay was told to stop, once it was told.
+pub(crate) type Told = Arc<OnceLock<Stop>>;
 
 impl Replaying {
     /// Filled in by a restore.
@@ -298,8 +298,8 @@ impl Adapter for Replaying {
         let mut report = self.inner.restore(from, facts, into, monitor)?;
         if let Some(store) = self.inner.continuous() {
             monitor.phase("fetching the log", None);
-            let told = store.replay(facts, into, &self.log, &self.goal)?;
-            drop(self.told.set(told));
+            let stop = store.replay(facts, into, &self.log, &self.goal)?;
+            self.told.get_or_init(|| stop);
             report.stats.fetched_bytes += self.log.fetched_bytes();
         }
         Ok(report)

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use lifeboat_base::human;
-use lifeboat_base::ids::CopyName;
+use lifeboat_base::ids::{CopyName, PointId};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
-use lifeboat_policy::{Retention, Span};
+use lifeboat_policy::{Decision, Reason, Retention, Span, Verdict};
 use serde_json::Value;
 
 use super::{Facts, PromiseKind, PromiseState, PromiseView, age, says};
 use crate::view::drill_digest;
+
+/// How long a point may stay after nothing keeps it any more, before the row's promise counts as broken.
+const RETENTION_GRACE: Duration = Duration::from_secs(2 * 86_400);
 
 /// Every cell of the row, in the order of the matrix.
 pub(super) fn judge(facts: &Facts<'_>) -> Vec<PromiseView> {
@@ -217,25 +220,40 @@ fn retention(facts: &Facts<'_>) -> PromiseView {
     if let Some((window, hole)) = window_hole(facts) {
         return cell.broken(format!("not every moment of the last {window} can be restored: {hole}"));
     }
-    match facts.overdue.first() {
+    let overdue: Vec<_> = decisions(facts).filter_map(|point| overdue_since(facts, point)).collect();
+    match overdue.first() {
         Some((first, since)) => cell.broken(format!(
             "{} points have outlived their retention, {first} first, since {}: this version does not remove them",
-            facts.overdue.len(),
+            overdue.len(),
             since.strftime("%Y-%m-%d")
         )),
         None => cell.kept("every point captured so far is held, and none has outlived its retention"),
     }
 }
 
+fn decisions<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = &'a Decision> {
+    facts.decided.iter().flat_map(|decided| &decided.points)
+}
+
+/// Since when nothing keeps a point, if that is so long ago that retention should have removed it.
+fn overdue_since<'a>(facts: &Facts<'_>, point: &'a Decision) -> Option<(&'a PointId, Timestamp)> {
+    match point.verdict {
+        Verdict::Deletable { since, .. } if age(facts.now, since) > RETENTION_GRACE => {
+            Some((&point.id, since))
+        }
+        Verdict::Deletable { .. } | Verdict::Kept(_) => None,
+    }
+}
+
 /// What is missing in the promised window of the log, from the point it starts with.
 fn window_hole(facts: &Facts<'_>) -> Option<(Span, String)> {
     let (window, log) = (facts.row.logs.value?, facts.log.as_ref()?);
-    let counts = |point: &&PointRow| facts.counts(point) && point.complete();
-    let before =
-        |point: &&PointRow| age(facts.now, point.manifest.facts.consistency.moment) >= window.approx();
-    let points = || facts.points.iter().filter(counts);
-    let first = points().rev().find(before).or_else(|| points().next())?;
-    log.hole_since_begun(&first.manifest.id).map(|hole| (window, hole))
+    let within = |point: &&Decision| match &point.verdict {
+        Verdict::Kept(reasons) => reasons.contains(&Reason::LogWindow),
+        Verdict::Deletable { .. } => false,
+    };
+    let first = decisions(facts).find(within)?;
+    log.hole_since_begun(&first.id).map(|hole| (window, hole))
 }
 
 fn encryption(facts: &Facts<'_>) -> PromiseView {

@@ -3,19 +3,18 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use lifeboat_base::crashsafe;
 use lifeboat_base::entropy::Entropy;
 use lifeboat_base::human::printable;
-use lifeboat_base::lease::Lease;
+use lifeboat_base::leased::LeasedFolder;
 use lifeboat_base::time::Clock;
 
 use super::installation::Installation;
-use super::sweep::{FOLDER_PREFIX, LEASE};
+use super::sweep::FOLDER_PREFIX;
 use super::tool::pause;
 use crate::error::EtcdError;
 use crate::rpc::{Client, ClientOptions, Endpoint, TlsPem};
@@ -55,17 +54,12 @@ pub struct Member {
     started: Duration,
 }
 
+/// Its own folder; removed when dropped.
 #[derive(Debug)]
 struct Folder {
+    /// Without links, as the working directory of a process is told.
     path: PathBuf,
-    _lease: Lease,
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What cannot be removed now is removed by the next sweep.
-        drop(crashsafe::remove_tree(&self.path));
-    }
+    _own: LeasedFolder,
 }
 
 impl Member {
@@ -174,15 +168,10 @@ impl Drop for Member {
 
 impl Folder {
     fn make(runtime: &Path, entropy: &dyn Entropy) -> Result<Self, EtcdError> {
-        let mut random = [0; 8];
-        entropy.fill(&mut random);
-        let path = runtime.join(format!("{FOLDER_PREFIX}{:016x}", u64::from_ne_bytes(random)));
-        fs::DirBuilder::new().mode(0o700).create(&path).map_err(EtcdError::io("make", &path))?;
-        // The working directory of a process is told without links.
-        let path = fs::canonicalize(&path).map_err(EtcdError::io("find", &path))?;
-        let lease = Lease::try_acquire(&path.join(LEASE), "a throwaway etcd")
-            .and_then(|taken| taken.map_err(|held| io::Error::new(io::ErrorKind::ResourceBusy, held.0)));
-        Ok(Self { _lease: lease.map_err(EtcdError::io("lock", &path))?, path })
+        let own = LeasedFolder::make(runtime, FOLDER_PREFIX, "a throwaway etcd", entropy)
+            .map_err(EtcdError::io("make a folder in", runtime))?;
+        let path = fs::canonicalize(own.path()).map_err(EtcdError::io("find", own.path()))?;
+        Ok(Self { path, _own: own })
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use lifeboat_base::process::everyone;
 use rustix::process::{Pid, test_kill_process};
 
-use super::postmaster::read_pid_file;
+use super::postmaster::{PidFile, read_pid_file};
 use super::processes::servers_in;
 
 /// The first field of a control file: its cluster's system identifier.
@@ -25,7 +25,7 @@ pub fn in_use(folder: &Path) -> Option<String> {
     let pid_file = folder.join("postmaster.pid");
     if pid_file.symlink_metadata().is_ok() {
         match read_pid_file(folder) {
-            Some((pid, _)) if is_alive(pid) => {
+            Some(PidFile { pid, .. }) if is_alive(pid) => {
                 return Some(format!("its postmaster.pid names the living process {pid}"));
             }
             Some(_) => {}

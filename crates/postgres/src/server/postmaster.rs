@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::account::Account;
 use super::error::ServerError;
 use super::installation::Installation;
+use super::memory::{Segment, release_shared_memory};
 use super::processes::end_remains;
 
 /// Between two looks at a state that a server publishes in a file: there is no event to wait for.
@@ -110,7 +111,7 @@ pub struct Postmaster {
 impl Postmaster {
     /// Starts a server in a process group of its own, with an empty environment; returns before it is ready.
     pub fn spawn(launch: &Launch<'_>) -> Result<Self, ServerError> {
-        if let Some((pid, _)) = read_pid_file(launch.data)
+        if let Some(PidFile { pid, .. }) = read_pid_file(launch.data)
             && super::processes::servers_in(launch.data).contains(&pid)
         {
             return Err(ServerError::Running { data: launch.data.to_owned(), pid });
@@ -150,8 +151,8 @@ impl Postmaster {
 
     /// What it says about itself now; nothing before it wrote its pid file.
     pub fn state(&self) -> Option<ServerState> {
-        let (pid, state) = read_pid_file(&self.data)?;
-        (pid == self.pid()).then_some(state).flatten()
+        let file = read_pid_file(&self.data)?;
+        (file.pid == self.pid()).then_some(file.state).flatten()
     }
 
     /// Waits until it takes connections; with `hot_standby=off` that is when recovery has ended. On any failure the
@@ -208,7 +209,9 @@ impl Postmaster {
             }
             pause();
         }
-        self.wait_gone(&relatives, clock)
+        self.wait_gone(&relatives, clock)?;
+        release_shared_memory(&self.data);
+        Ok(())
     }
 
     /// The last lines of this server's messages, printable, at most 4 KiB.
@@ -257,21 +260,29 @@ impl Drop for Postmaster {
     }
 }
 
-/// Process id and state in the pid file of `data`, if there is one.
-pub(super) fn read_pid_file(data: &Path) -> Option<(i32, Option<ServerState>)> {
+/// What a server says about itself in its data directory.
+pub(super) struct PidFile {
+    pub(super) pid: i32,
+    pub(super) segment: Option<Segment>,
+    pub(super) state: Option<ServerState>,
+}
+
+/// The pid file of `data`, if there is one.
+pub(super) fn read_pid_file(data: &Path) -> Option<PidFile> {
     let mut text = String::new();
     let file = File::open(data.join("postmaster.pid")).ok()?;
     file.take(MAX_PID_FILE_BYTES).read_to_string(&mut text).ok()?;
     let mut lines = text.lines();
     let pid = lines.next()?.trim().parse().ok()?;
-    let state = match lines.nth(6).map(str::trim) {
+    let segment = lines.nth(5).and_then(Segment::parse);
+    let state = match lines.next().map(str::trim) {
         Some("starting") => Some(ServerState::Starting),
         Some("standby") => Some(ServerState::Recovering),
         Some("ready") => Some(ServerState::Ready),
         Some("stopping") => Some(ServerState::Stopping),
         _ => None,
     };
-    Some((pid, state))
+    Some(PidFile { pid, segment, state })
 }
 
 fn tail(log: &Path, start_bytes: u64) -> io::Result<String> {

@@ -5,10 +5,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use lifeboat_base::process::{birth, end_if, everyone};
+use lifeboat_base::process::{birth, end_if, everyone, stands_in};
 use rustix::process::Signal;
 
 /// The processes of any server that works in `data`: a server's processes stand in their data directory.
@@ -19,13 +18,7 @@ pub(super) fn servers_in(data: &Path) -> BTreeSet<i32> {
 
 /// Whether `pid` is a server's process that stands in `data`, a path without links.
 fn is_server_in(pid: i32, data: &Path) -> bool {
-    let link = |name: &str| fs::read_link(format!("/proc/{pid}/{name}"));
-    link("cwd").is_ok_and(|cwd| cwd == data)
-        && link("exe").is_ok_and(|exe| {
-            let name = exe.file_name().unwrap_or_default().as_bytes();
-            // A program that was replaced by an upgrade shows as deleted.
-            name == b"postgres" || name == b"postgres (deleted)"
-        })
+    stands_in(pid, data, "postgres")
 }
 
 /// Ends what is left of a server on `data` and of its children `family`; gives back how many were still there.

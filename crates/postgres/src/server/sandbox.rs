@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use lifeboat_base::crashsafe;
 use lifeboat_base::entropy::Entropy;
-use lifeboat_base::lease::Lease;
+use lifeboat_base::leased::LeasedFolder;
 use lifeboat_base::time::{Clock, SystemClock};
 
 use super::account::{Account, give_tree};
@@ -23,9 +23,10 @@ use super::control::control_data;
 use super::error::ServerError;
 use super::installation::Installation;
 use super::isolation::{check_links, settings};
-use super::postmaster::{Launch, Postmaster, ServerState, Stop, Wait, read_pid_file};
+use super::memory::release_shared_memory;
+use super::postmaster::{Launch, PidFile, Postmaster, ServerState, Stop, Wait, read_pid_file};
 use super::processes::servers_in;
-use super::sweep::{FOLDER_PREFIX, LEASE, RECORD, SOCKETS};
+use super::sweep::{FOLDER_PREFIX, RECORD, SOCKETS};
 
 /// The longest path of a socket: `sun_path` has 108 bytes, one of them for the end.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -72,17 +73,7 @@ pub struct Sandbox {
 
 /// The sandbox's own folder; removed when dropped.
 #[derive(Debug)]
-struct Folder {
-    path: PathBuf,
-    _lease: Lease,
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What cannot be removed now is removed by the next sweep.
-        drop(crashsafe::remove_tree(&self.path));
-    }
-}
+struct Folder(LeasedFolder);
 
 impl Sandbox {
     /// Starts a server on `data` and waits until it takes connections. With the default `hot_standby=off` that is
@@ -129,7 +120,7 @@ impl Sandbox {
         ];
         let settings = settings(installation.major, &control, &options.settings, &own)?;
         set_aside(given)?;
-        let log = folder.path.join("log");
+        let log = folder.path().join("log");
         let launch = Launch { installation, data, settings: &settings, account: &account, log: &log };
         let mut postmaster = Postmaster::spawn(&launch)?;
         postmaster.wait_ready(wait)?;
@@ -138,7 +129,7 @@ impl Sandbox {
 
     /// The folder with the socket, for `host=`.
     pub fn socket_dir(&self) -> PathBuf {
-        self.folder.path.join(SOCKETS)
+        self.folder.path().join(SOCKETS)
     }
 
     /// The number in the socket's name, for `port=`; no such port is open.
@@ -197,18 +188,13 @@ impl Folder {
         account: &Account,
         entropy: &dyn Entropy,
     ) -> Result<Self, ServerError> {
-        let mut random = [0; 8];
-        entropy.fill(&mut random);
-        let path = runtime.join(format!("{FOLDER_PREFIX}{:016x}", u64::from_ne_bytes(random)));
-        let sockets = path.join(SOCKETS);
-        if sockets.join(format!(".s.PGSQL.{PORT}.lock")).as_os_str().len() > MAX_SOCKET_PATH_BYTES {
+        let longest = runtime.join(format!("{FOLDER_PREFIX}{:016x}", 0)).join(SOCKETS);
+        if longest.join(format!(".s.PGSQL.{PORT}.lock")).as_os_str().len() > MAX_SOCKET_PATH_BYTES {
             return Err(ServerError::TooLong(runtime.to_owned()));
         }
-        fs::DirBuilder::new().mode(0o700).create(&path).map_err(ServerError::io("make", &path))?;
-        let lease = Lease::try_acquire(&path.join(LEASE), "sandbox")
-            .and_then(|taken| taken.map_err(|held| io::Error::new(io::ErrorKind::ResourceBusy, held.0)));
-        let lease = lease.map_err(ServerError::io("lock", &path))?;
-        let folder = Self { path, _lease: lease };
+        let folder = LeasedFolder::make(runtime, FOLDER_PREFIX, "sandbox", entropy);
+        let folder = Self(folder.map_err(ServerError::io("make a folder in", runtime))?);
+        let sockets = folder.path().join(SOCKETS);
         folder.write(RECORD, data.as_os_str().as_encoded_bytes(), 0o600)?;
         folder.write("postgresql.conf", b"", 0o644)?;
         folder.write("pg_hba.conf", HBA, 0o644)?;
@@ -216,19 +202,23 @@ impl Folder {
         fs::DirBuilder::new().mode(0o700).create(&sockets).map_err(ServerError::io("make", &sockets))?;
         give_tree(&sockets, account)?;
         // The server's account may pass through and read what it is named, and list or change nothing.
-        open_to_all(&folder.path, 0o711)?;
+        open_to_all(folder.path(), 0o711)?;
         account.check_way_to(&sockets)?;
         Ok(folder)
     }
 
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
     fn write(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), ServerError> {
-        let path = self.path.join(name);
+        let path = self.path().join(name);
         crashsafe::write_new(&path, bytes).map_err(ServerError::io("write", &path))?;
         open_to_all(&path, mode)
     }
 
     fn file(&self, name: &str) -> String {
-        self.path.join(name).to_string_lossy().into_owned()
+        self.path().join(name).to_string_lossy().into_owned()
     }
 }
 
@@ -241,11 +231,12 @@ fn refuse_running(data: &Path, given: &Path) -> Result<(), ServerError> {
     if let Some(pid) = servers_in(data).first() {
         return Err(ServerError::Running { data: data.to_owned(), pid: *pid });
     }
-    if let Some((pid, _)) = read_pid_file(data) {
+    if let Some(PidFile { pid, .. }) = read_pid_file(data) {
         // Without /proc a living process of that number cannot be told from the server.
         if !cfg!(target_os = "linux") {
             return Err(ServerError::Running { data: data.to_owned(), pid });
         }
+        release_shared_memory(data);
         let path = given.join("postmaster.pid");
         crashsafe::remove(&path).map_err(ServerError::io("remove", &path))?;
     }

@@ -6,26 +6,23 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_base::crashsafe;
-use lifeboat_base::lease::Lease;
+use lifeboat_base::leased::orphaned;
 use lifeboat_base::process::{arguments, end_if, everyone, family};
 use lifeboat_base::time::Clock;
 use rustix::process::Signal;
 
 use super::error::ServerError;
+use super::memory::release_shared_memory;
 use super::postmaster::pause;
 use super::processes::end_remains;
 
 /// How a sandbox's own folder is called.
 pub(super) const FOLDER_PREFIX: &str = "lb-pg-";
-/// The lock that says its owner lives.
-pub(super) const LEASE: &str = "lease";
 /// The data directory's path.
 pub(super) const RECORD: &str = "record";
 /// The socket folder.
@@ -58,20 +55,7 @@ pub fn sweep(runtime: &Path, clock: &dyn Clock) -> Result<Swept, ServerError> {
 }
 
 fn sweep_one(folder: &Path, swept: &mut Swept, clock: &dyn Clock) -> Result<(), ServerError> {
-    let meta = match fs::symlink_metadata(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(ServerError::io("look at", folder))?,
-    };
-    if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() {
-        return Ok(());
-    }
-    let _lease = match Lease::try_take_existing(&folder.join(LEASE)) {
-        Ok(Some(Ok(lease))) => lease,
-        // Held: alive. Missing: being made this moment, or not ours. Planted: not ours.
-        Ok(Some(Err(_)) | None) => return Ok(()),
-        Err(error) if Lease::is_foreign(&error) => return Ok(()),
-        Err(error) => return Err(ServerError::io("lock", folder)(error)),
-    };
+    let Some(_lease) = orphaned(folder).map_err(ServerError::io("lock", folder))? else { return Ok(()) };
     // Without /proc an orphan cannot be told from another process: it is left, and its folder with it.
     if !Path::new("/proc/self").exists() {
         return Ok(());
@@ -115,6 +99,7 @@ fn end_orphan(data: &Path, sockets: &Path, clock: &dyn Clock) -> Result<bool, Se
         found |= !living.is_empty();
         // The first process is the last to end when all goes well; after a kill its children are ended here.
         if living.is_empty() && (!found || end_remains(data, &relatives) == 0) {
+            release_shared_memory(data);
             return Ok(found);
         }
         if waited > 2 * ORPHAN_LIMIT {

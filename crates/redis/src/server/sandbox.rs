@@ -4,22 +4,18 @@
 //! what is found, also when its time is over. Its folder `lb-redis-RANDOM` holds `lease` (held by us while we live),
 //! `redis.conf`, `log` and the socket `s`.
 
-use std::fs;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use lifeboat_base::crashsafe;
 use lifeboat_base::entropy::Entropy;
-use lifeboat_base::lease::Lease;
+use lifeboat_base::leased::LeasedFolder;
 use rustix::net::{AddressFamily, SocketType};
 
 use super::error::SandboxError;
 use super::process::{Launch, Process};
 use super::programs::Programs;
-use super::sweep::{FOLDER_PREFIX, LEASE};
+use super::sweep::FOLDER_PREFIX;
 use super::wait::Wait;
 use crate::wire::{Connection, RedisError};
 
@@ -49,23 +45,9 @@ pub struct SandboxOptions {
 pub struct Sandbox {
     // The order is that of dropping.
     process: Process,
-    _folder: Folder,
+    _folder: LeasedFolder,
     /// Ours, and nobody listens on it.
     _nobody: OwnedFd,
-}
-
-/// The sandbox's own folder; removed when dropped.
-#[derive(Debug)]
-struct Folder {
-    path: PathBuf,
-    _lease: Lease,
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What cannot be removed now is removed by the next sweep.
-        drop(crashsafe::remove_tree(&self.path));
-    }
 }
 
 impl Sandbox {
@@ -78,9 +60,9 @@ impl Sandbox {
         wait: Wait<'_>,
     ) -> Result<Self, SandboxError> {
         let runtime = options.runtime.as_deref().unwrap_or(Path::new(RUNTIME));
-        let folder = Folder::make(runtime, entropy)?;
+        let folder = folder(runtime, entropy)?;
         let (nobody, port) = nobody()?;
-        let socket = folder.path.join(SOCKET);
+        let socket = folder.path().join(SOCKET);
         let yes_or_no = |yes: bool| if yes { "yes" } else { "no" };
         let settings = [
             ("port", "0"),
@@ -106,9 +88,9 @@ impl Sandbox {
         let launch = Launch {
             programs,
             settings: &settings,
-            configuration: &folder.path.join("redis.conf"),
+            configuration: &folder.path().join("redis.conf"),
             socket: &socket,
-            log: &folder.path.join("log"),
+            log: &folder.path().join("log"),
         };
         let mut process = Process::spawn(&launch)?;
         process.wait_ready(wait)?;
@@ -143,20 +125,14 @@ impl Sandbox {
     }
 }
 
-impl Folder {
-    fn make(runtime: &Path, entropy: &dyn Entropy) -> Result<Self, SandboxError> {
-        let mut random = [0; 8];
-        entropy.fill(&mut random);
-        let path = runtime.join(format!("{FOLDER_PREFIX}{:016x}", u64::from_ne_bytes(random)));
-        if path.join(SOCKET).as_os_str().len() > MAX_SOCKET_PATH_BYTES {
-            return Err(SandboxError::TooLong(runtime.to_owned()));
-        }
-        fs::DirBuilder::new().mode(0o700).create(&path).map_err(SandboxError::io("make", &path))?;
-        let lease = Lease::try_acquire(&path.join(LEASE), "sandbox")
-            .and_then(|taken| taken.map_err(|held| io::Error::new(io::ErrorKind::ResourceBusy, held.0)));
-        let lease = lease.map_err(SandboxError::io("lock", &path))?;
-        Ok(Self { path, _lease: lease })
+/// The sandbox's own folder, whose socket has a name that the system takes.
+fn folder(runtime: &Path, entropy: &dyn Entropy) -> Result<LeasedFolder, SandboxError> {
+    let folder = LeasedFolder::make(runtime, FOLDER_PREFIX, "sandbox", entropy);
+    let folder = folder.map_err(SandboxError::io("make a folder in", runtime))?;
+    if folder.path().join(SOCKET).as_os_str().len() > MAX_SOCKET_PATH_BYTES {
+        return Err(SandboxError::TooLong(runtime.to_owned()));
     }
+    Ok(folder)
 }
 
 /// A port of this machine that is bound and not listened on: whoever connects is refused, and nobody else can take it.

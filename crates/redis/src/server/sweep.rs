@@ -4,14 +4,12 @@
 //! random bits and stands in what the server calls itself.
 
 use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_base::crashsafe;
-use lifeboat_base::lease::Lease;
+use lifeboat_base::leased::orphaned;
 use lifeboat_base::process::{arguments, end_if, everyone};
 use lifeboat_base::time::Clock;
 use rustix::process::Signal;
@@ -21,8 +19,6 @@ use super::wait::pause;
 
 /// How a sandbox's own folder is called.
 pub(super) const FOLDER_PREFIX: &str = "lb-redis-";
-/// The lock that says its owner lives.
-pub(super) const LEASE: &str = "lease";
 /// How long an orphan may take to disappear.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(20);
 
@@ -40,21 +36,11 @@ pub fn sweep(runtime: &Path, clock: &dyn Clock) -> Result<usize, SandboxError> {
 }
 
 fn sweep_one(folder: &Path, clock: &dyn Clock) -> Result<bool, SandboxError> {
-    let meta = match fs::symlink_metadata(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        other => other.map_err(SandboxError::io("look at", folder))?,
-    };
-    let ours = meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw();
-    if !ours || !Path::new("/proc/self").exists() {
+    let Some(_lease) = orphaned(folder).map_err(SandboxError::io("lock", folder))? else { return Ok(false) };
+    // Without /proc an orphan cannot be told from another process: it is left, and its folder with it.
+    if !Path::new("/proc/self").exists() {
         return Ok(false);
     }
-    let _lease = match Lease::try_take_existing(&folder.join(LEASE)) {
-        Ok(Some(Ok(lease))) => lease,
-        // Held: alive. Missing: being made this moment, or not ours.
-        Ok(Some(Err(_)) | None) => return Ok(false),
-        Err(error) if Lease::is_foreign(&error) => return Ok(false),
-        Err(error) => return Err(SandboxError::io("lock", folder)(error)),
-    };
     end_orphan(folder, clock)?;
     crashsafe::remove_tree(folder).map_err(SandboxError::io("remove", folder))?;
     Ok(true)

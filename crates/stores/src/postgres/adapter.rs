@@ -23,7 +23,7 @@ use crate::adapter::{
     Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
 };
 use crate::archive::LogFiles;
-use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume};
+use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Stop};
 use crate::inplace::{InPlace, Place, Standing};
 use crate::parts::{Part, PartReport, Parts};
 
@@ -234,7 +234,7 @@ impl Continuous for PostgresAdapter {
         restored: &Path,
         log: &dyn LogSource,
         goal: &Goal,
-    ) -> Result<String, Failure> {
+    ) -> Result<Stop, Failure> {
         replay::replay(facts, restored, log, goal)
     }
 }

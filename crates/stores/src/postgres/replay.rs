@@ -15,7 +15,7 @@ use lifeboat_postgres::{Lsn, Timeline};
 use serde_json::Value;
 
 use super::restore::{AUTO_CONF, hand_over, read_settings, take_over};
-use crate::continuous::{Goal, LogPosition, LogSource};
+use crate::continuous::{Goal, LogPosition, LogSource, Stop};
 
 const PAGE_BYTES: u32 = 8192;
 /// Lines between these marks are ours; a sandbox is given the same settings.
@@ -86,7 +86,7 @@ pub(crate) fn replay(
     restored: &Path,
     log: &dyn LogSource,
     goal: &Goal,
-) -> Result<String, Failure> {
+) -> Result<Stop, Failure> {
     let shape = WalShape { segment_bytes: segment_bytes(facts)?, page_bytes: PAGE_BYTES };
     let base = base_end(facts)?;
     let system = text(facts, "system_identifier").and_then(|text| text.parse().ok());
@@ -116,20 +116,18 @@ pub(crate) fn replay(
         }
     }
     let end = log.path().last().map_or(base.offset, |(_, _, to)| *to);
-    let told = settings(goal, &found, (last, end))?;
+    let target = target(goal, &found, end)?;
+    let stop = if target.is_some() { Stop::Goal } else { Stop::End };
+    let mut told = vec![
+        ("restore_command", NO_ARCHIVE.to_owned()),
+        ("recovery_target_timeline", last.to_string()),
+        ("recovery_target_action", "promote".to_owned()),
+    ];
+    told.extend(target);
     configure(&cluster, &told, owner)
         .and_then(|()| hand_over(&cluster, owner))
         .map_err(|error| Failure::io("failed to prepare the recovery", error))?;
-    Ok(match goal {
-        Goal::Moment(moment) if found.after.is_none() => {
-            format!("the end of the log, as nothing follows {moment}")
-        }
-        Goal::Moment(moment) => moment.to_string(),
-        Goal::Latest => "the end of the log".to_owned(),
-        Goal::Position(position) => Lsn(*position).to_string(),
-        Goal::Named(name) => format!("the restore point {name}"),
-        Goal::Transaction(xid) => format!("transaction {xid}"),
-    })
+    Ok(stop)
 }
 
 /// The history of the timeline the backup was taken on; its file, if it has one, came with the backup.
@@ -249,32 +247,23 @@ fn beyond(events: &[Event], goal: &Goal) -> bool {
 
 /// What the server is told. A moment after which nothing was committed is no target: the server could not tell that it
 /// was reached.
-fn settings(
-    goal: &Goal,
-    found: &Found,
-    (timeline, end): (Timeline, u64),
-) -> Result<Vec<(&'static str, String)>, Failure> {
-    let mut told = vec![
-        ("restore_command", NO_ARCHIVE.to_owned()),
-        ("recovery_target_timeline", timeline.to_string()),
-        ("recovery_target_action", "promote".to_owned()),
-    ];
+/// What makes recovery stop before the log ends, if anything does.
+fn target(goal: &Goal, found: &Found, end: u64) -> Result<Option<(&'static str, String)>, Failure> {
     let missing = |what: String| Failure::new(FailureKind::Refused, format!("the log holds no {what}"));
-    match goal {
+    Ok(match goal {
         Goal::Moment(moment) if found.after.is_some() => {
             let utc = moment.strftime("%Y-%m-%d %H:%M:%S%.6f+00");
-            told.push(("recovery_target_time", utc.to_string()));
+            Some(("recovery_target_time", utc.to_string()))
         }
-        Goal::Moment(_) | Goal::Latest => {}
+        Goal::Moment(_) | Goal::Latest => None,
         // The end of the log cannot be recognised as a target: nothing follows it.
-        Goal::Position(position) if *position >= end => {}
-        Goal::Position(position) => told.push(("recovery_target_lsn", Lsn(*position).to_string())),
-        Goal::Named(name) if found.goal => told.push(("recovery_target_name", name.clone())),
+        Goal::Position(position) if *position >= end => None,
+        Goal::Position(position) => Some(("recovery_target_lsn", Lsn(*position).to_string())),
+        Goal::Named(name) if found.goal => Some(("recovery_target_name", name.clone())),
         Goal::Named(name) => return Err(missing(format!("restore point `{name}`"))),
-        Goal::Transaction(xid) if found.goal => told.push(("recovery_target_xid", xid.to_string())),
+        Goal::Transaction(xid) if found.goal => Some(("recovery_target_xid", xid.to_string())),
         Goal::Transaction(xid) => return Err(missing(format!("commit of transaction {xid}"))),
-    }
-    Ok(told)
+    })
 }
 
 fn configure(cluster: &Folder, told: &[(&str, String)], owner: (u32, u32)) -> io::Result<()> {

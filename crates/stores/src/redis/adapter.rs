@@ -18,7 +18,7 @@ use super::{canaries, error, facts, replay, restore};
 use crate::adapter::{
     Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
 };
-use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume};
+use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Stop};
 
 /// How a server is reached and what is checked after a restore.
 #[derive(Clone)]
@@ -157,7 +157,7 @@ impl Continuous for RedisAdapter {
         restored: &Path,
         log: &dyn LogSource,
         goal: &Goal,
-    ) -> Result<String, Failure> {
+    ) -> Result<Stop, Failure> {
         replay::replay(facts, restored, log, goal)
     }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::layout;
 use super::restore::databases;
-use crate::continuous::{Goal, LogPosition, LogSource};
+use crate::continuous::{Goal, LogPosition, LogSource, Stop};
 
 /// How much log is asked for at a time.
 const STEP_BYTES: u64 = 1024 * 1024;
@@ -58,7 +58,7 @@ pub(super) fn replay(
     restored: &Path,
     log: &dyn LogSource,
     goal: &Goal,
-) -> Result<String, Failure> {
+) -> Result<Stop, Failure> {
     let base = place(facts)?;
     let end = end(goal, &base, log)?;
     let fail = |error| Failure::io("failed to write the commands", error);
@@ -88,10 +88,9 @@ pub(super) fn replay(
         .map_err(unusable)?;
     settle(facts, restored, &base, report)
         .map_err(|error| Failure::io("failed to finish the restored server", error))?;
-    Ok(match goal {
-        Goal::Moment(moment) => format!("{moment}, offset {}", report.end),
-        _ => format!("offset {}", report.end),
-    })
+    let whole = log.path().last().map(|(timeline, _, to)| LogPosition { timeline: *timeline, offset: *to });
+    let further = |end: LogPosition| whole.is_some_and(|whole| whole != end);
+    Ok(if end.is_some_and(further) { Stop::Goal } else { Stop::End })
 }
 
 fn unusable(error: AofError) -> Failure {

@@ -41,9 +41,11 @@ fn every_version_starts_answers_and_leaves_nothing_behind() {
 #[test]
 fn what_was_committed_survives_a_crash_and_a_restart_on_the_same_port() {
     let mut server = PgServer::start(PgOptions::new(16).set("work_mem", "1MB"));
-    let port = server.port();
+    let (port, killed) = (server.port(), server.pid());
     server.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS i");
+    assert!(holds_shared_memory(killed), "the table of segments does not show what this test looks for");
     server.crash();
+    assert!(!holds_shared_memory(killed), "every kill leaves a segment, until the machine has no more");
     assert_eq!(processes_in(&server.data()), Vec::<PathBuf>::new());
     server.start_again();
     assert_eq!(server.psql("SELECT count(*) FROM t; SHOW work_mem"), "1000\n1MB");
@@ -74,14 +76,14 @@ fn a_standby_follows_its_primary_and_writes_after_its_promotion() {
 
 #[test]
 fn a_test_that_panics_ends_its_server() {
-    let mut data = PathBuf::new();
+    let (mut data, mut pid) = (PathBuf::new(), 0);
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let server = PgServer::start(PgOptions::new(18));
-        data = server.data();
+        (data, pid) = (server.data(), server.pid());
         panic!("as a failed assertion would");
     }));
     assert!(panicked.is_err());
-    assert!(data.is_absolute() && !data.exists());
+    assert!(data.is_absolute() && !data.exists() && !holds_shared_memory(pid));
     assert_eq!(processes_in(&data), Vec::<PathBuf>::new());
 }
 
@@ -91,6 +93,13 @@ fn load_comes_from_the_servers_own_program() {
     server.pgbench_init(1);
     let report = server.pgbench_run(&["-c", "2", "-t", "50"]);
     assert!(report.contains("100/100"), "{report}");
+}
+
+/// Whether the kernel still has a segment of shared memory that process `pid` made.
+fn holds_shared_memory(pid: i32) -> bool {
+    let table = fs::read_to_string("/proc/sysvipc/shm").unwrap();
+    let creator = |line: &str| line.split_whitespace().nth(4)?.parse().ok();
+    table.lines().any(|line| creator(line) == Some(pid))
 }
 
 /// Tells the next test that it is the process to be killed.
@@ -105,7 +114,7 @@ fn is_the_one_to_be_killed() -> bool {
 fn the_server_of_a_killed_test_is_ended_by_the_next_one() {
     if is_the_one_to_be_killed() {
         let server = PgServer::start(PgOptions::new(18));
-        println!("started {}", server.data().display());
+        println!("started {} {}", server.pid(), server.data().display());
         std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
         return;
     }
@@ -122,13 +131,15 @@ fn the_server_of_a_killed_test_is_ended_by_the_next_one() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(killed.stdout.take().unwrap()).lines();
-    let data = lines.find_map(|line| Some(PathBuf::from(line.unwrap().rsplit_once("started ")?.1))).unwrap();
+    let line = lines.find_map(|line| Some(line.unwrap().rsplit_once("started ")?.1.to_owned())).unwrap();
+    let (pid, data) =
+        line.split_once(' ').map(|(pid, data)| (pid.parse().unwrap(), PathBuf::from(data))).unwrap();
     killed.kill().unwrap();
     killed.wait().unwrap();
     // Another test that starts at this moment may sweep it first.
     drop(PgServer::start(PgOptions::new(18)));
     let started = SystemClock::new();
-    while data.exists() || !processes_in(&data).is_empty() {
+    while data.exists() || !processes_in(&data).is_empty() || holds_shared_memory(pid) {
         assert!(started.monotonic() < Duration::from_secs(60), "it is still there");
         std::thread::yield_now();
     }

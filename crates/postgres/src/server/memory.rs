@@ -1,0 +1,74 @@
+//! What a killed server leaves in the kernel.
+//!
+//! Every server takes one System V shared memory segment as the lock of its data directory, and gives it back when it
+//! ends by itself. After SIGKILL it stays until the machine is started again, and a machine has few of them (4096 where
+//! nobody set more): once they are used up, no PostgreSQL server starts on it any more, the production one included.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::postmaster::read_pid_file;
+
+/// A segment as the pid file names it: key and id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    key: u32,
+    id: u32,
+}
+
+impl Segment {
+    /// From the pid file's line, such as `  11480658     32768`.
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        Some(Self { key: words.next()?.parse().ok()?, id: words.next()?.parse().ok()? })
+    }
+}
+
+/// Gives back the segment of the server that was killed on `data`. One that anybody is attached to, or that another
+/// process made, is left alone. Does nothing where the kernel shows no table of segments; what cannot be removed stays.
+pub fn release_shared_memory(data: &Path) {
+    let Some(file) = read_pid_file(data) else { return };
+    let Some(segment) = file.segment else { return };
+    let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+    if table.lines().any(|line| is_abandoned(line, segment, file.pid)) {
+        let mut command = Command::new("ipcrm");
+        command.arg("-m").arg(segment.id.to_string());
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // One segment that stays harms nobody, and the server's end is what the caller asked for.
+        drop(command.status());
+    }
+}
+
+/// Whether a line of the kernel's table is `segment`, made by `creator`, with nobody attached.
+fn is_abandoned(line: &str, segment: Segment, creator: i32) -> bool {
+    let fields: Vec<_> = line.split_whitespace().collect();
+    let number = |field: usize| fields.get(field).and_then(|text| text.parse::<i64>().ok());
+    // key, shmid, perms, size, cpid, lpid, nattch. The kernel writes the key as a signed number.
+    let key = number(0).map(|key| key & i64::from(u32::MAX));
+    key == Some(i64::from(segment.key))
+        && number(1) == Some(i64::from(segment.id))
+        && number(4) == Some(i64::from(creator))
+        && number(6) == Some(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_abandoned_segment_of_that_very_server_counts() {
+        let line =
+            "  11480658      32768   600                    56  8037  8044      0   101   104   101   104";
+        let segment = Segment::parse("  11480658     32768").unwrap();
+        assert!(is_abandoned(line, segment, 8037));
+        assert!(!is_abandoned(line, segment, 8038), "made by another process");
+        assert!(!is_abandoned(&line.replace("      0 ", "      1 "), segment, 8037), "in use");
+        assert!(!is_abandoned(line, Segment { key: 1, ..segment }, 8037));
+        assert!(!is_abandoned(line, Segment { id: 1, ..segment }, 8037));
+        assert!(!is_abandoned("key shmid perms size cpid lpid nattch", segment, 8037));
+        let negative = line.replace("11480658", "-2");
+        assert!(is_abandoned(&negative, Segment { key: u32::MAX - 1, ..segment }, 8037));
+    }
+}
