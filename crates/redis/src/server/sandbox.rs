@@ -21,7 +21,7 @@ use crate::wire::{Connection, RedisError};
 
 /// The longest path of a socket: `sun_path` has 108 bytes, one of them for the end.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
-const SOCKET: &str = "s";
+pub(super) const SOCKET: &str = "s";
 
 /// Where sandboxes have their folders if they are not told otherwise.
 pub const RUNTIME: &str = "/tmp";
@@ -126,7 +126,7 @@ impl Sandbox {
 }
 
 /// The sandbox's own folder, whose socket has a name that the system takes.
-fn folder(runtime: &Path, entropy: &dyn Entropy) -> Result<LeasedFolder, SandboxError> {
+pub(super) fn folder(runtime: &Path, entropy: &dyn Entropy) -> Result<LeasedFolder, SandboxError> {
     let folder = LeasedFolder::make(runtime, FOLDER_PREFIX, "sandbox", entropy);
     let folder = folder.map_err(SandboxError::io("make a folder in", runtime))?;
     if folder.path().join(SOCKET).as_os_str().len() > MAX_SOCKET_PATH_BYTES {

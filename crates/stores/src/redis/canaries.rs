@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_base::crashsafe;
+use lifeboat_base::entropy::OsEntropy;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Findings;
 use lifeboat_base::secret::Secret;
 use lifeboat_base::time::SystemClock;
-use lifeboat_redis::server::{Launch, Process, Programs, Wait};
-use lifeboat_redis::wire::{Connection, encode};
+use lifeboat_redis::server::{Primary, Programs, Wait};
+use lifeboat_redis::wire::encode;
 
 use super::adapter::{RedisAdapter, RedisOptions};
 use super::checks::{
@@ -162,40 +163,17 @@ fn sample(
     programs: &[PathBuf],
 ) -> Result<(RedisAdapter, Recording), Failure> {
     let clock = SystemClock::new();
-    let fail = |error| Failure::io("failed to make a sample", error);
-    let folder = tempfile::Builder::new().prefix("lb-redis-sample-").tempdir_in("/tmp").map_err(fail)?;
-    let socket = folder.path().join("s");
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let settings = [
-        ("port", "0".to_owned()),
-        ("unixsocket", text(&socket)),
-        ("dir", text(scratch)),
-        ("dbfilename", "sample.rdb".to_owned()),
-        ("save", String::new()),
-        ("repl-diskless-sync", "yes".to_owned()),
-        ("repl-diskless-sync-delay", "0".to_owned()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value));
-    let launch = Launch {
-        programs: found,
-        settings: &settings,
-        configuration: &folder.path().join("redis.conf"),
-        socket: &socket,
-        log: &folder.path().join("log"),
-    };
-    let mut process = Process::spawn(&launch).map_err(error::server("failed to start a sample"))?;
-    process
-        .wait_ready(Wait::for_at_most(LIMIT, &clock))
+    let wait = Wait::for_at_most(LIMIT, &clock);
+    let server = Primary::start(found, (scratch, false), &OsEntropy, wait)
         .map_err(error::server("failed to start a sample"))?;
-    let mut connection =
-        Connection::open(&process.options()).map_err(error::connection("failed to fill a sample"))?;
+    let mut connection = server.connect().map_err(error::connection("failed to fill a sample"))?;
     for words in SAMPLE {
         connection.ask(words).map_err(error::connection("failed to fill a sample"))?;
     }
     connection
         .command(&[b"FUNCTION", b"LOAD", FUNCTION.as_bytes()])
         .map_err(error::connection("failed to fill a sample"))?;
-    let address = format!("unix://{}", socket.display());
+    let address = server.address();
     let adapter = RedisAdapter::new(RedisOptions {
         url: Arc::new(move || Ok(Secret::new(address.clone()))),
         programs: programs.to_vec(),
@@ -203,8 +181,8 @@ fn sample(
     });
     let at = CaptureContext { clock: &clock, spool: scratch, known: &[] };
     let recording = Recording::record(adapter.capture(&at)?, &Findings::new())?;
-    process
-        .stop(Wait::for_at_most(LIMIT, &clock))
+    server
+        .stop(wait)
         .map_err(|error| Failure::with_source(FailureKind::Internal, "failed to stop a sample", error))?;
     Ok((adapter, recording))
 }
