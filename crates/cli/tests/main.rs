@@ -28,6 +28,7 @@ mod main {
     mod point_objectives;
     mod postgres;
     mod redis;
+    mod redis_cache;
     mod redis_log;
     mod secrets;
     mod tablespaces;

@@ -52,7 +52,8 @@ impl Engine {
         self.ready_to_file()?;
         let mut findings = Vec::new();
         let mut prepared = Vec::new();
-        for row in self.select(names)? {
+        let rows = self.select(names)?;
+        for row in &rows {
             if matches!(row.retention.value, Retention::None) {
                 continue;
             }
@@ -76,9 +77,13 @@ impl Engine {
             report.verdict = DrillVerdict::Failed;
         }
         report.findings.splice(0..0, findings);
-        if report.stores.is_empty() && report.findings.is_empty() {
+        // What a chosen point or copy shows says nothing about them.
+        if options.at.is_none() && options.copy.is_none() {
+            self.replay_rows(&rows, &mut report)?;
+        }
+        if report.stores.is_empty() && report.replays.is_empty() && report.findings.is_empty() {
             return Err(EngineError::new(FailureKind::Refused, "there is no retained store to drill")
-                .next("name a store whose retention is not `none`"));
+                .next("name a store whose retention is not `none`, or give the row `checks.replay`"));
         }
         // Only what would be restored after a loss today speaks for the row.
         let scope = if options.at.is_none() && options.copy.is_none() { "newest" } else { "chosen" };
@@ -189,7 +194,9 @@ impl Engine {
             }
             last = Some(record.seq);
         }
-        report.evidence = last.map(|seq| format!("evidence:{seq}"));
+        if let Some(seq) = last {
+            report.evidence = Some(format!("evidence:{seq}"));
+        }
         Ok(())
     }
 }

@@ -137,11 +137,25 @@ pub(crate) const CHECKS: &[Key] = &[
         Shape::Texts,
         "Redis: commands that only read, with what they answer, as GET version = 3.",
     ),
+    key(
+        "replay",
+        Shape::Texts,
+        "Redis that is not retained: program and arguments that fill the server at {url}.",
+    ),
+    key("replay_environment", Shape::Texts, "The variables that the program may see. Default: none."),
+    key(
+        "durable",
+        Shape::Texts,
+        "Redis that is not retained: patterns of keys that may have no time to live.",
+    ),
 ];
+
+/// Checks that only stores of kind `redis` have.
+const OF_REDIS: [&str; 4] = ["commands", "replay", "replay_environment", "durable"];
 
 /// The checks that stores of one kind can have; of any kind when it is not known.
 pub(crate) fn checks_of(kind: Option<Kind>) -> Vec<&'static Key> {
-    let fits = |key: &&Key| kind.is_none_or(|kind| (key.name == "commands") != kind.has_tables());
+    let fits = |key: &&Key| kind.is_none_or(|kind| OF_REDIS.contains(&key.name) != kind.has_tables());
     CHECKS.iter().filter(fits).collect()
 }
 

@@ -5,7 +5,9 @@
 //! adapter; a password never leaves [`Secret`](lifeboat_base::secret::Secret).
 
 pub mod aof;
+pub mod census;
 pub mod commands;
+pub mod pattern;
 pub mod rdb;
 pub mod replication;
 pub mod server;

@@ -14,6 +14,7 @@ use lifeboat_base::time::Clock;
 use serde::{Deserialize, Serialize};
 
 use crate::continuous::Continuous;
+use crate::duties::Duties;
 use crate::inplace::InPlace;
 use crate::parts::Parts;
 
@@ -161,6 +162,11 @@ pub trait Adapter: Send + Sync {
     /// scratch folders of dead processes are removed.
     fn sweep(&self) -> Result<(), Failure> {
         Ok(())
+    }
+
+    /// What is owed for the store where it is not retained, if its kind knows.
+    fn duties(&self) -> Option<&dyn Duties> {
+        None
     }
 
     /// How the kind is restored over what is there, and into several places; nothing if it is not.

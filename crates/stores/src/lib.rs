@@ -11,6 +11,7 @@ pub mod archive;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod continuous;
+pub mod duties;
 pub mod etcd;
 pub mod files;
 pub mod inplace;
@@ -31,11 +32,12 @@ pub use adapter::{
 };
 pub use archive::{LogFile, LogFiles, LogPart, WantedLog};
 pub use continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Step, Stop};
+pub use duties::{Duties, Look, Rebuilt};
 pub use etcd::{EtcdAdapter, EtcdOptions, EtcdSource};
 pub use files::{FilesAdapter, FilesOptions};
 pub use inplace::{InPlace, Place, Standing, in_use};
 pub use parts::{Part, PartMissing, PartReport, PartTable, Parts};
 pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;
-pub use redis::{RedisAdapter, RedisOptions};
+pub use redis::{RedisAdapter, RedisOptions, Upkeep};
 pub use sqlite::{SqliteAdapter, SqliteOptions};

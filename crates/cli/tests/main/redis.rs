@@ -6,7 +6,7 @@ use lifeboat_redis::rdb::Survey;
 use lifeboat_redis::wire::Reply;
 use lifeboat_testkit::{RedisOptions, RedisServer};
 
-use super::world::{World, texts};
+use super::world::World;
 
 /// A command of plain words.
 pub(crate) fn words(text: &str) -> Vec<Vec<u8>> {
@@ -165,16 +165,4 @@ fn a_server_that_is_away_loading_or_closed_to_us_is_said_to_be_so_and_no_point_i
     assert!(said.contains("WRONGPASS") && !said.contains("canary"), "{said}");
     server.crash();
     assert!(ran(&world).contains("failed to connect"));
-}
-
-#[test]
-fn a_row_without_retention_keeps_nothing_of_the_server() {
-    let server = server();
-    let world = World::of_redis(&server.url());
-    let none = world.policy.replace("logs = \"7d\"\nrpo = \"5m\"\n", "retention = \"none\"\n");
-    world.write_policy(&none);
-    world.run(&["backup"]).expect(0);
-    assert!(!world.vault("local", "cache").exists());
-    let matrix = world.json(&["status"], 0);
-    assert!(!texts(&matrix["stores"], "store").is_empty(), "{matrix}");
 }

@@ -58,7 +58,7 @@ checks = { unique = ["orders(order_no)"], sql = ["select count(*) = 0 from order
 
 const SESSIONS: &str = r#"
 [store.sessions]
-kind = "redis"
+kind = "queue"
 url = "env:SESSIONS_URL"
 retention = "none"
 "#;

@@ -37,6 +37,8 @@ pub struct Key {
     pub elements: u64,
     /// The SHA-256 of name, kind, content and end, the same in every encoding. The database is not in it.
     pub digest: [u8; 32],
+    /// As [`Key::digest`], but with whether it ends in place of when.
+    pub timeless: [u8; 32],
 }
 
 /// What a dump consists of.
@@ -160,9 +162,11 @@ fn key<R: Read>(input: &mut Input<R>, form: u8, db: u64, expires_ms: Option<i64>
     let value = value::read(input, form)?;
     hasher.text(value.kind.word().as_bytes());
     hasher.bytes(&value.digest);
+    let mut timeless = hasher.clone();
+    timeless.number(u64::from(expires_ms.is_some()));
     if let Some(expires_ms) = expires_ms {
         hasher.number(expires_ms.cast_unsigned());
     }
     let (kind, elements) = (value.kind, value.elements);
-    Ok(Key { db, head, kind, expires_ms, elements, digest: hasher.finish() })
+    Ok(Key { db, head, kind, expires_ms, elements, digest: hasher.finish(), timeless: timeless.finish() })
 }

@@ -32,6 +32,8 @@ pub struct Database {
     pub ttl: BTreeMap<&'static str, u64>,
     /// The digests of all keys, summed.
     pub sum: Sum,
+    /// As `sum`, but with whether a key ends in place of when: what is written again with a time to live is the same.
+    pub timeless_sum: Sum,
 }
 
 /// A dump, summed up.
@@ -57,7 +59,8 @@ impl Survey {
         Ok(survey)
     }
 
-    fn add(&mut self, item: &Item<'_>, now_ms: i64) {
+    /// Counts one item in.
+    pub fn add(&mut self, item: &Item<'_>, now_ms: i64) {
         match item {
             Item::Key(key) => {
                 self.opaque += u64::from(key.kind == Kind::Module);
@@ -84,6 +87,7 @@ impl Database {
         self.expiring += u64::from(key.expires_ms.is_some());
         *self.ttl.entry(range(key.expires_ms, now_ms)).or_default() += 1;
         self.sum.add(&key.digest);
+        self.timeless_sum.add(&key.timeless);
     }
 }
 

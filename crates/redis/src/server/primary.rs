@@ -3,6 +3,7 @@
 //! Its folder `lb-redis-RANDOM` is that of a sandbox: a run that dies leaves nothing that the next sweep does not end.
 
 use std::path::Path;
+use std::time::Duration;
 
 use lifeboat_base::entropy::Entropy;
 use lifeboat_base::leased::LeasedFolder;
@@ -68,6 +69,12 @@ impl Primary {
     /// A connection to it.
     pub fn connect(&self) -> Result<Connection, RedisError> {
         Connection::open(&self.process.options())
+    }
+
+    /// Writes everything it holds to `dump.rdb` in its working directory. It answers nobody meanwhile.
+    pub fn save(&self, limit: Duration) -> Result<(), SandboxError> {
+        let options = self.process.options().with_silence_limit(limit);
+        Connection::open(&options)?.ask("SAVE").map(drop).map_err(SandboxError::from)
     }
 
     /// Ends it and removes its own folder.

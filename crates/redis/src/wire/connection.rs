@@ -88,6 +88,23 @@ impl Connection {
         }
     }
 
+    /// Sends all commands at once and then waits for all answers, in order; errors of the server are among them. For few
+    /// and small ones: none is read before all are sent.
+    pub fn commands<'c>(
+        &mut self,
+        commands: impl IntoIterator<Item = &'c [&'c [u8]]>,
+    ) -> Result<Vec<Reply>, RedisError> {
+        let (mut out, mut count) = (Vec::new(), 0usize);
+        for parts in commands {
+            out.extend_from_slice(&encode(parts));
+            count += 1;
+        }
+        let limit = self.silence_limit;
+        self.transport.write(&out, limit).map_err(|fault| self.fault(fault, limit))?;
+        let mut budget = Budget { bytes: REPLY_LIMIT_BYTES, parts: REPLY_LIMIT_PARTS };
+        (0..count).map(|_answer| self.reply(&mut budget, 0)).collect()
+    }
+
     /// As [`Connection::command`], for a command that is a plain text of words.
     pub fn ask(&mut self, words: &str) -> Result<Reply, RedisError> {
         let parts: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();

@@ -13,12 +13,14 @@ use lifeboat_redis::wire::ConnectOptions;
 
 use super::capture::RedisCapture;
 use super::checks::{self, START, Subject};
+use super::duties::{self, Upkeep};
 use super::feed::RedisFeed;
 use super::{canaries, error, facts, replay, restore};
 use crate::adapter::{
     Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
 };
 use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Stop};
+use crate::duties::{Duties, Look, Rebuilt};
 
 /// How a server is reached and what is checked after a restore.
 #[derive(Clone)]
@@ -29,6 +31,8 @@ pub struct RedisOptions {
     pub programs: Vec<PathBuf>,
     /// Commands that only read, with what they must answer: `GET version = 3`.
     pub commands: Vec<String>,
+    /// What the row says about a server that is not retained.
+    pub upkeep: Upkeep,
 }
 
 impl fmt::Debug for RedisOptions {
@@ -93,6 +97,10 @@ impl Adapter for RedisAdapter {
         Some(self)
     }
 
+    fn duties(&self) -> Option<&dyn Duties> {
+        Some(self)
+    }
+
     fn sweep(&self) -> Result<(), Failure> {
         let swept = sweep(Path::new(RUNTIME), self.clock.as_ref());
         swept.map(drop).map_err(error::server("failed to end throwaway servers that a dead run left"))
@@ -117,6 +125,26 @@ impl Adapter for RedisAdapter {
 
     fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
         canaries::run(scratch, &self.options.programs)
+    }
+}
+
+impl Duties for RedisAdapter {
+    fn look(&self, monitor: &dyn Monitor) -> Result<Look, Failure> {
+        monitor.phase("looking at its keys", None);
+        duties::look(&self.connect_options()?, &self.options.upkeep, self.clock.as_ref())
+    }
+
+    fn is_rebuildable(&self) -> bool {
+        !self.options.upkeep.rebuild.is_empty()
+    }
+
+    fn rebuild(&self, scratch: &Path, monitor: &dyn Monitor) -> Result<Rebuilt, Failure> {
+        let row = (&self.options.upkeep, self.options.commands.as_slice());
+        duties::rebuild(row, &self.options.programs, scratch, (self.clock.as_ref(), monitor))
+    }
+
+    fn rebuild_canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
+        duties::canaries(scratch, &self.options.programs)
     }
 }
 

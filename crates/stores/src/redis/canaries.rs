@@ -24,6 +24,7 @@ use super::adapter::{RedisAdapter, RedisOptions};
 use super::checks::{
     CHECK_AOF, CHECK_RDB, CONTENT, DATABASES, EXPIRING, FILES, FUNCTIONS, KEYS, START, TYPES,
 };
+use super::duties::Upkeep;
 use super::{commands, error, layout};
 use crate::adapter::{Adapter, CanaryResult, CaptureContext};
 use crate::canary::{Canary, run as run_all};
@@ -178,6 +179,7 @@ fn sample(
         url: Arc::new(move || Ok(Secret::new(address.clone()))),
         programs: programs.to_vec(),
         commands: vec![PROMISE.to_owned()],
+        upkeep: Upkeep::default(),
     });
     let at = CaptureContext { clock: &clock, spool: scratch, known: &[] };
     let recording = Recording::record(adapter.capture(&at)?, &Findings::new())?;

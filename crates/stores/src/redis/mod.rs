@@ -10,6 +10,7 @@ mod canaries;
 mod capture;
 mod checks;
 mod commands;
+mod duties;
 mod error;
 mod facts;
 mod feed;
@@ -18,3 +19,4 @@ mod replay;
 mod restore;
 
 pub use adapter::{RedisAdapter, RedisOptions};
+pub use duties::{Upkeep, Variables};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use lifeboat_base::failure::Failure;
 use lifeboat_base::secret::Secret;
 use lifeboat_stores::conformance::{Fixture, violations};
-use lifeboat_stores::{Adapter, RedisAdapter, RedisOptions as Options};
+use lifeboat_stores::{Adapter, RedisAdapter, RedisOptions as Options, Upkeep};
 use lifeboat_testkit::{RedisOptions, RedisServer};
 
 /// A user that may do what `lifeboat init redis` grants, and nothing else.
@@ -20,7 +20,12 @@ struct Servers(Mutex<BTreeMap<PathBuf, RedisServer>>);
 
 fn adapter(address: String) -> Box<dyn Adapter> {
     let url = move || Ok(Secret::new(address.clone()));
-    Box::new(RedisAdapter::new(Options { url: Arc::new(url), programs: Vec::new(), commands: Vec::new() }))
+    Box::new(RedisAdapter::new(Options {
+        url: Arc::new(url),
+        programs: Vec::new(),
+        commands: Vec::new(),
+        upkeep: Upkeep::default(),
+    }))
 }
 
 fn options() -> RedisOptions {
