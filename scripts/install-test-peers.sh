@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings in what the tests need beside Rust and a C compiler: stock restic, the system's own PostgreSQL and etcd, and a
-# Python environment with the recovery kit's libraries and further servers (scripts/test-peers-requirements.txt). Does
+# Brings in what the tests need beside Rust and a C compiler: stock restic, the system's own PostgreSQL, Redis and etcd
+# servers, and a Python environment with the recovery kit's libraries and further servers (scripts/test-peers-requirements.txt). Does
 # nothing where all of it is there already. No server is started and no database cluster is made.
 #
 # usage: scripts/install-test-peers.sh [--check] [--ci]
@@ -62,6 +62,8 @@ command -v restic >/dev/null || packages+=(restic)
 command -v openssl >/dev/null || packages+=(openssl)
 find_python >/dev/null || packages+=(python3 python3-venv)
 have_postgresql || packages+=(postgresql)
+[ -x /usr/bin/redis-server ] || [ -x /usr/local/bin/redis-server ] || [ -x /opt/homebrew/bin/redis-server ] ||
+  packages+=(redis-server)
 command -v etcd >/dev/null || packages+=(etcd-server)
 command -v etcdctl >/dev/null || packages+=(etcd-client)
 

@@ -18,6 +18,7 @@ pub mod inplace;
 pub mod lease;
 pub mod leased;
 pub mod monitor;
+pub mod outside;
 pub mod path;
 pub mod process;
 pub mod secret;

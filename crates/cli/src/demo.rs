@@ -1,7 +1,9 @@
 //! The whole loop on generated stores, told step by step: every number printed was measured in this run.
 
+mod carts;
 mod damage;
 mod data;
+mod flags;
 mod ledger;
 mod story;
 

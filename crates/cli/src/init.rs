@@ -32,24 +32,29 @@ struct Found {
 
 /// What a PostgreSQL server needs, as a script for its superuser.
 const POSTGRES: &str = include_str!("init/postgres.sql");
+/// What a Redis server needs, as commands for its administrator.
+const REDIS: &str = include_str!("init/redis.txt");
 
 /// What an etcd cluster needs, as commands for its administrator.
 const ETCD: &str = include_str!("init/etcd.sh");
 
-/// Where servers come from, which no folder shows.
-const SERVERS: &str = "for servers run `lifeboat init postgres` or `lifeboat init etcd`, and add a row for each as docs/stores.md shows";
+/// What `init` prints instead for these words: its schema, the key of the text in JSON, and the text.
+const SCRIPTS: [(&str, &str, &str, &str); 3] = [
+    ("postgres", "lifeboat.init-postgres/v1", "sql", POSTGRES),
+    ("redis", "lifeboat.init-redis/v1", "commands", REDIS),
+    ("etcd", "lifeboat.init-etcd/v1", "script", ETCD),
+];
 
-/// Writes `lifeboat.toml` and a key file. Refuses to touch what is there already. The words `postgres` and `etcd` ask for
-/// a script instead, unless a folder has that name.
+/// Where servers come from, which no folder shows.
+const SERVERS: &str = "for servers run `lifeboat init postgres`, `redis` or `etcd`, and add a row for each as docs/stores.md shows";
+
+/// Writes `lifeboat.toml` and a key file. Refuses to touch what is there already. The words `postgres`, `redis` and `etcd`
+/// ask for what such a server needs instead, unless a folder has that name.
 pub(crate) fn run(dir: &Path, output: &Output) -> Outcome {
-    for (word, document) in [
-        ("postgres", json!({ "schema": "lifeboat.init-postgres/v1", "sql": POSTGRES })),
-        ("etcd", json!({ "schema": "lifeboat.init-etcd/v1", "script": ETCD })),
-    ] {
-        if dir == Path::new(word) && !dir.exists() {
-            output.result(&document, || if word == "etcd" { ETCD } else { POSTGRES }.to_owned())?;
-            return Ok(None);
-        }
+    let script = SCRIPTS.iter().find(|(word, ..)| dir == Path::new(word) && !dir.exists());
+    if let Some((_, schema, key, text)) = script {
+        output.result(&json!({ "schema": schema, (*key): text }), || (*text).to_owned())?;
+        return Ok(None);
     }
     let target = dir.join(POLICY);
     if target.exists() {

@@ -27,6 +27,9 @@ mod main {
     mod places;
     mod point_objectives;
     mod postgres;
+    mod redis;
+    mod redis_cache;
+    mod redis_log;
     mod secrets;
     mod tablespaces;
     mod tree;

@@ -5,10 +5,12 @@
 //!
 //! Invariant: a drill writes only inside its sandbox, never touches a store or a vault, and always tears down.
 
+mod replay;
 mod report;
 mod run;
 mod sandbox;
 
-pub use report::{CheckOutcome, DrillReport, DrillVerdict, StageReport, StoreDrill};
+pub use replay::{ReplaySubject, replay};
+pub use report::{CheckOutcome, DrillReport, DrillVerdict, ReplayDrill, StageReport, StoreDrill};
 pub use run::{DrillSubject, OpenPoint, run};
 pub use sandbox::{Sandbox, SandboxError, sweep};

@@ -95,6 +95,21 @@ pub struct StoreDrill {
     pub verdict: DrillVerdict,
 }
 
+/// Making again one store that is not retained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplayDrill {
+    /// The store.
+    pub name: StoreName,
+    /// Seconds until it was there again; nothing if it never was.
+    pub rto_s: Option<f64>,
+    /// The promise of the row in seconds, if it has one.
+    pub rto_target_s: Option<f64>,
+    /// Every check.
+    pub checks: Vec<CheckOutcome>,
+    /// The verdict on this store.
+    pub verdict: DrillVerdict,
+}
+
 /// The whole drill.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DrillReport {
@@ -108,6 +123,9 @@ pub struct DrillReport {
     pub ended: Timestamp,
     /// Each store.
     pub stores: Vec<StoreDrill>,
+    /// Stores that are not retained and were made again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replays: Vec<ReplayDrill>,
     /// Agreement between stores; empty while the policy has no agreement rules.
     pub agreement: Vec<CheckOutcome>,
     /// Passed only if every store passed and the sandbox is gone.

@@ -82,6 +82,7 @@ pub fn run(
         moment,
         ended: clock.now(),
         stores,
+        replays: Vec::new(),
         agreement: Vec::new(),
         verdict: if passed { DrillVerdict::Passed } else { DrillVerdict::Failed },
         findings,
@@ -192,7 +193,12 @@ fn proven(checks: &[CheckOutcome]) -> bool {
         && checks.iter().any(|check| check.state == CheckState::Passed)
 }
 
-fn judge_checks(store: &StoreName, checks: &[CheckOutcome], essential: &[&str], findings: &mut Vec<Finding>) {
+pub(crate) fn judge_checks(
+    store: &StoreName,
+    checks: &[CheckOutcome],
+    essential: &[&str],
+    findings: &mut Vec<Finding>,
+) {
     let unapplied = checks.iter().filter(|check| check.state == CheckState::NotApplicable);
     for check in unapplied.filter(|check| essential.contains(&check.family())) {
         let why = check.detail.first().map(|line| format!(": {line}")).unwrap_or_default();
@@ -210,7 +216,7 @@ fn judge_checks(store: &StoreName, checks: &[CheckOutcome], essential: &[&str], 
 }
 
 /// A check whose canary was not noticed has no power, and what it calls passed is not proven.
-fn judge_canaries(
+pub(crate) fn judge_canaries(
     store: &StoreName,
     canaries: Result<Vec<CanaryResult>, Failure>,
     checks: &mut [CheckOutcome],
@@ -240,7 +246,7 @@ fn judge_canaries(
     }
 }
 
-fn judge_promises(
+pub(crate) fn judge_promises(
     store: &StoreName,
     (rto_s, rto): (Option<f64>, Option<Duration>),
     (rpo_s, rpo): (f64, Option<Duration>),

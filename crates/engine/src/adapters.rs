@@ -6,13 +6,14 @@ use std::sync::Arc;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StoreName;
 use lifeboat_base::secret::{Secret, SecretRef};
-use lifeboat_policy::{Endpoint, EtcdAccess, Kind, Source, Store};
+use lifeboat_policy::{Checks, Endpoint, EtcdAccess, Kind, Source, Store};
 use lifeboat_stores::etcd::{
     ClientOptions, Login, Order as EtcdOrder, OutsideCommand, Reach as EtcdReach, TlsPem,
 };
+use lifeboat_stores::redis::Variables;
 use lifeboat_stores::{
     Adapter, EtcdAdapter, EtcdOptions, EtcdSource, FilesAdapter, FilesOptions, PostgresAdapter,
-    PostgresOptions, SqliteAdapter, SqliteOptions,
+    PostgresOptions, RedisAdapter, RedisOptions, SqliteAdapter, SqliteOptions, Upkeep,
 };
 
 use crate::context::Engine;
@@ -71,6 +72,15 @@ impl Engine {
                 };
                 Ok(Box::new(PostgresAdapter::new(options)))
             }
+            Source::Url(endpoint) if row.kind == Kind::Redis => {
+                let options = RedisOptions {
+                    url: Arc::new(self.address(endpoint)),
+                    programs: self.env.programs.clone(),
+                    commands: row.checks.commands.clone(),
+                    upkeep: self.upkeep(&row.checks),
+                };
+                Ok(Box::new(RedisAdapter::new(options)))
+            }
             Source::Etcd { url, access } => {
                 let source = EtcdSource::Members(self.etcd_members(url, EtcdAccess::clone(access)));
                 Ok(self.etcd(source, wishes))
@@ -84,12 +94,10 @@ impl Engine {
                 format!("this version cannot capture stores of kind `{}` (`{}`)", row.kind.word(), row.name),
             )
             .risking(&row.name, "rpo")
-            .next("this version captures `files`, `sqlite`, `postgres` and `etcd`; the row stays broken in `lifeboat status`")),
+            .next("this version captures `files`, `sqlite`, `postgres`, `redis` and `etcd`; the row stays broken in `lifeboat status`")),
         }
     }
-}
 
-impl Engine {
     fn etcd(&self, source: EtcdSource, wishes: &Wishes<'_>) -> Box<dyn Adapter> {
         Box::new(EtcdAdapter::new(EtcdOptions {
             source,
@@ -131,12 +139,26 @@ impl Engine {
     }
 
     fn etcd_command(&self, words: Vec<String>, names: Vec<String>) -> EtcdOrder {
+        let environment = self.variables(names);
+        Arc::new(move || Ok(OutsideCommand { words: words.clone(), environment: environment()? }))
+    }
+
+    /// Variables of our environment with their values, asked for only when a command is run.
+    fn variables(&self, names: Vec<String>) -> Variables {
         let secrets = Arc::clone(&self.env.secrets);
         Arc::new(move || {
             let value = |name: &String| Ok((name.clone(), secrets.resolve(&SecretRef::Env(name.clone()))?));
-            let environment = names.iter().map(value).collect::<Result<_, Failure>>()?;
-            Ok(OutsideCommand { words: words.clone(), environment })
+            names.iter().map(value).collect()
         })
+    }
+
+    fn upkeep(&self, checks: &Checks) -> Upkeep {
+        Upkeep {
+            durable: checks.durable.clone(),
+            rebuild: checks.replay.clone(),
+            folder: std::path::absolute(self.resolve(".")).unwrap_or_else(|_odd| PathBuf::from("/")),
+            variables: self.variables(checks.replay_environment.clone()),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Backup: capture a store once, seal the point, bring it to every copy, file it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::thread;
 
@@ -65,6 +65,9 @@ pub struct StoreBackup {
     pub next: Option<String>,
     /// The record in the evidence chain.
     pub evidence: Option<u64>,
+    /// What was counted in a store that is not retained.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub looked_at: BTreeMap<String, u64>,
 }
 
 /// The outcome of a backup command.
@@ -181,8 +184,10 @@ impl Engine {
             at_risk: Vec::new(),
             next: None,
             evidence: None,
+            looked_at: BTreeMap::new(),
         };
         if matches!(row.retention.value, Retention::None) {
+            self.look_after(row, &mut report);
             return report;
         }
         let monitor = Collector::new(self.observer.job(&format!("backup {}", row.name)));

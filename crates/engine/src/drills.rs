@@ -53,7 +53,8 @@ impl Engine {
         };
         self.ready_to_file()?;
         let (mut prepared, mut impossible) = (Vec::new(), Vec::new());
-        for row in self.select(names)? {
+        let rows = self.select(names)?;
+        for row in &rows {
             if matches!(row.retention.value, Retention::None) {
                 continue;
             }
@@ -65,7 +66,7 @@ impl Engine {
                     findings.push(
                         Finding::new("drill.impossible", row.name.as_str(), message).with_kind(error.kind()),
                     );
-                    impossible.push((row, findings));
+                    impossible.push((*row, findings));
                 }
             }
         }
@@ -82,9 +83,13 @@ impl Engine {
             report.verdict = DrillVerdict::Failed;
         }
         report.findings.splice(0..0, findings);
-        if report.stores.is_empty() && report.findings.is_empty() {
+        // What a chosen point or copy shows says nothing about them.
+        if options.at.is_none() && options.copy.is_none() {
+            self.replay_rows(&rows, &mut report)?;
+        }
+        if report.stores.is_empty() && report.replays.is_empty() && report.findings.is_empty() {
             return Err(EngineError::new(FailureKind::Refused, "there is no retained store to drill")
-                .next("name a store whose retention is not `none`"));
+                .next("name a store whose retention is not `none`, or give the row `checks.replay`"));
         }
         // Only what would be restored after a loss today speaks for the row.
         let scope = if options.at.is_none() && options.copy.is_none() { "newest" } else { "chosen" };

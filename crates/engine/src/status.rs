@@ -11,10 +11,12 @@ use lifeboat_base::ids::{CopyName, PointId, StoreName};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
 use lifeboat_policy::{CopyUrl, Decided, Retention, Store};
+use lifeboat_stores::Duties;
 use lifeboat_vault::Vault;
 use serde::Serialize;
 
 use crate::context::Engine;
+use crate::duties::{LOOKED, REPLAYED, owed};
 use crate::error::EngineError;
 use crate::view::{View, drill_digest, in_future, source_digest};
 use log::LogState;
@@ -160,6 +162,14 @@ impl StatusReport {
     }
 }
 
+/// What is owed for a store that is not retained, and what was filed about it last.
+struct Owed {
+    looked: Option<RunRow>,
+    replayed: Option<RunRow>,
+    /// Whether the row says how the store is made again.
+    rebuildable: bool,
+}
+
 /// What the cells of one row are judged by.
 struct Facts<'a> {
     row: &'a Store,
@@ -178,6 +188,8 @@ struct Facts<'a> {
     stray: Vec<String>,
     /// Copies that cannot be looked into, so that nobody knows.
     unseen: Vec<String>,
+    /// What is owed for a store that is not retained; nothing for one whose kind knows no duties.
+    owed: Option<Owed>,
     /// The kind other points of this row were captured as.
     other_kind: Option<String>,
     /// Points the evidence chain records and no copy lists.
@@ -229,6 +241,7 @@ impl Engine {
             unnamed,
             stray,
             unseen,
+            owed: self.owed(row)?,
             backup: catalog.last_run(&row.name, "backup", false).map_err(Failure::from)?,
             captured: catalog.last_capture(&row.name).map_err(Failure::from)?,
             verify: self.verifications(row)?,
@@ -250,6 +263,17 @@ impl Engine {
                 .map(ToString::to_string)
                 .collect(),
         })
+    }
+
+    fn owed(&self, row: &Store) -> Result<Option<Owed>, EngineError> {
+        let Some(adapter) = owed(self, row) else { return Ok(None) };
+        let catalog = self.catalog()?;
+        let newest = |kind| catalog.last_run(&row.name, kind, false).map_err(Failure::from);
+        Ok(Some(Owed {
+            looked: newest(LOOKED)?,
+            replayed: newest(REPLAYED)?,
+            rebuildable: adapter.duties().is_some_and(Duties::is_rebuildable),
+        }))
     }
 
     /// Recipients the policy names and the envelope in a copy does not: whether they open it is not known.
@@ -302,7 +326,7 @@ impl Engine {
     }
 
     /// Copies in which something of a store with `retention = "none"` lies, and copies that nobody can look into now.
-    fn stray_vaults(&self, row: &Store) -> (Vec<String>, Vec<String>) {
+    pub(crate) fn stray_vaults(&self, row: &Store) -> (Vec<String>, Vec<String>) {
         let (mut stray, mut unseen) = (Vec::new(), Vec::new());
         for (copy, place) in &self.policy.copies {
             let there = match &place.url {

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use lifeboat_base::crashsafe;
 use lifeboat_base::lease::Lease;
+use lifeboat_base::outside::{Run, run};
 use lifeboat_base::secret::Secret;
 use lifeboat_base::time::Clock;
 
 use crate::error::EtcdError;
-use crate::server::{Run, run};
 
 /// What stands for the file in the words of a command.
 const PLACEHOLDER: &str = "{file}";

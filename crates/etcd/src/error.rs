@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use lifeboat_base::failure::FailureKind;
+use lifeboat_base::outside::OutsideError;
 
 /// Why something about etcd failed.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +117,16 @@ pub enum EtcdError {
         #[source]
         source: io::Error,
     },
+}
+
+impl From<OutsideError> for EtcdError {
+    fn from(error: OutsideError) -> Self {
+        match error {
+            OutsideError::Program { program, status, message } => Self::Program { program, status, message },
+            OutsideError::Cancelled => Self::Cancelled,
+            OutsideError::Io { what, source } => Self::Io { what, source },
+        }
+    }
 }
 
 impl EtcdError {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use lifeboat_base::ids::CopyName;
 
 use crate::kind::Kind;
-use crate::model::{CopyUrl, Promises};
+use crate::model::{Checks, CopyUrl, Promises};
 use crate::reader::Context;
 use crate::resolve::{Nearest, ResolvedPromises};
 use crate::retention::Gfs;
@@ -20,6 +20,7 @@ pub(crate) struct Row<'a> {
     pub(crate) kind: Option<Kind>,
     pub(crate) written: &'a Promises,
     pub(crate) promises: &'a ResolvedPromises,
+    pub(crate) checks: &'a Checks,
 }
 
 /// Reports everything about one row; true when recovery points are made for it.
@@ -39,6 +40,7 @@ pub(crate) fn row(row: &Row<'_>, copies: &Copies, context: &mut Context) -> bool
                 false
             }
             Some(gfs) => {
+                duties_without_effect(row, context);
                 captured_in_time(row, context);
                 kept_somewhere(row, context);
                 logs_and_points(row, gfs, context);
@@ -58,6 +60,16 @@ fn log_window_of_the_kind(row: &Row<'_>, context: &mut Context) {
             format!("a store of kind `{kind}` has no continuous log"),
             "remove `logs`; a shorter schedule is what lowers the loss",
         );
+    }
+}
+
+/// What a retained row says about being made again.
+fn duties_without_effect(row: &Row<'_>, context: &mut Context) {
+    for (key, said) in [("replay", &row.checks.replay), ("durable", &row.checks.durable)] {
+        if !said.is_empty() {
+            let message = format!("`checks.{key}` has no effect: store `{}` is retained", row.name);
+            context.warning("no-effect", row.at, message, "remove it, or write `retention = \"none\"`");
+        }
     }
 }
 

@@ -98,7 +98,7 @@ pub(crate) const PATH: Key = key("path", Shape::Text, "Where the files or the da
 /// `[store.NAME]` of every other kind.
 pub(crate) const URL: Key =
     key("url", Shape::StoreUrl, "Where the server is: a reference, or a URL without a password. Required.");
-/// `[store.NAME]` of the kinds with tables.
+/// `[store.NAME]` of the kinds that can be asked.
 pub(crate) const CHECK: Key = key("checks", Shape::Checks, "What a restored copy must satisfy.");
 
 /// `[store.NAME]` of the kind `files`.
@@ -132,7 +132,32 @@ pub(crate) const VERIFY: &[Key] = &[
 pub(crate) const CHECKS: &[Key] = &[
     key("unique", Shape::Texts, "Columns that must be unique, as table(column, column)."),
     key("sql", Shape::Texts, "Queries whose first row must be a true value."),
+    key(
+        "commands",
+        Shape::Texts,
+        "Redis: commands that only read, with what they answer, as GET version = 3.",
+    ),
+    key(
+        "replay",
+        Shape::Texts,
+        "Redis that is not retained: program and arguments that fill the server at {url}.",
+    ),
+    key("replay_environment", Shape::Texts, "The variables that the program may see. Default: none."),
+    key(
+        "durable",
+        Shape::Texts,
+        "Redis that is not retained: patterns of keys that may have no time to live.",
+    ),
 ];
+
+/// Checks that only stores of kind `redis` have.
+const OF_REDIS: [&str; 4] = ["commands", "replay", "replay_environment", "durable"];
+
+/// The checks that stores of one kind can have; of any kind when it is not known.
+pub(crate) fn checks_of(kind: Option<Kind>) -> Vec<&'static Key> {
+    let fits = |key: &&Key| kind.is_none_or(|kind| OF_REDIS.contains(&key.name) != kind.has_tables());
+    CHECKS.iter().filter(fits).collect()
+}
 
 /// The words a cadence can be, besides a duration.
 pub(crate) const CADENCES: &[(&str, &str)] = &[
@@ -154,7 +179,7 @@ pub(crate) fn of_store(kind: Option<Kind>) -> Vec<&'static Key> {
     if fits(|kind| !kind.is_path() && kind != Kind::Etcd) {
         keys.push(&URL);
     }
-    if fits(Kind::has_tables) {
+    if fits(Kind::has_checks) {
         keys.push(&CHECK);
     }
     if fits(|kind| kind == Kind::Files) {

@@ -81,7 +81,12 @@ impl Kind {
         )
     }
 
-    /// True when rows can be counted and queried, so that `checks` has a meaning.
+    /// True when a restored copy can be asked, so that `checks` has a meaning.
+    pub const fn has_checks(self) -> bool {
+        self.has_tables() || matches!(self, Self::Redis)
+    }
+
+    /// True when rows can be counted and queried, so that `unique` and `sql` have a meaning.
     pub const fn has_tables(self) -> bool {
         matches!(self, Self::Sqlite | Self::Postgres | Self::Clickhouse)
     }

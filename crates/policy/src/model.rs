@@ -383,4 +383,12 @@ pub struct Checks {
     pub unique: Vec<String>,
     /// Queries whose first row must be a true value.
     pub sql: Vec<String>,
+    /// Commands that only read, with what they must answer.
+    pub commands: Vec<String>,
+    /// Program and arguments that fill an empty server, with `{url}` for its address; only for a store that is not retained.
+    pub replay: Vec<String>,
+    /// The names of the variables it may see.
+    pub replay_environment: Vec<String>,
+    /// Patterns of keys that may have no time to live in a store that is not retained.
+    pub durable: Vec<String>,
 }

@@ -84,7 +84,8 @@ impl World<'_> {
         let written = promises::read(table, &self.known_copies, context);
         let layers = Layers { row: &written, row_at: &table.at, tier, defaults: self.defaults };
         let promises = layers.resolve(kind);
-        let row = check::Row { name, at: &table.at, kind, written: &written, promises: &promises };
+        let row =
+            check::Row { name, at: &table.at, kind, written: &written, promises: &promises, checks: &checks };
         if check::row(&row, self.copies, context) && retained.is_none() {
             *retained = Some(name.to_owned());
         }

@@ -206,13 +206,13 @@ pub(crate) fn reference(section: &Section<'_>, key: &str, context: &mut Context)
     Field::Broken
 }
 
-/// What a restored copy must satisfy; empty when the kind has no tables.
+/// What a restored copy must satisfy; empty when the kind cannot be asked.
 pub(crate) fn checks(section: &Section<'_>, kind: Option<Kind>, context: &mut Context) -> Checks {
-    if section.get("checks").is_none() || kind.is_some_and(|kind| !kind.has_tables()) {
+    if section.get("checks").is_none() || kind.is_some_and(|kind| !kind.has_checks()) {
         return Checks::default();
     }
     let table = section.table("checks", context);
-    table.refuse_unknown(&keys::CHECKS.iter().collect::<Vec<_>>(), context);
+    table.refuse_unknown(&keys::checks_of(kind), context);
     let unique = table.texts("unique", context).value().unwrap_or_default();
     for (text, at) in &unique {
         if let Err(error) = table_and_columns(text) {
@@ -220,9 +220,48 @@ pub(crate) fn checks(section: &Section<'_>, kind: Option<Kind>, context: &mut Co
         }
     }
     let sql = table.texts("sql", context).value().unwrap_or_default();
+    let commands = table.texts("commands", context).value().unwrap_or_default();
     let owned =
         |texts: Vec<(&str, Range<usize>)>| texts.into_iter().map(|(text, _)| text.to_owned()).collect();
-    Checks { unique: owned(unique), sql: owned(sql) }
+    Checks {
+        unique: owned(unique),
+        sql: owned(sql),
+        commands: owned(commands),
+        replay: replay(&table, context),
+        replay_environment: variables(&table, "replay_environment", context).unwrap_or_default(),
+        durable: owned(table.texts("durable", context).value().unwrap_or_default()),
+    }
+}
+
+/// The words of a program that fills an empty server.
+fn replay(table: &Section<'_>, context: &mut Context) -> Vec<String> {
+    let words = table.texts("replay", context).value().unwrap_or_default();
+    let words: Vec<String> = words.into_iter().map(|(word, _)| word.to_owned()).collect();
+    if !words.is_empty() && !words.iter().skip(1).any(|word| word.contains("{url}")) {
+        let message = "the command is not told which server to fill";
+        let help = "write each word by itself, with `{url}` in one of the arguments: \
+                    `replay = [\"./warm-cache\", \"--redis\", \"{url}\"]`";
+        context.error("bad-command", &table.key_at("replay"), message, help);
+    }
+    words
+}
+
+/// Names of variables; nothing if one of them is none, which has been reported without showing it.
+pub(crate) fn variables(section: &Section<'_>, key: &str, context: &mut Context) -> Option<Vec<String>> {
+    let mut whole = true;
+    let mut names = Vec::new();
+    for (name, at) in section.texts(key, context).value().unwrap_or_default() {
+        let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if name.chars().all(good) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+            names.push(name.to_owned());
+        } else {
+            // It may be `NAME=value`, and the value a secret.
+            let help = "write names only: their values are taken from the environment of `lifeboat`";
+            context.secret("bad-command", &at, "this is not the name of a variable", help);
+            whole = false;
+        }
+    }
+    whole.then_some(names)
 }
 
 fn table_and_columns(text: &str) -> Result<(), InvalidValue> {

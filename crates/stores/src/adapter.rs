@@ -4,16 +4,22 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lifeboat_base::capture::{Capture, CaptureFacts, MaterializeStats, RestoreSource};
 use lifeboat_base::failure::Failure;
 use lifeboat_base::monitor::{Finding, Monitor};
+use lifeboat_base::secret::Secret;
 use lifeboat_base::time::Clock;
 use serde::{Deserialize, Serialize};
 
 use crate::continuous::Continuous;
+use crate::duties::Duties;
 use crate::inplace::InPlace;
 use crate::parts::Parts;
+
+/// Gives the address of a server, with everything a connection needs; an account that may replicate is enough.
+pub type Address = Arc<dyn Fn() -> Result<Secret<String>, Failure> + Send + Sync>;
 
 /// What an adapter can say about a store without reading its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +162,11 @@ pub trait Adapter: Send + Sync {
     /// scratch folders of dead processes are removed.
     fn sweep(&self) -> Result<(), Failure> {
         Ok(())
+    }
+
+    /// What is owed for the store where it is not retained, if its kind knows.
+    fn duties(&self) -> Option<&dyn Duties> {
+        None
     }
 
     /// How the kind is restored over what is there, and into several places; nothing if it is not.

@@ -463,7 +463,13 @@ impl RestoreSource for BreaksOff<'_> {
     }
 
     fn open(&self, path: &RelPath) -> Result<Box<dyn Read + Send + '_>, Failure> {
-        self.0.open(path)
+        let content = self.0.open(path)?;
+        if path.names().next().is_none_or(|name| name != DATA) {
+            return Ok(content);
+        }
+        // Half of it comes, then nothing more.
+        let half = self.0.content(path).map_or(0, |content| content.len() as u64 / 2);
+        Ok(Box::new(content.take(half).chain(NoMore)))
     }
 
     fn materialize(
@@ -479,6 +485,15 @@ impl RestoreSource for BreaksOff<'_> {
         }
         part.materialize(under, into, monitor)?;
         Err(Failure::new(FailureKind::Damaged, "the copy broke off"))
+    }
+}
+
+/// A reader that only fails.
+struct NoMore;
+
+impl Read for NoMore {
+    fn read(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other("the copy broke off"))
     }
 }
 

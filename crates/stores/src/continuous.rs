@@ -28,6 +28,8 @@ pub struct Resume {
     pub position: LogPosition,
     /// The kept bytes that end there, as many as are at hand: what the store sends again must be the same.
     pub tail: Vec<u8>,
+    /// The name of its history, for stores that [name them](Continuous::names_histories).
+    pub history: Option<String>,
 }
 
 /// What happened next.
@@ -64,8 +66,14 @@ pub trait LogFeed: Send {
     /// Where the first bytes will start.
     fn start(&self) -> LogPosition;
 
-    /// What tells this store from every other, such as a system identifier.
+    /// What tells this store from every other, such as a system identifier; the name of its present history where it has
+    /// nothing that lasts.
     fn identity(&self) -> String;
+
+    /// The name of the history that the next bytes belong to, for stores that name them.
+    fn history(&self) -> Option<String> {
+        None
+    }
 
     /// Waits for the next step, at most `limit`.
     fn next(&mut self, limit: Duration) -> Result<Step, Failure>;
@@ -103,6 +111,10 @@ pub trait LogSource {
     /// The bytes from `from` up to `to`, as far as they are kept on the way to `to`'s timeline; the caller asks in pieces.
     fn read(&self, timeline: u32, from: u64, to: u64) -> Result<Vec<u8>, Failure>;
 
+    /// The position before which everything had arrived here by `moment`, for logs whose times are those of arrival;
+    /// nothing if none had.
+    fn arrived_by(&self, moment: Timestamp) -> Result<Option<LogPosition>, Failure>;
+
     /// The way from the point to the end, oldest first: each timeline with its first and last offset.
     fn path(&self) -> &[(u32, u64, u64)];
 }
@@ -111,6 +123,22 @@ pub trait LogSource {
 pub trait Continuous: Send + Sync {
     /// The name of its log in a vault.
     fn stream(&self) -> &'static str;
+
+    /// Whether the store gives its histories random names instead of numbers that grow. The caller then numbers them in the
+    /// order it meets them, pays no regard to the timelines of this store's positions, and keeps the times of arrival.
+    fn names_histories(&self) -> bool {
+        false
+    }
+
+    /// The name of the history a point belongs to, for stores that name them.
+    fn history(&self, _facts: &CaptureFacts) -> Option<String> {
+        None
+    }
+
+    /// The first moment a restore of the point can show: it may hold changes up to then.
+    fn earliest(&self, facts: &CaptureFacts) -> Timestamp {
+        facts.consistency.moment
+    }
 
     /// What tells the store a point was taken of from every other; the same as [`LogFeed::identity`].
     fn identity(&self, facts: &CaptureFacts) -> Option<String>;

@@ -11,12 +11,14 @@ pub mod archive;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod continuous;
+pub mod duties;
 pub mod etcd;
 pub mod files;
 pub mod inplace;
 pub mod parts;
 pub mod postgres;
 pub mod recording;
+pub mod redis;
 pub mod sqlite;
 
 mod canary;
@@ -26,14 +28,16 @@ mod sum;
 mod tally;
 
 pub use adapter::{
-    Adapter, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport,
+    Adapter, Address, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport,
 };
 pub use archive::{LogFile, LogFiles, LogPart, WantedLog};
 pub use continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Step, Stop};
+pub use duties::{Duties, Look, Rebuilt};
 pub use etcd::{EtcdAdapter, EtcdOptions, EtcdSource};
 pub use files::{FilesAdapter, FilesOptions};
 pub use inplace::{InPlace, Place, Standing, in_use};
 pub use parts::{Part, PartMissing, PartReport, PartTable, Parts};
 pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;
+pub use redis::{RedisAdapter, RedisOptions, Upkeep};
 pub use sqlite::{SqliteAdapter, SqliteOptions};

@@ -10,5 +10,8 @@ mod files;
 #[path = "main/postgres.rs"]
 mod postgres;
 #[cfg(test)]
+#[path = "main/redis.rs"]
+mod redis;
+#[cfg(test)]
 #[path = "main/sqlite.rs"]
 mod sqlite;

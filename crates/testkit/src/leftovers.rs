@@ -58,8 +58,9 @@ fn standing_in(data: &Path) -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
     let server = |pid: &i32| {
         let link = |name| fs::read_link(format!("/proc/{pid}/{name}")).unwrap_or_default();
-        link("cwd") == data
-            && link("exe").file_name().is_some_and(|name| name == "postgres" || name == "etcd")
+        let exe = link("exe").file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let ours = exe == "postgres" || exe == "etcd" || exe.starts_with("redis-");
+        link("cwd") == data && ours
     };
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(server).collect()
 }

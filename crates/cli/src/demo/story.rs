@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use lifeboat_base::crashsafe;
@@ -16,6 +18,8 @@ use lifeboat_engine::{
 };
 use serde_json::json;
 
+use super::carts::{self, Carts};
+use super::flags::{self, Flags};
 use super::ledger::{self, Ledger};
 use super::{damage, data};
 use crate::commands::{Outcome, environment};
@@ -24,8 +28,10 @@ use crate::progress::Progress;
 use crate::show;
 
 const POLICY: &str = include_str!("lifeboat.toml");
-/// The row that joins where a PostgreSQL server is installed.
+/// The rows that join where their servers are installed.
 const LEDGER: &str = include_str!("ledger.toml");
+const CARTS: &str = include_str!("carts.toml");
+const FLAGS: &str = include_str!("flags.toml");
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// The machine's clocks, with the wall clock moved.
@@ -49,18 +55,24 @@ struct Demo<'a> {
     output: &'a Output,
     step: usize,
     clock: SystemClock,
-    /// Where a server could be started.
+    /// Servers, where they could be started.
     ledger: Option<Ledger>,
+    carts: Option<Carts>,
+    sessions: Option<Carts>,
+    flags: Option<Flags>,
 }
 
 /// Tells the story; an error means that something the demo shows did not hold.
 pub(super) fn tell(dir: &Path, output: &Output) -> Outcome {
-    let mut demo = Demo { dir, output, step: 0, clock: SystemClock::new(), ledger: None };
+    let clock = SystemClock::new();
+    let mut demo =
+        Demo { dir, output, step: 0, clock, ledger: None, carts: None, sessions: None, flags: None };
     let start = demo.clock.monotonic();
     demo.stores()?;
     let yesterday = demo.backup_yesterday()?;
     demo.backup_today()?;
     demo.accident()?;
+    demo.second_accident()?;
     demo.verify()?;
     demo.drill()?;
     demo.damage()?;
@@ -86,6 +98,12 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
     crashsafe::create_dir_all(path.parent().unwrap_or(Path::new(".")))
         .and_then(|()| crashsafe::write_new(path, bytes))
         .map_err(|error| Failure::io(format!("failed to write {}", path.display()), error).into())
+}
+
+fn absent(server: &str, packages: &str) -> String {
+    format!(
+        "no {server} is installed here, so the demo goes on without one (on Debian: apt-get install {packages})"
+    )
 }
 
 fn store(name: &str) -> Result<StoreName, EngineError> {
@@ -123,9 +141,19 @@ impl Demo<'_> {
     }
 
     fn engine(&self, policy: &Path, shift: SignedDuration) -> Result<Engine, EngineError> {
+        self.engine_until(policy, shift, &Arc::default())
+    }
+
+    /// One whose work ends once `stop` is set.
+    fn engine_until(
+        &self,
+        policy: &Path,
+        shift: SignedDuration,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Engine, EngineError> {
         let clock = Arc::new(ShiftedClock { inner: SystemClock::new(), by: shift });
         let base = policy.parent().unwrap_or(self.dir);
-        Engine::load(policy, environment(base, clock), Arc::new(Progress::new(false, Arc::default())))
+        Engine::load(policy, environment(base, clock), Arc::new(Progress::new(false, Arc::clone(stop))))
     }
 
     fn today(&self) -> Result<Engine, EngineError> {
@@ -133,29 +161,15 @@ impl Demo<'_> {
     }
 
     fn stores(&mut self) -> Result<(), EngineError> {
-        self.title("A company: a shop database, its uploads, a ledger, a session cache")?;
+        self.title(
+            "A company: a shop database, its uploads, a ledger, carts, feature flags, a session cache",
+        )?;
         let mut passphrase = [0u8; 24];
         OsEntropy.fill(&mut passphrase);
         write(&self.dir.join("secrets/passphrase"), hex::encode(passphrase).as_bytes())?;
         let key = keys::generate_key_file(&OsEntropy);
         write(&self.dir.join("secrets/break-glass.key"), key.expose().as_bytes())?;
-        let programs = environment(self.dir, Arc::new(SystemClock::new())).programs;
-        let started = Ledger::start(&self.dir.join("live/ledger"), &programs)?;
-        let mut policy = POLICY.to_owned();
-        let ledger = match started {
-            Ok(ledger) => {
-                policy += LEDGER;
-                write(&self.dir.join("secrets/ledger-address"), ledger.address().as_bytes())?;
-                let told = format!(
-                    "ledger: PostgreSQL {}, {} payments",
-                    ledger.installation().version,
-                    human::count(ledger::PAYMENTS)
-                );
-                self.ledger = Some(ledger);
-                told
-            }
-            Err(absent) => absent.to_string(),
-        };
+        let (policy, servers) = self.servers()?;
         write(&self.dir.join("lifeboat.toml"), policy.as_bytes())?;
         crashsafe::create_dir_all(&self.uploads())
             .map_err(|error| Failure::io("failed to make the uploads", error))?;
@@ -163,13 +177,52 @@ impl Demo<'_> {
         let (files, bytes) = data::make_uploads(&self.uploads())?;
         self.say(&format!(
             "shop.db: {} orders of {} customers, foreign keys, WAL mode\nuploads: {} files, {}\n\
-             {ledger}\nsessions: a cache with `retention = \"none\"`: nothing of it may be kept\n\
+             {servers}\n\
              lifeboat.toml: one row each, two copies, a passphrase and a break-glass key",
             human::count(data::ORDERS),
             human::count(data::CUSTOMERS),
             human::count(files),
             human::bytes(bytes)
         ))
+    }
+
+    /// Starts the servers that this machine has; gives the policy with their rows, and a line about each.
+    fn servers(&mut self) -> Result<(String, String), EngineError> {
+        let programs = environment(self.dir, Arc::new(SystemClock::new())).programs;
+        let mut policy = POLICY.to_owned();
+        let mut told = Vec::new();
+        match Ledger::start(&self.dir.join("live/ledger"), &programs)? {
+            Ok(ledger) => {
+                policy += LEDGER;
+                write(&self.dir.join("secrets/ledger-address"), ledger.address().as_bytes())?;
+                let (version, payments) = (&ledger.installation().version, human::count(ledger::PAYMENTS));
+                told.push(format!("ledger: PostgreSQL {version}, {payments} payments"));
+                self.ledger = Some(ledger);
+            }
+            Err(absent) => told.push(absent.to_string()),
+        }
+        if let Some(carts) = Carts::start(&self.dir.join("live/carts"), &programs)? {
+            policy += CARTS;
+            write(&self.dir.join("secrets/carts-address"), carts.address().as_bytes())?;
+            let (version, keys) = (&carts.programs().version, human::count(carts.keys()?));
+            told.push(format!("carts: Redis {version}, {keys} keys"));
+            let sessions = carts.start_sessions(&self.dir.join("live/sessions"))?;
+            write(&self.dir.join("secrets/sessions-address"), sessions.address().as_bytes())?;
+            told.push("sessions: a cache with `retention = \"none\"`: nothing of it may be kept".to_owned());
+            (self.carts, self.sessions) = (Some(carts), Some(sessions));
+        } else {
+            told.push(absent("Redis", "redis-server"));
+        }
+        if let Some(flags) = Flags::start(&self.dir.join("live/flags"), &programs)? {
+            policy += FLAGS;
+            write(&self.dir.join("secrets/flags-address"), flags.address().as_bytes())?;
+            let (version, count) = (flags.installation().version, human::count(flags::FLAGS as u64));
+            told.push(format!("flags: etcd {version}, {count} keys"));
+            self.flags = Some(flags);
+        } else {
+            told.push(absent("etcd", "etcd-server etcd-client"));
+        }
+        Ok((policy, told.join("\n")))
     }
 
     /// The first backup, with the wall clock a day back, so that there is a yesterday to return to.
@@ -230,6 +283,49 @@ impl Demo<'_> {
             human::count(now),
             human::count(then)
         ))
+    }
+
+    /// A command that empties everything, while the stream of commands is followed.
+    fn second_accident(&mut self) -> Result<(), EngineError> {
+        // They are not needed any more: a drill asks nothing of production.
+        (self.flags, self.sessions) = (None, None);
+        let Some(carts) = self.carts.take() else { return Ok(()) };
+        self.title("An accident in Redis, while its commands are followed: somebody runs FLUSHALL")?;
+        let name = store("carts")?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let engine = self.engine_until(&self.dir.join("lifeboat.toml"), SignedDuration::ZERO, &stop)?;
+        let (accident, followed) = thread::scope(|scope| {
+            let follower = scope.spawn(|| engine.follow_log(&name, FollowOptions::default()));
+            let accident = (|| {
+                carts.fill(carts::CARTS, carts::MORE_CARTS)?;
+                carts.wait_followed()?;
+                let before = (carts.keys()?, self.clock.now());
+                carts.run("FLUSHALL")?;
+                carts.wait_followed()?;
+                Ok::<_, EngineError>((before, carts.keys()?))
+            })();
+            stop.store(true, Ordering::Relaxed);
+            (accident, follower.join())
+        });
+        let ((before, moment), left) = accident?;
+        let followed = followed.map_err(|_panic| wrong("the demo's follower died"))??;
+        self.say(&show::jobs::follow(&followed))?;
+        let target = self.dir.join("restored/carts-before");
+        crashsafe::create_dir_all(&self.dir.join("restored"))
+            .map_err(|error| Failure::io("failed to make the restore folder", error))?;
+        let at = Some(moment.to_string());
+        let options = RestoreOptions { at, ..RestoreOptions::new(name, target.clone()) };
+        let outcome = self.today()?.restore(&options)?;
+        self.say(&show::jobs::restore(&outcome))?;
+        let back = Carts::open(carts.programs().clone(), &target, true)?;
+        let then = back.keys()?;
+        back.stop()?;
+        carts.stop()?;
+        if then != before || left != 0 {
+            return Err(wrong(format!("of {before} keys {then} came back")));
+        }
+        let then = human::count(then);
+        self.say(&format!("no key is left; the moment before the accident has all {then}"))
     }
 
     fn verify(&mut self) -> Result<(), EngineError> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lifeboat_base::human;
-use lifeboat_engine::{CheckOutcome, CheckState, DrillReport, DrillVerdict, StoreDrill};
+use lifeboat_engine::{CheckOutcome, CheckState, DrillReport, DrillVerdict, ReplayDrill, StoreDrill};
 
 use super::text::{Page, moment, plural};
 
@@ -25,6 +25,9 @@ pub(crate) fn page(report: &DrillReport, verbose: bool) -> String {
     page.line(format!("{} {verdict}: as if everything was lost at {}", report.id, moment(report.moment)));
     for store in &report.stores {
         one_store(store, verbose, &mut page);
+    }
+    for store in &report.replays {
+        one_replay(store, verbose, &mut page);
     }
     page.findings(&report.findings);
     if let Some(evidence) = &report.evidence {
@@ -49,6 +52,24 @@ fn one_store(store: &StoreDrill, verbose: bool, page: &mut Page) {
         against(store.rpo_target_s),
         plural(store.checks.len() as u64, "check", "checks")
     ));
+    for check in store.checks.iter().filter(|check| verbose || check.state == CheckState::Failed) {
+        one_check(check, page);
+    }
+}
+
+fn one_replay(store: &ReplayDrill, verbose: bool, page: &mut Page) {
+    let verdict = if store.verdict == DrillVerdict::Passed { "passed" } else { "FAILED" };
+    let back = match store.rto_s {
+        Some(measured) => {
+            format!("filled from nothing in {}{}", seconds(measured), against(store.rto_target_s))
+        }
+        None => "not shown to be filled again".to_owned(),
+    };
+    page.line(format!("{}: {verdict}; not retained, {back}", store.name));
+    let passed = store.checks.iter().filter(|check| check.state == CheckState::Passed).count();
+    let powered = store.checks.iter().filter(|check| check.canary_caught == Some(true)).count();
+    let checks = plural(store.checks.len() as u64, "check", "checks");
+    page.line(format!("  {passed} of {checks} passed, {powered} shown to catch damage"));
     for check in store.checks.iter().filter(|check| verbose || check.state == CheckState::Failed) {
         one_check(check, page);
     }

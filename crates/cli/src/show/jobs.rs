@@ -38,7 +38,14 @@ fn backup_store(store: &StoreBackup, page: &mut Page) {
             ));
         }
         _ if store.outcome == "not_retained" => {
-            page.line(format!("{}: not retained by policy, nothing captured", store.name));
+            let of = |name: &str| store.looked_at.get(name).map(|number| human::count(*number));
+            let looked = match (of("keys"), of("endless")) {
+                (Some(keys), Some(endless)) => {
+                    format!("; {keys} keys in it, {endless} of them without a time to live")
+                }
+                _ => String::new(),
+            };
+            page.line(format!("{}: not retained by policy, nothing captured{looked}", store.name));
         }
         _ => {
             page.line(format!("{}: FAILED, no recovery point made", store.name));

@@ -58,7 +58,7 @@ checks = { unique = ["orders(order_no)"], sql = ["select count(*) = 0 from order
 
 const SESSIONS: &str = r#"
 [store.sessions]
-kind = "redis"
+kind = "queue"
 url = "env:SESSIONS_URL"
 retention = "none"
 "#;
@@ -70,6 +70,15 @@ url = "env:SHOP_URL"
 logs = "7d"
 rpo = "5m"
 checks = { unique = ["orders(order_no)"], sql = ["select count(*) = 0 from orders where total < 0"] }
+"#;
+
+const CACHE: &str = r#"
+[store.cache]
+kind = "redis"
+url = "env:CACHE_URL"
+logs = "7d"
+rpo = "5m"
+checks = { commands = ["GET promised = kept", "DBSIZE > 0"] }
 "#;
 
 /// What a command came to.
@@ -130,6 +139,13 @@ impl World {
         // A server in a sandbox refuses to be root, and has to get to its files.
         fs::set_permissions(world.dir(), fs::Permissions::from_mode(0o711)).unwrap();
         world.env.push(("SHOP_URL".to_owned(), url.to_owned()));
+        world
+    }
+
+    /// A Redis server whose stream of commands is kept; the address stays a secret.
+    pub(crate) fn of_redis(url: &str) -> Self {
+        let mut world = Self::with(&[CACHE]);
+        world.env.push(("CACHE_URL".to_owned(), url.to_owned()));
         world
     }
 

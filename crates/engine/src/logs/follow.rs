@@ -22,6 +22,7 @@ use serde_json::json;
 use super::head::Head;
 use super::keepers::Keepers;
 use super::marks::Marks;
+use super::numbers::Histories;
 use super::ranges::position;
 use super::ship::{Shipment, Shipped};
 use super::sources::Sources;
@@ -116,6 +117,10 @@ struct Follower<'a> {
     /// Everything committed before this moment has arrived.
     as_of: Option<Timestamp>,
     head: Option<Head>,
+    /// Numbers of histories, for a store that gives them names.
+    histories: Histories,
+    /// The history that is being followed has this number.
+    number: u32,
     interval: SignedDuration,
     shipped_at: Timestamp,
     /// The last shipment left pieces behind that nothing stands in the way of.
@@ -174,7 +179,10 @@ impl Engine {
                 // It no longer has what comes next: the gap is filed, and the log goes on from the present.
                 Err(error) if error.kind() == FailureKind::Findings && resume.is_some() => {
                     follower.lost(resume, &error.failure)?;
-                    resume = None;
+                    // A later point may begin a history that the store still has.
+                    let point =
+                        if continuous.names_histories() { follower.after_point(continuous)? } else { None };
+                    resume = point.filter(|point| Some(*point) > resume);
                 }
                 Err(error) if !options.once && follower.may_wait(&error) => {
                     if follower.report.received_bytes > received_bytes {
@@ -221,6 +229,7 @@ impl Engine {
             let as_of = if in_future(head.as_of, now) { Timestamp::UNIX_EPOCH } else { head.as_of };
             Head::new(head.identity, head.position, as_of)
         });
+        let histories = Histories::kept(store, (&set, &stream), &spool, head.as_ref())?;
         let rpo = row.rpo.value.map_or(SLOWEST_SHIPMENT, |rpo| rpo.approx() / 2);
         let interval = rpo.clamp(FASTEST_SHIPMENT, SLOWEST_SHIPMENT);
         let report = FollowReport {
@@ -247,6 +256,8 @@ impl Engine {
             identity: String::new(),
             as_of: None,
             head,
+            histories,
+            number: 0,
             interval: SignedDuration::try_from(interval).unwrap_or(SignedDuration::MAX),
             shipped_at: now,
             unfinished: false,
@@ -272,19 +283,29 @@ fn log_position(at: Position) -> LogPosition {
 
 impl Follower<'_> {
     /// Where to go on: after the newest thing that is kept anywhere, else where the newest point's own content ends.
-    fn resume(&self, store: &dyn Continuous) -> Result<Option<Position>, EngineError> {
+    fn resume(&mut self, store: &dyn Continuous) -> Result<Option<Position>, EngineError> {
         let mut newest = self.resume_point()?;
         for entry in &self.keepers.set.open {
             // A copy that cannot be listed now gets what it lacks later.
             let kept = entry.vault.logs().list(&self.stream).unwrap_or_default();
             newest = newest.max(kept.iter().map(LogName::last).max());
         }
-        if newest.is_none()
-            && let Some(point) = self.engine.view(self.row)?.points.last()
-        {
-            newest = store.base_end(&point.manifest.facts).ok().map(position);
+        match newest {
+            None => self.after_point(store),
+            newest => Ok(newest),
         }
-        Ok(newest)
+    }
+
+    /// Where the newest point's own content ends.
+    fn after_point(&mut self, store: &dyn Continuous) -> Result<Option<Position>, EngineError> {
+        let view = self.engine.view(self.row)?;
+        let Some(point) = view.points.last() else { return Ok(None) };
+        let facts = &point.manifest.facts;
+        let Some(end) = store.base_end(facts).ok().map(position) else { return Ok(None) };
+        Ok(match store.history(facts).filter(|_| store.names_histories()) {
+            Some(name) => Some(Position::new(self.histories.number_or_next(&name), end.offset)),
+            None => Some(end),
+        })
     }
 
     /// A position with the kept bytes before it, which the store has to send again.
@@ -294,7 +315,8 @@ impl Follower<'_> {
         // For `status`, which then says that it does not know.
         drop(self.learn_forks(&mut sources, at.timeline));
         let tail = sources.tail(at, TAIL_BYTES);
-        Ok(Some(Resume { position: log_position(at), tail }))
+        let history = self.histories.name(at.timeline).map(str::to_owned);
+        Ok(Some(Resume { position: log_position(at), tail, history }))
     }
 
     /// Remembers how the timelines up to this one began, where a state folder that was lost no longer knows it.
@@ -401,6 +423,15 @@ impl Follower<'_> {
         Ok(())
     }
 
+    /// What becomes of log that is not taken. A store that names its histories keeps the newest stretch of them, in memory.
+    fn keeps_itself(&self) -> &'static str {
+        if self.number > 0 {
+            "nothing more is taken, and what no longer fits into the server's backlog is lost"
+        } else {
+            "the server keeps its log itself from here on, on its own disk"
+        }
+    }
+
     /// Whether there is no room for more log; then the store keeps it until there is.
     fn is_full(&mut self) -> bool {
         let limit_bytes = self.options.spool_limit_bytes.unwrap_or(MAX_WAITING_BYTES);
@@ -414,9 +445,10 @@ impl Follower<'_> {
             [UNUSABLE, BEHIND, DAMAGED].iter().flat_map(|code| self.troubles.subjects(code)).collect();
         let blamed = blamed.into_iter().collect::<Vec<_>>().join(", ");
         let waiting = human::bytes(self.waiting_bytes + self.spool.open_bytes());
+        let keeps = self.keeps_itself();
         let message = format!(
-            "{waiting} of log wait here for {blamed}, which is the limit: the server keeps its log itself from here on, on its \
-             own disk; at risk: rpo of `{name}`; next: bring the copy back, or take it out of the row"
+            "{waiting} of log wait here for {blamed}, which is the limit: {keeps}; at risk: rpo of `{name}`; next: bring the \
+             copy back, or take it out of the row"
         );
         let finding = Finding::new(FULL, name, message).with_kind(FailureKind::Unreachable);
         self.troubles.begin(finding, true, self.now(), self.monitor);
@@ -447,20 +479,47 @@ impl Follower<'_> {
     fn run_from(&mut self, feed: &mut dyn LogFeed) -> Result<(), EngineError> {
         // The feed has refused every identity but the known ones.
         self.identity = feed.identity();
+        self.enter(feed);
         let name = self.row.name.as_str();
         for code in [AWAY, REFUSES] {
             self.troubles.end(code, name, &format!("{name} is there again and followed"), self.monitor);
         }
         if self.head.is_none() {
             // Nothing is held yet, but where it begins is known: a later run goes on from here and not from its present.
-            let head = Head::new(self.identity.clone(), position(feed.start()), Timestamp::UNIX_EPOCH);
+            let head = Head::new(self.identity.clone(), self.place(feed.start()), Timestamp::UNIX_EPOCH);
             head.write(&self.folder)?;
             self.head = Some(head);
         }
         if self.report.from.is_empty() {
-            self.report.from = position(feed.start()).to_string();
+            self.report.from = self.place(feed.start()).to_string();
         }
         self.run(feed)
+    }
+
+    /// Takes notice of the history that the next bytes belong to.
+    fn enter(&mut self, feed: &dyn LogFeed) {
+        let history = feed.history();
+        if let Some(name) = &history {
+            self.number = self.histories.number_or_next(name);
+        }
+        self.spool.enter(history);
+    }
+
+    /// A position of the feed as it is kept.
+    fn place(&self, at: LogPosition) -> Position {
+        if self.number > 0 { Position::new(self.number, at.offset) } else { position(at) }
+    }
+
+    /// The history goes on under another name or number.
+    fn switch(&mut self, feed: &dyn LogFeed, left: LogPosition) -> Result<Position, Failure> {
+        let (left, before) = (self.place(left), self.number);
+        self.enter(feed);
+        if before > 0 && self.number <= before {
+            let what = "the store goes on with a history that it had left before";
+            return Err(Failure::new(FailureKind::Findings, what));
+        }
+        self.identity = feed.identity();
+        Ok(left)
     }
 
     fn run(&mut self, feed: &mut dyn LogFeed) -> Result<(), EngineError> {
@@ -473,9 +532,9 @@ impl Follower<'_> {
             if self.is_full() {
                 if once {
                     let what = format!("no room for more log of `{}`", self.row.name);
-                    return Err(EngineError::new(FailureKind::Unreachable, what).next(
-                        "bring the copy back, or take it out of the row; the server keeps the log meanwhile",
-                    ));
+                    let next =
+                        format!("bring the copy back, or take it out of the row: {}", self.keeps_itself());
+                    return Err(EngineError::new(FailureKind::Unreachable, what).next(next));
                 }
                 // Nothing more is taken, and so nothing more is called durable; the store hears that we live.
                 self.sync(feed)?;
@@ -517,7 +576,8 @@ impl Follower<'_> {
                 let now = self.engine.env.clock.now();
                 self.as_of = self.as_of.max(newest.map(|newest| newest.min(now)));
                 let known = self.known();
-                self.spool.push(position(at), &bytes, follows.take(), (known, newest))?;
+                self.spool.push(self.place(at), &bytes, follows.take(), (known, newest))?;
+                self.spool.arrived(self.engine.env.clock.now());
                 if boundary || self.spool.open_bytes() >= MAX_PIECE_BYTES {
                     self.cut_and_ship()?;
                 }
@@ -532,8 +592,9 @@ impl Follower<'_> {
             }
             Step::Switch { left, entered } => {
                 self.cut_and_ship()?;
-                *follows = Some(position(left));
-                self.monitor.phase(&format!("following timeline {}", entered.timeline), None);
+                *follows = Some(self.switch(feed, left)?);
+                let entered = self.place(entered).timeline;
+                self.monitor.phase(&format!("following timeline {entered}"), None);
                 Ok(false)
             }
         }
@@ -547,7 +608,8 @@ impl Follower<'_> {
             Some(at) => Some(at),
             None => self.resume_point()?,
         };
-        match durable {
+        // What is durable of another history says nothing about this one.
+        match durable.filter(|at| self.number == 0 || at.timeline == self.number) {
             Some(at) => feed.durable(log_position(at), now),
             None => feed.durable(feed.start(), now),
         }
@@ -597,8 +659,10 @@ impl Follower<'_> {
         let newer = |at| self.head.as_ref().is_none_or(|head| at >= head.position);
         if let Some((at, ended)) = shipped.head.filter(|(at, _)| newer(*at)) {
             self.report.to = at.to_string();
+            // What waited for a copy may be of a history that was left since.
+            let name = self.histories.name(at.timeline).unwrap_or(&self.identity).to_owned();
             let now = self.engine.env.clock.now();
-            self.head = Some(Head::new(self.identity.clone(), at, ended.min(now)));
+            self.head = Some(Head::new(name, at, ended.min(now)));
         }
         let waiting = shipped.waiting;
         self.tell_of_shipment(shipped);
@@ -626,7 +690,9 @@ impl Follower<'_> {
         if self.identity.is_empty() {
             return Ok(());
         }
-        head.identity.clone_from(&self.identity);
+        if self.number == 0 || head.position.timeline == self.number {
+            head.identity.clone_from(&self.identity);
+        }
         if self.spool.open_bytes() == 0 {
             head.as_of = self.as_of.map_or(head.as_of, |as_of| as_of.max(head.as_of));
         }

@@ -9,6 +9,7 @@ mod head;
 mod histories;
 mod keepers;
 mod marks;
+mod numbers;
 mod plan;
 mod push;
 mod ranges;

@@ -140,7 +140,13 @@ impl Engine {
         };
         let fits: Vec<&(Reach, CopyName)> = match &goal {
             Goal::Latest => {
-                reaches.iter().max_by_key(|(reach, _)| (reach.end, reach.from)).into_iter().collect()
+                // Numbers of histories that are named say nothing about one of which no log is kept; times do.
+                let by_time = named(adapter);
+                reaches
+                    .iter()
+                    .max_by_key(|(reach, _)| (by_time.then_some(reach.to), reach.end, reach.from))
+                    .into_iter()
+                    .collect()
             }
             Goal::Moment(moment) => {
                 reaches.iter().filter(|(reach, _)| (reach.from..=reach.to).contains(moment)).take(1).collect()
@@ -195,6 +201,10 @@ impl Engine {
     }
 }
 
+fn named(adapter: &dyn Adapter) -> bool {
+    adapter.continuous().is_some_and(Continuous::names_histories)
+}
+
 /// What a text asks for.
 fn goal(text: &str, moment: impl FnOnce() -> Result<Timestamp, EngineError>) -> Result<Goal, EngineError> {
     if let Some(name) = text.strip_prefix("name:") {
@@ -203,6 +213,11 @@ fn goal(text: &str, moment: impl FnOnce() -> Result<Timestamp, EngineError>) -> 
     if let Some(xid) = text.strip_prefix("xid:") {
         return xid.parse().map(Goal::Transaction).map_err(|_invalid| {
             EngineError::new(FailureKind::Usage, format!("`{xid}` is not the number of a transaction"))
+        });
+    }
+    if let Some(offset) = text.strip_prefix("offset:") {
+        return offset.parse().map(Goal::Position).map_err(|_invalid| {
+            EngineError::new(FailureKind::Usage, format!("`{offset}` is not an offset"))
         });
     }
     if let Some(offset) = lsn(text) {
@@ -344,6 +359,8 @@ mod tests {
         assert_eq!(goal("name:before deploy", moment).unwrap(), Goal::Named("before deploy".to_owned()));
         assert_eq!(goal("xid:1234", moment).unwrap(), Goal::Transaction(1234));
         assert_eq!(goal("2026-01-01 00:00", moment).unwrap(), Goal::Moment(Timestamp::UNIX_EPOCH));
+        assert_eq!(goal("offset:1234", moment).unwrap(), Goal::Position(1234));
         assert!(goal("xid:x", moment).is_err());
+        assert!(goal("offset:x", moment).is_err());
     }
 }

@@ -8,6 +8,7 @@ use lifeboat_stores::{Continuous, LogPosition};
 use lifeboat_vault::logs::{GapVerdict, Inventory, Piece, PieceState, Position};
 
 use super::head::Head;
+use super::numbers::Histories;
 
 /// How far a restore can go from one point, along one timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,22 +40,29 @@ pub(crate) fn reaches(
     head: Option<&Head>,
 ) -> Result<Vec<Reach>, Failure> {
     let ranges = inventory.ranges();
+    let histories = Histories::of(store, Some(inventory), head);
+    let named = store.names_histories();
+    // A history that was left for another has something after it, also before the other's first piece is kept.
+    let left = |end: Position| {
+        named && end.timeline > 0 && head.is_some_and(|head| head.position.timeline > end.timeline)
+    };
     let mut found = Vec::new();
     for point in points {
         let manifest = &point.manifest;
-        let base_end = position(store.base_end(&manifest.facts)?);
-        let from = manifest.facts.consistency.moment;
+        let base_end = histories.base_end(store, &manifest.facts)?;
+        let from = store.earliest(&manifest.facts);
         let own = Reach {
             point: manifest.id.clone(),
             from,
             base_end,
             end: base_end,
             to: from,
-            gap_after: is_known_beyond(&inventory.pieces, base_end),
+            gap_after: left(base_end) || is_known_beyond(&inventory.pieces, base_end, named),
         };
         let before = found.len();
         for range in &ranges {
-            let whole = range.to > base_end
+            let whole = base_end.timeline > 0
+                && range.to > base_end
                 && inventory
                     .gap_verdict(base_end, range.to)
                     .is_ok_and(|verdict| verdict == GapVerdict::Contiguous);
@@ -63,7 +71,7 @@ pub(crate) fn reaches(
             }
             let known = head.filter(|head| head.position == range.to).map(|head| head.as_of);
             let to = range.ended.into_iter().chain(known).fold(from, Timestamp::max);
-            let gap_after = is_known_beyond(&inventory.pieces, range.to);
+            let gap_after = left(range.to) || is_known_beyond(&inventory.pieces, range.to, named);
             found.push(Reach { end: range.to, to, gap_after, ..own.clone() });
         }
         if found.len() == before {
@@ -82,11 +90,14 @@ pub(crate) fn reaches(
     Ok(found)
 }
 
-/// Whether log of the same timeline is known that lies beyond `end`, kept or lost.
-fn is_known_beyond(pieces: &[Piece], end: Position) -> bool {
+/// Whether log of the same timeline is known that lies beyond `end`, kept or lost; of histories with names of their own,
+/// which the store never has two of at a time, also log of a later one.
+fn is_known_beyond(pieces: &[Piece], end: Position, named: bool) -> bool {
     pieces.iter().any(|piece| {
-        piece.name.first().timeline == end.timeline
-            && (piece.name.first().offset > end.offset
-                || (piece.name.first().offset == end.offset && piece.state != PieceState::Present))
+        let later = named && end.timeline > 0 && piece.name.first().timeline > end.timeline;
+        later
+            || piece.name.first().timeline == end.timeline
+                && (piece.name.first().offset > end.offset
+                    || (piece.name.first().offset == end.offset && piece.state != PieceState::Present))
     })
 }

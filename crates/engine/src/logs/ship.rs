@@ -215,16 +215,22 @@ impl Shipment<'_> {
         let read = piece.open()?.read_to_end(&mut content);
         read.map_err(|error| Failure::io("failed to read the spool", error))?;
         let (follows, started, ended) = (piece.head.follows, piece.head.started, piece.head.ended);
-        let again = LogPiece { name, follows, started, ended, content: &content };
+        let notes = piece.notes()?;
+        let marks = notes.marks(&piece.head);
+        let again =
+            LogPiece { name, follows, history: notes.history, marks, started, ended, content: &content };
         to.append_beside(stream, again, self.entropy)?;
         Ok(Brought::Beside(why))
     }
 
     fn append(&self, piece: &Piece, to: &Logs) -> Result<Carried, Failure> {
+        let notes = piece.notes()?;
         let object = LogObject {
             first: piece.head.first,
             last: piece.head.last(),
             follows: piece.head.follows,
+            marks: notes.marks(&piece.head),
+            history: notes.history,
             previous: None,
             started: piece.head.started,
             ended: piece.head.ended,

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StreamName;
-use lifeboat_stores::LogSource;
+use lifeboat_base::time::Timestamp;
+use lifeboat_stores::{LogPosition, LogSource};
 use lifeboat_vault::logs::{Inventory, LogName, Logs, PieceState, Position};
 
 /// The log of one vault along the way from a point to an end. Memory: one object of at most 64 MiB.
@@ -64,7 +65,71 @@ impl KeptLog {
     }
 }
 
+impl KeptLog {
+    /// The pieces on the way, in order.
+    fn on_the_way(&self) -> Vec<LogName> {
+        let mut names = Vec::new();
+        for (timeline, from, to) in &self.path {
+            let fits = |name: &&LogName| {
+                let (first, last) = (name.first(), name.last());
+                first.timeline == *timeline && last.offset > *from && first.offset < *to
+            };
+            let mut here: Vec<LogName> = self.pieces.iter().filter(fits).copied().collect();
+            here.sort_unstable();
+            names.extend(here);
+        }
+        names
+    }
+
+    /// When the bytes of a piece arrived: offsets, and milliseconds since 1970.
+    fn marks(&self, name: LogName) -> Result<Vec<(u64, i64)>, Failure> {
+        let (header, content) = self.logs.read(&self.stream, name).map_err(Failure::from)?;
+        self.fetched_bytes.fetch_add(content.len() as u64, Ordering::Relaxed);
+        let (mut offset, mut at) = (header.first.offset, 0_i64);
+        Ok(header
+            .marks
+            .iter()
+            .map(|(more, later)| {
+                (offset, at) = (offset.saturating_add(*more), at.saturating_add(*later));
+                (offset, at)
+            })
+            .collect())
+    }
+}
+
 impl LogSource for KeptLog {
+    fn arrived_by(&self, moment: Timestamp) -> Result<Option<LogPosition>, Failure> {
+        let names = self.on_the_way();
+        let moment_ms = moment.as_millisecond();
+        // The last piece that had begun to arrive by then; those before it had arrived whole.
+        let (mut low, mut high) = (0, names.len());
+        let mut found = None;
+        while low < high {
+            let middle = low.midpoint(high);
+            // A piece without marks, such as half of one that had few, says nothing: the next one does.
+            let mut marked = None;
+            for (index, name) in names.iter().enumerate().take(high).skip(middle) {
+                let marks = self.marks(*name)?;
+                if !marks.is_empty() {
+                    marked = Some((index, name.first().timeline, marks));
+                    break;
+                }
+            }
+            let Some((index, timeline, marks)) = marked else {
+                high = middle;
+                continue;
+            };
+            match marks.iter().rfind(|(_, at)| *at <= moment_ms) {
+                Some((offset, _)) => {
+                    found = Some(LogPosition { timeline, offset: *offset });
+                    low = index + 1;
+                }
+                None => high = middle,
+            }
+        }
+        Ok(found)
+    }
+
     fn read(&self, timeline: u32, from: u64, to: u64) -> Result<Vec<u8>, Failure> {
         let mut bytes = Vec::new();
         let mut at = from;

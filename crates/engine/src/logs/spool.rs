@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use lifeboat_base::crashsafe;
 use lifeboat_base::failure::{Failure, FailureKind};
-use lifeboat_base::time::Timestamp;
-use lifeboat_vault::logs::{LogName, Position};
+use lifeboat_base::time::{SignedDuration, Timestamp};
+use lifeboat_vault::logs::{ArrivalMark, LogName, MAX_MARKS_COUNT, Position};
+use serde::{Deserialize, Serialize};
 
 const MAGIC: &[u8; 8] = b"LBSPOOL1";
 pub(super) const HEADER_BYTES: usize = 64;
@@ -21,6 +22,84 @@ pub(super) const PIECE_SUFFIX: &str = ".piece";
 pub(super) const MAX_PIECE_BYTES: u64 = 16 * 1024 * 1024;
 /// Log that waits here for a copy that is away; beyond this the server keeps its log itself.
 pub(super) const MAX_WAITING_BYTES: u64 = 16 << 30;
+
+const NOTES: &str = "open.notes";
+const NOTES_SUFFIX: &str = ".notes";
+const NOTES_FORMAT: &str = "lifeboat.log-notes/v1";
+/// Two marks lie at least so far apart.
+const BETWEEN_MARKS: SignedDuration = SignedDuration::from_millis(100);
+
+/// What belongs to a piece and has no room in its header: in a file beside it, written before what it speaks of counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Notes {
+    format: String,
+    /// The engine's own name of the timeline.
+    pub(super) history: Option<String>,
+    /// Offsets before which everything had arrived at a moment, in milliseconds since 1970.
+    marks: Vec<(u64, i64)>,
+}
+
+impl Notes {
+    fn of(history: Option<&str>) -> Self {
+        Self { format: NOTES_FORMAT.to_owned(), history: history.map(str::to_owned), marks: Vec::new() }
+    }
+
+    /// Everything before `offset` has arrived now.
+    fn arrived(&mut self, offset: u64, now: Timestamp) {
+        let now_ms = now.as_millisecond();
+        // A clock that went back: what came before came by then as well.
+        while self.marks.last().is_some_and(|(_, at)| *at >= now_ms) {
+            self.marks.pop();
+        }
+        let near = |at: i64| SignedDuration::from_millis(now_ms.saturating_sub(at)) < BETWEEN_MARKS;
+        if let [.., (_, before), _] = self.marks.as_slice()
+            && near(*before)
+        {
+            self.marks.pop();
+        }
+        self.marks.push((offset, now_ms));
+        if self.marks.len() > MAX_MARKS_COUNT {
+            let mut keep = false;
+            // Every other goes; the last stays.
+            self.marks.reverse();
+            self.marks.retain(|_| {
+                keep = !keep;
+                keep
+            });
+            self.marks.reverse();
+        }
+    }
+
+    /// As a log object has them: what each adds to the one before.
+    pub(super) fn marks(&self, head: &PieceHead) -> Vec<ArrivalMark> {
+        let (mut offset, mut at) = (head.first.offset, 0);
+        let end = head.last().offset;
+        let known = self.marks.iter().filter(|(reached, _)| (head.first.offset..=end).contains(reached));
+        known
+            .map(|(reached, when)| {
+                let mark = (reached - offset, when - at);
+                (offset, at) = (*reached, *when);
+                mark
+            })
+            .collect()
+    }
+
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let text = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            other => {
+                other.map_err(|error| Failure::io(format!("failed to read {}", path.display()), error))?
+            }
+        };
+        let damaged = || Failure::new(FailureKind::Damaged, format!("{} is damaged", path.display()));
+        let notes: Self = serde_json::from_slice(&text).map_err(|_unreadable| damaged())?;
+        if notes.format == NOTES_FORMAT { Ok(notes) } else { Err(damaged()) }
+    }
+
+    fn write(&self, path: &Path) -> io::Result<()> {
+        crashsafe::replace(path, &serde_json::to_vec(self)?)
+    }
+}
 
 /// What is known about a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,10 +175,23 @@ impl Piece {
         Ok(file.take(self.head.length_bytes))
     }
 
+    /// What is noted beside it.
+    pub(super) fn notes(&self) -> Result<Notes, Failure> {
+        Notes::read(&self.notes_path())
+    }
+
+    fn notes_path(&self) -> PathBuf {
+        self.path.with_file_name(format!("{}{NOTES_SUFFIX}", self.name))
+    }
+
     /// It is in every copy.
     pub(super) fn remove(self) -> Result<(), Failure> {
-        crashsafe::remove(&self.path)
-            .map_err(|error| Failure::io(format!("failed to remove {}", self.path.display()), error))
+        let fail = |error| Failure::io(format!("failed to remove {}", self.path.display()), error);
+        crashsafe::remove(&self.path).map_err(fail)?;
+        match crashsafe::remove(&self.notes_path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(fail(error)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -107,12 +199,15 @@ struct Open {
     file: File,
     head: PieceHead,
     written_bytes: u64,
+    notes: Option<Notes>,
 }
 
 /// The spool of one store's log.
 pub(super) struct Spool {
     folder: PathBuf,
     open: Option<Open>,
+    /// The name of the history that is being written, where the store names them; then arrivals are noted, too.
+    history: Option<String>,
 }
 
 impl Spool {
@@ -131,6 +226,7 @@ impl Spool {
                     .and_then(|head| Some((piece_name(&head)?, head)))
                 {
                     Some((name, _)) => {
+                        settle_notes(folder, name).map_err(fail)?;
                         crashsafe::publish(&path, &folder.join(format!("{name}{PIECE_SUFFIX}")))
                             .map_err(fail)?;
                     }
@@ -140,7 +236,21 @@ impl Spool {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(fail(error)),
         }
-        Ok(Self { folder: folder.to_owned(), open: None })
+        Ok(Self { folder: folder.to_owned(), open: None, history: None })
+    }
+
+    /// What is pushed from now on belongs to the history of this name.
+    pub(super) fn enter(&mut self, history: Option<String>) {
+        self.history = history;
+    }
+
+    /// Everything that was pushed has arrived now; noted where histories are named.
+    pub(super) fn arrived(&mut self, now: Timestamp) {
+        if let Some(open) = &mut self.open
+            && let Some(notes) = &mut open.notes
+        {
+            notes.arrived(open.head.first.offset + open.written_bytes, now);
+        }
     }
 
     /// Appends to the open piece, or begins one at `at`.
@@ -165,7 +275,8 @@ impl Spool {
                     .open(path)
                     .map_err(fail)?;
                 file.write_all_at(&head.to_bytes(), 0).map_err(fail)?;
-                none.insert(Open { file, head, written_bytes: 0 })
+                let notes = self.history.as_deref().map(|name| Notes::of(Some(name)));
+                none.insert(Open { file, head, written_bytes: 0, notes })
             }
         };
         let expected = Position::new(open.head.first.timeline, open.head.first.offset + open.written_bytes);
@@ -190,6 +301,9 @@ impl Spool {
         let Some(open) = &mut self.open else { return Ok(None) };
         if open.head.length_bytes < open.written_bytes {
             open.file.sync_data().map_err(fail)?;
+            if let Some(notes) = &open.notes {
+                notes.write(&self.folder.join(NOTES)).map_err(fail)?;
+            }
             // Written only after what it vouches for is durable.
             open.head.length_bytes = open.written_bytes;
             open.file.write_all_at(&open.head.to_bytes(), 0).map_err(fail)?;
@@ -206,6 +320,7 @@ impl Spool {
         let Some(name) = piece_name(&open.head) else { return Ok(()) };
         open.file.write_all_at(&open.head.to_bytes(), 0).map_err(fail)?;
         open.file.sync_all().map_err(fail)?;
+        settle_notes(&self.folder, name).map_err(fail)?;
         let path = self.folder.join(format!("{name}{PIECE_SUFFIX}"));
         crashsafe::publish(&self.folder.join(OPEN), &path).map_err(fail)
     }
@@ -218,6 +333,15 @@ impl Spool {
     /// The finished pieces, oldest first.
     pub(super) fn pieces(&self) -> Result<Vec<Piece>, Failure> {
         pieces(&self.folder)
+    }
+}
+
+/// The open piece is about to be called `name`, and so are its notes. After a kill in between this is done again.
+fn settle_notes(folder: &Path, name: LogName) -> io::Result<()> {
+    let path = folder.join(format!("{name}{NOTES_SUFFIX}"));
+    match crashsafe::publish_over(&folder.join(NOTES), &path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 
@@ -329,5 +453,47 @@ mod tests {
         let mut spool = Spool::open(dir.path()).unwrap();
         spool.push(at(0), b"abc", None, (moment(1), None)).unwrap();
         assert!(spool.push(at(4), b"e", None, (moment(1), None)).is_err());
+    }
+
+    #[test]
+    fn a_named_history_and_the_times_of_arrival_come_along_and_survive_a_crash() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path()).unwrap();
+        spool.enter(Some("first".to_owned()));
+        spool.push(at(100), b"abc", None, (moment(1), None)).unwrap();
+        spool.arrived(moment(10));
+        spool.push(at(103), b"de", None, (moment(1), None)).unwrap();
+        spool.arrived(moment(12));
+        spool.sync().unwrap();
+        spool.push(at(105), b"not synced", None, (moment(1), None)).unwrap();
+        spool.arrived(moment(13));
+        drop(spool);
+        let pieces = Spool::open(dir.path()).unwrap().pieces().unwrap();
+        let notes = pieces[0].notes().unwrap();
+        assert_eq!(notes.history.as_deref(), Some("first"));
+        assert_eq!(notes.marks(&pieces[0].head), [(3, 10_000), (2, 2_000)]);
+        for piece in pieces {
+            piece.remove().unwrap();
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn marks_never_say_that_bytes_came_earlier_than_they_did_and_are_not_too_many() {
+        let mut notes = Notes::of(Some("h"));
+        let tick = |ms: i64| Timestamp::from_millisecond(1_000_000 + ms).unwrap();
+        let mut arrivals = Vec::new();
+        for step in 1..20_000_i64 {
+            let (offset, ms) = (step.unsigned_abs() * 10, step * 37);
+            notes.arrived(offset, tick(ms));
+            arrivals.push((offset, 1_000_000 + ms));
+        }
+        assert!(notes.marks.len() <= MAX_MARKS_COUNT && notes.marks.len() > 500);
+        assert!(notes.marks.iter().all(|mark| arrivals.contains(mark)));
+        assert_eq!(notes.marks.last(), arrivals.last());
+        // A clock that goes back: everything so far had arrived by then, too.
+        notes.arrived(200_000, tick(5));
+        assert!(notes.marks.iter().all(|(_, at)| *at <= 1_000_005));
+        assert_eq!(notes.marks.last(), Some(&(200_000, 1_000_005)));
     }
 }

@@ -145,9 +145,16 @@ impl Engine {
             let (sound, damaged) = self.listed_log(row, copy, (&stream, &marks))?;
             copies.push(ListedLog { copy: copy.clone(), sound, damaged });
         }
+        // Where histories have names, only what is of the head's own history leads to it as far as is known here.
+        let named = store.names_histories();
         let base_ends = points.iter().filter_map(|point| {
-            let end = position(store.base_end(&point.manifest.facts).ok()?);
-            Some((point.manifest.id.clone(), end))
+            let facts = &point.manifest.facts;
+            let end = position(store.base_end(facts).ok()?);
+            if !named {
+                return Some((point.manifest.id.clone(), end));
+            }
+            let same = store.history(facts).as_ref() == Some(&head.identity);
+            same.then(|| (point.manifest.id.clone(), Position::new(head.position.timeline, end.offset)))
         });
         let base_ends = base_ends.collect();
         Some(LogState { as_of: head.as_of, head: head.position, forks: marks.forks(), copies, base_ends })

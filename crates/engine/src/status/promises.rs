@@ -12,6 +12,8 @@ use serde_json::Value;
 use super::{Facts, PromiseKind, PromiseState, PromiseView, age, says};
 use crate::view::drill_digest;
 
+mod duties;
+
 /// How long a point may stay after nothing keeps it any more, before the row's promise counts as broken.
 const RETENTION_GRACE: Duration = Duration::from_secs(2 * 86_400);
 
@@ -21,7 +23,9 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<PromiseView> {
     PromiseKind::ALL
         .into_iter()
         .map(|promise| match promise {
-            PromiseKind::Retention if none => not_kept(facts),
+            PromiseKind::Retention if none => duties::not_kept(facts),
+            PromiseKind::Rto if none => duties::made_again_in(facts),
+            PromiseKind::Drill if none => duties::made_again(facts),
             _ if none => Cell::new(promise).not_applicable("not retained by policy"),
             PromiseKind::Rpo => rpo(facts),
             PromiseKind::Rto => rto(facts),
@@ -163,7 +167,7 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
 }
 
 fn seconds(body: &Value, field: &str) -> Option<Duration> {
-    let seconds = body.get("store").and_then(|store| store.get(field)).and_then(Value::as_f64)?;
+    let seconds = body.get("store").unwrap_or(body).get(field).and_then(Value::as_f64)?;
     Duration::try_from_secs_f64(seconds).ok()
 }
 
@@ -188,18 +192,6 @@ fn rto(facts: &Facts<'_>) -> PromiseView {
         return cell.broken(format!("the last drill took {}", human::duration(took)));
     }
     cell.kept(format!("the last drill restored and checked it in {}", human::duration(took)))
-}
-
-/// The row of a store that must leave nothing behind.
-fn not_kept(facts: &Facts<'_>) -> PromiseView {
-    let cell = Cell::new(PromiseKind::Retention).target("none");
-    if facts.stray.is_empty() && !facts.unseen.is_empty() {
-        return cell.unproven(format!("nobody can look into {} now", facts.unseen.join(", ")));
-    }
-    if facts.stray.is_empty() {
-        return cell.observed("nothing").kept("nothing of it lies in any copy");
-    }
-    cell.observed(facts.stray.join(", ")).broken(format!("something is stored in {}", facts.stray.join(", ")))
 }
 
 fn retention(facts: &Facts<'_>) -> PromiseView {

@@ -8,9 +8,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use lifeboat_base::failure::chain;
+use lifeboat_base::outside::{Run, run};
 use lifeboat_base::time::SystemClock;
 
-use super::tool::{Run, run};
 use crate::error::EtcdError;
 
 /// How long a program may take to tell its version.

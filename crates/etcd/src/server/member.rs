@@ -100,9 +100,14 @@ impl Member {
         Ok(member)
     }
 
+    /// The socket that clients use.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path.join(CLIENT_SOCKET)
+    }
+
     /// A new connection to it.
     pub fn connect(&self) -> Result<Client, EtcdError> {
-        let endpoint = Endpoint::Unix(self.folder.path.join(CLIENT_SOCKET));
+        let endpoint = Endpoint::Unix(self.socket());
         let options =
             ClientOptions { endpoints: vec![endpoint.clone()], tls: TlsPem::default(), login: None };
         Client::connect(&options, &endpoint)

@@ -12,4 +12,3 @@ pub use installation::{Installation, Version, installation, installations};
 pub use member::{Member, RUNTIME, Wait};
 pub use sweep::sweep;
 pub use tool::make_data_directory;
-pub(crate) use tool::{Run, run};

@@ -45,18 +45,7 @@ fn command(section: &Section<'_>, context: &mut Context) -> Option<Source> {
         context.error("bad-command", &section.key_at("command"), message, help);
         whole = false;
     }
-    let mut environment = Vec::new();
-    for (name, at) in section.texts("environment", context).value().unwrap_or_default() {
-        let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if name.chars().all(good) && !name.starts_with(|c: char| c.is_ascii_digit()) {
-            environment.push(name.to_owned());
-        } else {
-            // It may be `NAME=value`, and the value a secret.
-            let help = "write names only: their values are taken from the environment of `lifeboat`";
-            context.secret("bad-command", &at, "this is not the name of a variable", help);
-            whole = false;
-        }
-    }
+    let environment = super::variables(section, "environment", context)?;
     whole.then_some(Source::EtcdCommand { words, environment })
 }
 

@@ -18,7 +18,7 @@ use super::frames::Frame;
 use super::link::{Link, Wait};
 use super::options::{ChannelBindingMode, ConnectOptions, Host};
 use super::passfile;
-use super::socket::Deadline;
+use lifeboat_net::Deadline;
 
 /// SQLSTATE class 28: the server does not let this role in.
 const INVALID_AUTHORIZATION: &str = "28";

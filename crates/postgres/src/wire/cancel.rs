@@ -10,8 +10,8 @@ use postgres_protocol::message::frontend;
 use super::error::PgError;
 use super::link::Wait;
 use super::options::{ConnectOptions, Host};
-use super::socket::Deadline;
 use super::startup::connect_like;
+use lifeboat_net::Deadline;
 
 /// A handle that outlives borrows of its connection and may go to another thread. It holds no password.
 #[derive(Clone)]

@@ -17,8 +17,8 @@ use super::frames::{Frame, MESSAGE_LIMIT_BYTES};
 use super::link::Wait;
 use super::options::ConnectOptions;
 use super::row::{Row, read_columns};
-use super::socket::Deadline;
 use super::startup::{self, Mode, Session};
+use lifeboat_net::Deadline;
 
 /// The largest result that `query` keeps; read larger ones with `start` and `next`.
 pub const RESULT_LIMIT_BYTES: usize = 64 * 1024 * 1024;

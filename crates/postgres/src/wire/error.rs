@@ -9,6 +9,7 @@ use std::io;
 use fallible_iterator::FallibleIterator;
 use lifeboat_base::failure::FailureKind;
 use lifeboat_base::human;
+use lifeboat_net::TlsError;
 use postgres_protocol::message::backend::ErrorFields;
 
 use super::options::OptionsError;
@@ -129,37 +130,12 @@ pub enum TlsFault {
     /// The peer answered the request for TLS with something else.
     #[error("the server's answer to the request for TLS is not PostgreSQL's")]
     NotPostgres,
-    /// The handshake failed; for a wrong certificate the cause says what is wrong with it.
-    #[error("the handshake failed")]
-    Handshake(#[source] rustls::Error),
-    /// The host is neither a DNS name nor an address, so no certificate can be made for it.
-    #[error("no certificate can name this host")]
-    HostName,
-    /// A PEM file named by the options is missing, unreadable, or holds something else.
-    #[error("failed to read {path}")]
-    File {
-        /// The file.
-        path: String,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// A PEM file is readable but of no use.
-    #[error("{path} {what}")]
-    Unusable {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        what: &'static str,
-    },
     /// Every authority would be able to vouch for the server.
     #[error("`sslmode=verify-ca` needs `sslrootcert`: any public authority could vouch for another server")]
     NoRoots,
-    /// The machine's own store of authorities is empty or unreadable.
-    #[error("the machine has no certificate authorities; name the server's with `sslrootcert`")]
-    NoSystemRoots,
-    /// The client's certificate and key do not fit together, or are of an unknown sort.
-    #[error("the client certificate cannot be used")]
-    ClientCertificate(#[source] rustls::Error),
+    /// Files, authorities or the handshake.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// Why a login failed.

@@ -9,10 +9,10 @@ use bytes::BytesMut;
 use lifeboat_base::time::{Clock, SystemClock};
 use postgres_protocol::message::backend::Message;
 
-use super::error::{PgError, ServerError, TlsFault};
+use super::error::{PgError, ServerError};
 use super::frames::{Frame, Frames};
-use super::socket::Deadline;
-use super::transport::{Fault, Transport};
+use lifeboat_net::Deadline;
+use lifeboat_net::{Fault, TlsError, Transport};
 
 /// How long a broken connection is searched for a parting message.
 const PARTING_LIMIT: Duration = Duration::from_secs(1);
@@ -114,7 +114,7 @@ impl Link {
             Fault::TimedOut => PgError::Silent { target, limit },
             Fault::End => PgError::Closed { target, source: None },
             Fault::Io(error) => PgError::Closed { target, source: Some(error) },
-            Fault::Tls(error) => PgError::Tls { target, source: TlsFault::Handshake(error) },
+            Fault::Tls(error) => PgError::Tls { target, source: TlsError::Handshake(error).into() },
         }
     }
 }

@@ -17,15 +17,14 @@ mod parse;
 mod passfile;
 mod quote;
 mod row;
-mod socket;
 mod startup;
 mod tls;
-mod transport;
 
 pub use cancel::Canceller;
 pub use connection::{Connection, Event, RESULT_LIMIT_BYTES};
 pub use error::{AuthFault, MESSAGE_TEXT_LIMIT_BYTES, PgError, ServerError, TlsFault};
 pub use frames::MESSAGE_LIMIT_BYTES;
+pub use lifeboat_net::TlsError;
 pub use options::{
     CONNECT_TIMEOUT, ChannelBindingMode, ConnectOptions, DEFAULT_PORT, Host, OptionsError, Roots,
     SILENCE_LIMIT, SslMode,

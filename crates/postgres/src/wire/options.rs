@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lifeboat_base::secret::Secret;
+use lifeboat_net::Address;
 
 use super::error::PgError;
 use super::parse;
@@ -37,6 +38,15 @@ pub enum Host {
         /// Part of the socket's name.
         port: u16,
     },
+}
+
+impl Host {
+    pub(super) fn address(&self) -> Address {
+        match self {
+            Self::Tcp { name, port } => Address::Tcp(name.clone(), *port),
+            Self::Unix { directory, port } => Address::Unix(directory.join(format!(".s.PGSQL.{port}"))),
+        }
+    }
 }
 
 impl fmt::Display for Host {

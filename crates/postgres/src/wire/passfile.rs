@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::error::AuthFault;
 use super::options::Host;
-use super::tls::is_exposed;
+use lifeboat_net::is_exposed;
 
 /// A file of passwords is not read beyond this.
 const PASS_FILE_LIMIT_BYTES: u64 = 1024 * 1024;

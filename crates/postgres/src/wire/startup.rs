@@ -13,9 +13,9 @@ use super::error::{AuthFault, PgError, ServerError, TlsFault};
 use super::frames::Frame;
 use super::link::{Link, Wait};
 use super::options::{ConnectOptions, Host, SslMode};
-use super::socket::{Deadline, Socket};
 use super::tls;
-use super::transport::{Fault, Transport};
+use lifeboat_net::{Deadline, Socket, TlsError};
+use lifeboat_net::{Fault, Transport};
 
 /// How many settings a server may report; PostgreSQL 18 reports 16.
 pub(super) const PARAMETER_LIMIT: usize = 256;
@@ -107,7 +107,7 @@ fn open_host(options: &ConnectOptions, host: &Host, mode: Mode) -> Result<Sessio
 /// Not for a peer that is no PostgreSQL, nor for a file of ours that cannot be read.
 fn may_change_protection(error: &PgError) -> bool {
     match error {
-        PgError::Tls { source: TlsFault::Handshake(_), .. }
+        PgError::Tls { source: TlsFault::Tls(TlsError::Handshake(_)), .. }
         | PgError::Authentication { source: AuthFault::Cleartext, .. } => true,
         error => error.server().is_some_and(|error| error.code == NO_HBA_LINE),
     }
@@ -162,7 +162,7 @@ fn connect(
     deadline: Deadline,
     target: String,
 ) -> Result<Link, PgError> {
-    let socket = Socket::connect(host, deadline)
+    let socket = Socket::connect(&host.address(), deadline)
         .map_err(|source| PgError::Unreachable { target: target.clone(), source })?;
     let mut link = Link::new(Transport::new(socket), target);
     let Host::Tcp { name, .. } = host else {
@@ -190,13 +190,15 @@ fn connect(
     match link.transport.protect(client, deadline) {
         Ok(()) => Ok(link),
         Err(Fault::TimedOut) => Err(PgError::Silent { target, limit }),
-        Err(Fault::Tls(error)) => Err(fault(TlsFault::Handshake(error))),
+        Err(Fault::Tls(error)) => Err(fault(handshake(error))),
         // A server that dislikes the client's certificate or versions may just hang up.
-        Err(Fault::End) => {
-            Err(fault(TlsFault::Handshake(rustls::Error::General("the server hung up".to_owned()))))
-        }
-        Err(Fault::Io(error)) => Err(fault(TlsFault::Handshake(rustls::Error::General(error.to_string())))),
+        Err(Fault::End) => Err(fault(handshake(rustls::Error::General("the server hung up".to_owned())))),
+        Err(Fault::Io(error)) => Err(fault(handshake(rustls::Error::General(error.to_string())))),
     }
+}
+
+fn handshake(error: rustls::Error) -> TlsFault {
+    TlsError::Handshake(error).into()
 }
 
 /// An error in place of the answer to the request for TLS. It came in the clear from whoever is there, so it is shown

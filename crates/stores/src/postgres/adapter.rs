@@ -7,7 +7,6 @@ use std::sync::Arc;
 use lifeboat_base::capture::{Capture, CaptureFacts, RestoreSource};
 use lifeboat_base::failure::Failure;
 use lifeboat_base::monitor::Monitor;
-use lifeboat_base::secret::Secret;
 use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_postgres::server::{RUNTIME, sweep};
 use lifeboat_postgres::wire::ConnectOptions;
@@ -20,14 +19,13 @@ use super::extract::Workshop;
 use super::feed::PostgresFeed;
 use super::restore::{restore_cluster, settle};
 use super::{placing, preflight, replay};
-use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
+use crate::adapter::{
+    Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
+};
 use crate::archive::LogFiles;
 use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Stop};
 use crate::inplace::{InPlace, Place, Standing};
 use crate::parts::{Part, PartReport, Parts};
-
-/// Gives the address of a server, with everything a connection needs; a role that may replicate is enough.
-pub type Address = Arc<dyn Fn() -> Result<Secret<String>, Failure> + Send + Sync>;
 
 /// How a cluster is reached and what is checked after a restore.
 #[derive(Clone)]

@@ -24,4 +24,4 @@ mod session;
 mod slot;
 mod tables;
 
-pub use adapter::{Address, PostgresAdapter, PostgresOptions};
+pub use adapter::{PostgresAdapter, PostgresOptions};

@@ -316,6 +316,10 @@ mod tests {
     }
 
     impl LogSource for Kept {
+        fn arrived_by(&self, _moment: Timestamp) -> Result<Option<LogPosition>, Failure> {
+            Ok(None)
+        }
+
         fn read(&self, _timeline: u32, from: u64, to: u64) -> Result<Vec<u8>, Failure> {
             let inside = |at: u64| usize::try_from(at - self.path[0].1).unwrap();
             Ok(self.bytes[inside(from)..inside(to)].to_vec())

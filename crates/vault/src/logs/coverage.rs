@@ -25,6 +25,8 @@ pub struct Piece {
     pub name: LogName,
     /// The older timeline's position this object continues, if it is where a timeline was entered.
     pub follows: Option<Position>,
+    /// The engine's own name of its timeline, if it has one.
+    pub history: Option<String>,
     /// When its first entry was made; nothing if the object is damaged and no roll-up knows it.
     pub started: Option<Timestamp>,
     /// When its last entry was made.
@@ -287,7 +289,7 @@ mod tests {
     fn piece(timeline: u32, from: u64, to: u64, follows: Option<Position>, present: bool) -> Piece {
         let name = LogName::of(Position::new(timeline, from), Position::new(timeline, to)).unwrap();
         let state = if present { PieceState::Present } else { PieceState::Lost("dropped".to_owned()) };
-        Piece { name, follows, started: None, ended: None, state }
+        Piece { name, follows, history: None, started: None, ended: None, state }
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use lifeboat_base::ids::StreamName;
 use lifeboat_base::time::Timestamp;
 
 use super::error::LogsError;
+use super::object::ArrivalMark;
 use super::position::{LogName, Position};
 use super::store::{LogObject, LogRef, Logs};
 
@@ -13,12 +14,16 @@ use super::store::{LogObject, LogRef, Logs};
 pub const MAX_HALVINGS: u32 = 6;
 
 /// A piece of log whose content is at hand.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LogPiece<'a> {
     /// The span.
     pub name: LogName,
     /// Where a timeline is entered: the position on an older timeline that it continues.
     pub follows: Option<Position>,
+    /// The engine's own name of the timeline, if it has one.
+    pub history: Option<String>,
+    /// When its bytes arrived, where the stream itself does not say.
+    pub marks: Vec<ArrivalMark>,
     /// When the first entry in it was made.
     pub started: Timestamp,
     /// When the last entry in it was made.
@@ -35,11 +40,39 @@ impl<'a> LogPiece<'a> {
         let middle = Position::new(first.timeline, first.offset + span / 2);
         let (head, tail) = self.content.split_at_checked(usize::try_from(span / 2).ok()?)?;
         let whole = self.content.len() as u64 == span;
-        let half = |from, to, follows, content: &'a [u8]| {
-            LogName::of(from, to).filter(|_| whole).map(|name| Self { name, follows, content, ..self })
+        let half = |from, to, follows, marks, content: &'a [u8]| {
+            let history = self.history.clone();
+            let (started, ended) = (self.started, self.ended);
+            let name = LogName::of(from, to).filter(|_| whole)?;
+            Some(Self { name, follows, history, marks, started, ended, content })
         };
-        Some([half(first, middle, self.follows, head)?, half(middle, last, None, tail)?])
+        let (early, late) = halve_marks(&self.marks, span / 2);
+        Some([half(first, middle, self.follows, early, head)?, half(middle, last, None, late, tail)?])
     }
+}
+
+/// The marks of the first `middle` bytes and of those after them, both counted from their own start. What the first half
+/// ends with had arrived when the next mark says so.
+fn halve_marks(marks: &[ArrivalMark], middle: u64) -> (Vec<ArrivalMark>, Vec<ArrivalMark>) {
+    let (mut early, mut late) = (Vec::new(), Vec::new());
+    let (mut reached, mut at) = (0_u64, 0_i64);
+    let mut last: Option<ArrivalMark> = None;
+    for (more, later) in marks {
+        (reached, at) = (reached.saturating_add(*more), at.saturating_add(*later));
+        if reached <= middle {
+            early.push((*more, *later));
+            last = Some((reached, at));
+        } else if late.is_empty() {
+            let (begun, since) = last.unwrap_or_default();
+            if begun < middle {
+                early.push((middle - begun, at.saturating_sub(since)));
+            }
+            late.push((reached - middle, at));
+        } else {
+            late.push((*more, *later));
+        }
+    }
+    (early, late)
 }
 
 impl Logs {
@@ -66,7 +99,9 @@ impl Logs {
     ) -> Result<Vec<LogRef>, LogsError> {
         let (header, content) = self.read(stream, name)?;
         let (follows, started, ended) = (header.follows, header.started, header.ended);
-        to.append_beside(stream, LogPiece { name, follows, started, ended, content: &content }, entropy)
+        let (history, marks) = (header.history, header.marks);
+        let piece = LogPiece { name, follows, history, marks, started, ended, content: &content };
+        to.append_beside(stream, piece, entropy)
     }
 
     fn append_or_halve(
@@ -82,6 +117,8 @@ impl Logs {
             first: piece.name.first(),
             last: piece.name.last(),
             follows: piece.follows,
+            history: piece.history.clone(),
+            marks: piece.marks.clone(),
             previous: None,
             started: piece.started,
             ended: piece.ended,

@@ -195,7 +195,7 @@ impl Survey<'_> {
         }
         if self.level == LogsLevel::Readable {
             match self.open(entry.name, &stored) {
-                Ok(header) if header.follows == entry.follows => {}
+                Ok(header) if (header.follows, &header.history) == (entry.follows, &entry.history) => {}
                 Ok(_) => return lost(self, "its header is not what its roll-up lists"),
                 Err(why) => return lost(self, &why),
             }
@@ -215,6 +215,7 @@ impl Survey<'_> {
                 first: header.first,
                 last: header.last,
                 follows: header.follows,
+                history: header.history,
                 started: header.started,
                 ended: header.ended,
                 stored_bytes,
@@ -270,6 +271,7 @@ fn piece(entry: &RollupEntry, state: PieceState) -> Piece {
     Piece {
         name: entry.name,
         follows: entry.follows,
+        history: entry.history.clone(),
         started: Some(entry.started),
         ended: Some(entry.ended),
         state,
@@ -368,6 +370,7 @@ impl Logs {
                     None => Piece {
                         name,
                         follows: None,
+                        history: None,
                         started: None,
                         ended: None,
                         state: PieceState::Lost("it is damaged".to_owned()),

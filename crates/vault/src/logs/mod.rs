@@ -18,7 +18,7 @@ pub use self::coverage::{Gap, GapVerdict, Piece, PieceState, Range, ranges_of, v
 pub use self::error::LogsError;
 pub use self::heal::{LogPiece, MAX_HALVINGS};
 pub use self::inventory::{Inventory, LogDamage, LogsLevel, LogsReport};
-pub use self::object::{LogHeader, LogLink, MAX_CONTENT_BYTES};
+pub use self::object::{ArrivalMark, LogHeader, LogLink, MAX_CONTENT_BYTES, MAX_MARKS_COUNT};
 pub use self::position::{InvalidPosition, LogName, Position};
 pub use self::rollup::{MAX_ROLLUP_ENTRIES, ROLLUP_GRACE, ROLLUP_PAYLOAD_TYPE, RollupEntry, RollupRef};
 pub use self::store::{Carried, LogObject, LogRef, Logs};

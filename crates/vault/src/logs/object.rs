@@ -36,6 +36,13 @@ pub struct LogLink {
     pub sha256: Digest,
 }
 
+/// When bytes of an object arrived, for streams that hold no times: bytes more than at the mark before (at the object's
+/// start for the first), and milliseconds more (since 1970 for the first).
+pub type ArrivalMark = (u64, i64);
+
+/// The most marks one object has.
+pub const MAX_MARKS_COUNT: usize = 2_000;
+
 /// What an object says about itself; sealed together with the content. Fields are in the order of their names, which
 /// with no white space makes the stored text canonical.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,8 +54,14 @@ pub struct LogHeader {
     /// Where a timeline is entered: the position on the older timeline that this object continues.
     pub follows: Option<Position>,
     format: String,
+    /// The engine's own name of the timeline, where it has one and our number is only its place in their order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<String>,
     /// The position after the last it holds.
     pub last: Position,
+    /// When its bytes arrived, where the stream itself does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<ArrivalMark>,
     /// Its own name.
     pub name: LogName,
     /// The length of the content before compression, in bytes.
@@ -71,6 +84,8 @@ pub(super) struct Draft<'a> {
     pub(super) stream: &'a StreamName,
     pub(super) name: LogName,
     pub(super) follows: Option<Position>,
+    pub(super) history: Option<String>,
+    pub(super) marks: Vec<ArrivalMark>,
     pub(super) previous: Option<LogLink>,
     pub(super) started: Timestamp,
     pub(super) ended: Timestamp,
@@ -137,7 +152,9 @@ pub(super) fn seal(
         first: draft.name.first(),
         follows: draft.follows,
         format: FORMAT.to_owned(),
+        history: draft.history,
         last: draft.name.last(),
+        marks: draft.marks,
         name: draft.name,
         plain_bytes: packed.plain_bytes,
         plain_sha256: packed.plain_sha256,

@@ -38,6 +38,9 @@ pub struct RollupEntry {
     /// As in its header.
     pub follows: Option<Position>,
     /// As in its header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<String>,
+    /// As in its header.
     pub started: Timestamp,
     /// As in its header; decides the hour.
     pub ended: Timestamp,

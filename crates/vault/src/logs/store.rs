@@ -11,7 +11,7 @@ use lifeboat_base::time::Timestamp;
 use lifeboat_keys::SigningKey;
 
 use super::error::LogsError;
-use super::object::{self, Draft, LogHeader, LogLink, MAX_CONTENT_BYTES, PackError};
+use super::object::{self, ArrivalMark, Draft, LogHeader, LogLink, MAX_CONTENT_BYTES, PackError};
 use super::position::{LogName, Position};
 use super::rollup::{self, RollupName};
 use crate::crypto::MasterKey;
@@ -27,6 +27,10 @@ pub struct LogObject<'a> {
     pub last: Position,
     /// Where a timeline is entered: the position on an older timeline that `first` continues.
     pub follows: Option<Position>,
+    /// The engine's own name of the timeline, if it has one.
+    pub history: Option<String>,
+    /// When its bytes arrived, where the stream itself does not say; at most [`MAX_MARKS_COUNT`](super::MAX_MARKS_COUNT).
+    pub marks: Vec<ArrivalMark>,
     /// The object written before this one, if the writer knows it.
     pub previous: Option<LogLink>,
     /// When the first entry in it was made.
@@ -177,6 +181,8 @@ impl Logs {
             stream,
             name,
             follows: log.follows,
+            history: log.history,
+            marks: log.marks,
             previous: log.previous,
             started: log.started,
             ended: log.ended,
@@ -246,7 +252,10 @@ impl Logs {
             .open(stream, name, &stored)
             .and_then(object::Opened::check)
             .map_err(|why| LogsError::Damaged { object: object.clone(), why })?;
-        if found.plain_sha256 != wanted.plain_sha256 || found.follows != wanted.follows {
+        if found.plain_sha256 != wanted.plain_sha256
+            || found.follows != wanted.follows
+            || found.history != wanted.history
+        {
             return Err(LogsError::Conflict { object });
         }
         let (stream, sha256) = (stream.clone(), Digest::of(&stored));

@@ -39,6 +39,8 @@ fn scene() -> Scene {
         first: Position::new(1, 0),
         last: Position::new(1, 10),
         follows: None,
+        history: None,
+        marks: Vec::new(),
         previous: None,
         started: now(),
         ended: now(),

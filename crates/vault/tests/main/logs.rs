@@ -22,6 +22,7 @@ struct Fixture {
     storage: Arc<MemoryStorage>,
     logs: Logs,
     stream: StreamName,
+    key: MasterKey,
     signing: SigningKey,
     vault: VaultId,
 }
@@ -44,8 +45,14 @@ impl Fixture {
         let key = MasterKey::generate(&OsEntropy);
         let (signing, vault) = (SigningKey::generate(&OsEntropy), VaultId::generate(&OsEntropy));
         let dynamic = Arc::clone(&storage) as Arc<dyn Storage>;
-        let logs = Logs::new(dynamic, key, signing.clone(), vault.clone());
-        Self { storage, logs, stream: StreamName::new("wal").unwrap(), signing, vault }
+        let logs = Logs::new(dynamic, key.clone(), signing.clone(), vault.clone());
+        Self { storage, logs, stream: StreamName::new("wal").unwrap(), key, signing, vault }
+    }
+
+    /// Another copy of the same vault, with nothing in it.
+    fn empty_copy(&self) -> Logs {
+        let storage = Arc::new(MemoryStorage::new()) as Arc<dyn Storage>;
+        Logs::new(storage, self.key.clone(), self.signing.clone(), self.vault.clone())
     }
 
     fn put(&self, from: Position, to: Position, follows: Option<Position>, minute: i64) -> LogRef {
@@ -64,6 +71,8 @@ impl Fixture {
             first,
             last,
             follows,
+            history: None,
+            marks: Vec::new(),
             previous: None,
             started: at(minute),
             ended: at(minute),
@@ -119,6 +128,35 @@ fn gaps(verdict: &GapVerdict) -> Vec<(Position, Position)> {
 }
 
 #[test]
+fn the_name_of_a_history_and_the_times_of_arrival_are_read_back_and_listed() {
+    let fixture = Fixture::new();
+    let log = LogObject {
+        first: position(5),
+        last: position(9),
+        follows: None,
+        history: Some("a name".to_owned()),
+        marks: vec![(2, 1_800_000_000_000), (2, 150)],
+        previous: None,
+        started: at(0),
+        ended: at(0),
+        content: &mut b"four".as_slice(),
+    };
+    let stored = fixture.logs.append(&fixture.stream, log, &OsEntropy).unwrap();
+    let (header, _) = fixture.logs.read(&fixture.stream, stored.name).unwrap();
+    assert_eq!(header.history.as_deref(), Some("a name"));
+    assert_eq!(header.marks, [(2, 1_800_000_000_000), (2, 150)]);
+    let named = || {
+        let inventory =
+            fixture.logs.inventory(&fixture.stream, LogsLevel::Readable, &Findings::new()).unwrap();
+        assert_eq!(inventory.damaged, []);
+        inventory.pieces[0].history.clone()
+    };
+    assert_eq!(named().as_deref(), Some("a name"));
+    assert_eq!(fixture.roll_up(120), 1);
+    assert_eq!(named().as_deref(), Some("a name"));
+}
+
+#[test]
 fn what_was_appended_is_read_back_with_its_header() {
     let fixture = Fixture::new();
     let content: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
@@ -165,6 +203,8 @@ fn content_above_the_limit_is_refused_and_stores_nothing() {
         first: position(0),
         last: position(1),
         follows: None,
+        history: None,
+        marks: Vec::new(),
         previous: None,
         started: at(0),
         ended: at(0),
@@ -301,6 +341,8 @@ fn a_successor_notices_that_its_predecessor_was_replaced() {
         first: position(10),
         last: position(20),
         follows: None,
+        history: None,
+        marks: Vec::new(),
         previous: Some(first.link()),
         started: at(1),
         ended: at(1),
@@ -388,7 +430,8 @@ proptest! {
 }
 
 fn piece(name: LogName, content: &[u8]) -> LogPiece<'_> {
-    LogPiece { name, follows: None, started: at(0), ended: at(0), content }
+    let (history, marks) = (None, Vec::new());
+    LogPiece { name, follows: None, history, marks, started: at(0), ended: at(0), content }
 }
 
 #[test]
@@ -422,6 +465,56 @@ fn what_a_damaged_object_held_comes_back_beside_it_and_the_damage_stays_named_un
     // Unless a part of it is.
     fixture.storage.remove(&fixture.object(span(15, 17))).unwrap();
     assert_eq!(named(LogsLevel::Readable), [fixture.object(victim)]);
+}
+
+#[test]
+fn halves_keep_the_name_of_the_history_and_the_arrivals_that_fall_into_them() {
+    // Arrivals as (offset, moment): at 3 and 6, or, in the other piece, all before its middle, or at its very end.
+    let cases: [(&[(u64, i64)], _, _); 4] = [
+        (&[(103, 50), (106, 80), (110, 95)], vec![(103, 50), (105, 80)], vec![(106, 80), (110, 95)]),
+        (&[(103, 50), (105, 70)], vec![(103, 50), (105, 70)], vec![]),
+        (&[(110, 95)], vec![(105, 95)], vec![(110, 95)]),
+        (&[], vec![], vec![]),
+    ];
+    for (arrivals, early, late) in cases {
+        let fixture = Fixture::new();
+        let victim = span(100, 110);
+        fixture.put(victim.first(), victim.last(), None, 0);
+        fixture.flip(&fixture.object(victim), 40, 0);
+        let (mut offset, mut moment) = (100, 0);
+        let mut marks = Vec::new();
+        for (reached, when) in arrivals {
+            marks.push((reached - offset, when - moment));
+            (offset, moment) = (*reached, *when);
+        }
+        let other = fixture.empty_copy();
+        let log = LogObject {
+            first: victim.first(),
+            last: victim.last(),
+            follows: None,
+            history: Some("a name".to_owned()),
+            marks,
+            previous: None,
+            started: at(0),
+            ended: at(0),
+            content: &mut b"0123456789".as_slice(),
+        };
+        other.append(&fixture.stream, log, &OsEntropy).unwrap();
+        let stored = other.carry_beside(&fixture.stream, victim, &fixture.logs, &OsEntropy).unwrap();
+        let halves = stored.iter().map(|stored| {
+            let (header, _) = fixture.logs.read(&fixture.stream, stored.name).unwrap();
+            assert_eq!(header.history.as_deref(), Some("a name"));
+            let (mut offset, mut moment) = (header.first.offset, 0);
+            let mut arrivals = Vec::new();
+            for (more, later) in header.marks {
+                (offset, moment) = (offset + more, moment + later);
+                arrivals.push((offset, moment));
+            }
+            (stored.name, arrivals)
+        });
+        let expected = [(span(100, 105), early), (span(105, 110), late)];
+        assert_eq!(halves.collect::<Vec<_>>(), expected, "{arrivals:?}");
+    }
 }
 
 #[test]
@@ -465,6 +558,8 @@ fn a_copy_whose_object_is_damaged_gets_it_from_another_one() {
             first: name.first(),
             last: name.last(),
             follows: None,
+            history: None,
+            marks: Vec::new(),
             previous: None,
             started: at(0),
             ended: at(0),

@@ -6,7 +6,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lifeboat_base::failure::{FailureKind, chain};
-use lifeboat_postgres::wire::{AuthFault, ConnectOptions, Connection, Event, Mode, PgError, TlsFault};
+use lifeboat_postgres::wire::{
+    AuthFault, ConnectOptions, Connection, Event, Mode, PgError, TlsError, TlsFault,
+};
 
 use proptest::prelude::*;
 
@@ -320,7 +322,7 @@ fn an_answer_to_the_request_for_tls_that_is_none_ends_there() {
     });
     let text = format!("host=127.0.0.1 port={} user=app password={PASSWORD} sslmode=require", fake.port);
     let error = fake.error(&options(&text));
-    assert!(matches!(error, PgError::Tls { source: TlsFault::Handshake(_), .. }), "{error:?}");
+    assert!(matches!(error, PgError::Tls { source: TlsFault::Tls(TlsError::Handshake(_)), .. }), "{error:?}");
     // An error in place of an answer is shown.
     let fake = Fake::saying(vec![message(b'E', b"SFATAL\0C57P03\0Mstarting up\0\0")]);
     let text = format!("host=127.0.0.1 port={} user=app password={PASSWORD} sslmode=require", fake.port);

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lifeboat_base::failure::{FailureKind, chain};
-use lifeboat_postgres::wire::{AuthFault, Connection, Event, Mode, PgError, TlsFault};
+use lifeboat_postgres::wire::{AuthFault, Connection, Event, Mode, PgError, TlsError, TlsFault};
 use lifeboat_testkit::{PgOptions, PgServer};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256,
@@ -113,7 +113,7 @@ fn protect(server: &mut PgServer, certificate: &str, key: &str, authority: &str)
 }
 
 fn is_handshake(error: &PgError) -> bool {
-    matches!(error, PgError::Tls { source: TlsFault::Handshake(_), .. })
+    matches!(error, PgError::Tls { source: TlsFault::Tls(TlsError::Handshake(_)), .. })
 }
 
 #[test]
@@ -218,12 +218,18 @@ fn a_client_certificate_lets_its_holder_in() {
     assert_eq!(code(&fixture.is_tls("127.0.0.1", "holder", more).unwrap_err()), "28000");
     set_mode(&fixture.path("key"), 0o644);
     let error = fixture.is_tls("127.0.0.1", "holder", more).unwrap_err();
-    assert!(matches!(error, PgError::Tls { source: TlsFault::Unusable { .. }, .. }), "{error:?}");
+    assert!(
+        matches!(error, PgError::Tls { source: TlsFault::Tls(TlsError::Unusable { .. }), .. }),
+        "{error:?}"
+    );
     let error = fixture.is_tls("127.0.0.1", "holder", &more.replace("DIR/key", "DIR/gone")).unwrap_err();
-    assert!(matches!(error, PgError::Tls { source: TlsFault::File { .. }, .. }), "{error:?}");
+    assert!(matches!(error, PgError::Tls { source: TlsFault::Tls(TlsError::File { .. }), .. }), "{error:?}");
     private_file(&fixture.path("key"), b"no key");
     let error = fixture.is_tls("127.0.0.1", "holder", more).unwrap_err();
-    assert!(matches!(error, PgError::Tls { source: TlsFault::Unusable { .. }, .. }), "{error:?}");
+    assert!(
+        matches!(error, PgError::Tls { source: TlsFault::Tls(TlsError::Unusable { .. }), .. }),
+        "{error:?}"
+    );
 }
 
 #[test]

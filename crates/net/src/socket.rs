@@ -1,19 +1,17 @@
 //! Sockets to a server, with time limits on everything they do.
 //!
-//! In: one host. Out: a connected TCP or unix socket that notices a dead peer: TCP keepalives, and on Linux a limit
+//! In: one address. Out: a connected TCP or unix socket that notices a dead peer: TCP keepalives, and on Linux a limit
 //! for unacknowledged data. Resolving a name takes as long as the machine's resolver lets it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_base::time::{Clock, SystemClock};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
-
-use super::options::Host;
 
 /// A quiet connection is probed after this long,
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -29,39 +27,49 @@ const ADDRESS_LIMIT: usize = 16;
 /// The operating system takes no shorter limit, and reads zero as "forever".
 const SHORTEST_LIMIT: Duration = Duration::from_millis(1);
 
+/// One place where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A DNS name or an IP address without brackets, and its port.
+    Tcp(String, u16),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
 /// A moment by which something must have happened, on the machine's monotonic clock.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Deadline {
+pub struct Deadline {
     clock: SystemClock,
     limit: Duration,
 }
 
 impl Deadline {
-    pub(super) fn after(limit: Duration) -> Self {
+    /// So long from now.
+    pub fn after(limit: Duration) -> Self {
         Self { clock: SystemClock::new(), limit }
     }
 
     /// Nothing once it has passed.
-    pub(super) fn remaining(&self) -> Option<Duration> {
+    pub fn remaining(&self) -> Option<Duration> {
         self.limit.checked_sub(self.clock.monotonic()).filter(|left| !left.is_zero())
     }
 }
 
 /// A connected socket.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub enum Socket {
+    /// Over a network.
     Tcp(TcpStream),
+    /// On this machine.
     Unix(UnixStream),
 }
 
 impl Socket {
-    /// Tries every address of the host; what the last one said is the error.
-    pub(super) fn connect(host: &Host, deadline: Deadline) -> io::Result<Self> {
-        match host {
-            Host::Unix { directory, port } => {
-                connect_unix(&directory.join(format!(".s.PGSQL.{port}")), deadline).map(Self::Unix)
-            }
-            Host::Tcp { name, port } => {
+    /// Tries every address of a name; what the last one said is the error.
+    pub fn connect(address: &Address, deadline: Deadline) -> io::Result<Self> {
+        match address {
+            Address::Unix(path) => connect_unix(path, deadline).map(Self::Unix),
+            Address::Tcp(name, port) => {
                 let addresses: Vec<_> =
                     (name.as_str(), *port).to_socket_addrs()?.take(ADDRESS_LIMIT).collect();
                 let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
@@ -82,7 +90,7 @@ impl Socket {
     }
 
     /// How long the next reads may take, each.
-    pub(super) fn limit_reads(&self, limit: Duration) -> io::Result<()> {
+    pub(crate) fn limit_reads(&self, limit: Duration) -> io::Result<()> {
         let limit = Some(limit.max(SHORTEST_LIMIT));
         match self {
             Self::Tcp(stream) => stream.set_read_timeout(limit),
@@ -91,7 +99,7 @@ impl Socket {
     }
 
     /// How long the next writes may take, each.
-    pub(super) fn limit_writes(&self, limit: Duration) -> io::Result<()> {
+    pub(crate) fn limit_writes(&self, limit: Duration) -> io::Result<()> {
         let limit = Some(limit.max(SHORTEST_LIMIT));
         match self {
             Self::Tcp(stream) => stream.set_write_timeout(limit),
@@ -125,7 +133,7 @@ fn tune(stream: TcpStream) -> io::Result<TcpStream> {
 }
 
 /// Whether an error only says that the limit of a read or write has passed.
-pub(super) fn is_timeout(error: &io::Error) -> bool {
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) && !is_dead_peer(error)
 }
 
@@ -164,11 +172,11 @@ mod tests {
     fn a_unix_listener_that_takes_nobody_is_not_waited_for_for_ever() {
         let dir = tempfile::tempdir().unwrap();
         let listener = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
-        let path = dir.path().join(".s.PGSQL.5432");
+        let path = dir.path().join("socket");
         net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
         net::listen(&listener, 0).unwrap();
-        let host = Host::Unix { directory: dir.path().into(), port: 5432 };
-        let connect = || Socket::connect(&host, Deadline::after(Duration::from_millis(200)));
+        let address = Address::Unix(path);
+        let connect = || Socket::connect(&address, Deadline::after(Duration::from_millis(200)));
         // The queue takes a first one, and perhaps a second.
         let mut waiting = Vec::new();
         let error = loop {

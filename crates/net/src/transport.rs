@@ -3,19 +3,20 @@
 //! In: a connected socket. Out: reads that return what is there, writes that send everything. A read that times out
 //! loses nothing: half a TLS record waits inside for its other half.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
 
 use rustls::ClientConnection;
 
-use super::socket::{Deadline, Socket, is_timeout};
+use crate::socket::{Deadline, Socket, is_timeout};
 
 /// How much one read takes at most.
 const READ_BYTES: usize = 64 * 1024;
 
 /// Why no bytes came or went.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub enum Fault {
     /// The limit passed.
     TimedOut,
     /// The peer closed the connection in order.
@@ -33,7 +34,7 @@ impl From<io::Error> for Fault {
 }
 
 /// One connection's bytes.
-pub(super) struct Transport {
+pub struct Transport {
     socket: Socket,
     tls: Option<Box<ClientConnection>>,
     scratch: Box<[u8]>,
@@ -42,14 +43,15 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub(super) fn new(socket: Socket) -> Self {
+    /// A connection in the clear.
+    pub fn new(socket: Socket) -> Self {
         let scratch = vec![0; READ_BYTES].into_boxed_slice();
         Self { socket, tls: None, scratch, read_limit: Duration::MAX, write_limit: Duration::MAX }
     }
 
     /// Exactly one byte in the clear, and not one more: what follows belongs to TLS, and nobody may slip bytes in
     /// before it.
-    pub(super) fn read_byte(&mut self, deadline: Deadline) -> Result<u8, Fault> {
+    pub fn read_byte(&mut self, deadline: Deadline) -> Result<u8, Fault> {
         let mut byte = [0];
         loop {
             self.limit_reads(deadline.remaining().ok_or(Fault::TimedOut)?)?;
@@ -63,7 +65,7 @@ impl Transport {
     }
 
     /// Does the handshake; from here on everything goes through `tls`.
-    pub(super) fn protect(&mut self, tls: ClientConnection, deadline: Deadline) -> Result<(), Fault> {
+    pub fn protect(&mut self, tls: ClientConnection, deadline: Deadline) -> Result<(), Fault> {
         let mut tls = Box::new(tls);
         while tls.is_handshaking() || tls.wants_write() {
             let left = deadline.remaining().ok_or(Fault::TimedOut)?;
@@ -87,22 +89,22 @@ impl Transport {
     }
 
     /// The certificate the server showed, in DER; nothing without TLS.
-    pub(super) fn server_certificate(&self) -> Option<&[u8]> {
+    pub fn server_certificate(&self) -> Option<&[u8]> {
         self.tls.as_ref()?.peer_certificates()?.first().map(AsRef::as_ref)
     }
 
     /// Whether bytes cross a network in the clear.
-    pub(super) fn is_exposed(&self) -> bool {
+    pub fn is_exposed(&self) -> bool {
         self.tls.is_none() && matches!(self.socket, Socket::Tcp(_))
     }
 
     /// Whether bytes go through TLS.
-    pub(super) fn is_tls(&self) -> bool {
+    pub fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
 
     /// What is there, at least one byte, waiting for it no longer than `limit`.
-    pub(super) fn read(&mut self, limit: Duration) -> Result<&[u8], Fault> {
+    pub fn read(&mut self, limit: Duration) -> Result<&[u8], Fault> {
         let count = self.fill(limit)?;
         Ok(self.scratch.get(..count).unwrap_or_default())
     }
@@ -141,7 +143,7 @@ impl Transport {
     }
 
     /// Sends all of `bytes`; each step may take `limit`.
-    pub(super) fn write(&mut self, bytes: &[u8], limit: Duration) -> Result<(), Fault> {
+    pub fn write(&mut self, bytes: &[u8], limit: Duration) -> Result<(), Fault> {
         self.limit_writes(limit)?;
         let Some(tls) = &mut self.tls else {
             return Ok(self.socket.write_all(bytes)?);
@@ -156,7 +158,7 @@ impl Transport {
     }
 
     /// Says goodbye to the peer's TLS; nothing can be sent after.
-    pub(super) fn close(&mut self) {
+    pub fn close(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
             drop(write_records(tls, &mut self.socket));
@@ -177,6 +179,12 @@ impl Transport {
             self.write_limit = limit;
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,74 @@
+//! Throwaway servers.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use lifeboat_base::crashsafe;
+use lifeboat_base::entropy::OsEntropy;
+use lifeboat_base::time::SystemClock;
+use lifeboat_redis::rdb::Survey;
+use lifeboat_redis::server::{Sandbox, SandboxOptions, Wait, sweep};
+use lifeboat_testkit::{RedisOptions, RedisServer, redis_programs};
+
+use super::samples::{every_kind, words};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn options(work: &std::path::Path) -> SandboxOptions {
+    SandboxOptions { runtime: None, work: work.to_owned(), append_only: false, databases: 16 }
+}
+
+#[test]
+fn a_sandbox_keeps_keys_whose_time_is_over_and_saves_what_was_captured() {
+    let server = RedisServer::start(RedisOptions::default());
+    server.load(every_kind());
+    server.run("DEBUG SET-ACTIVE-EXPIRE 0");
+    server.load((0..100).map(|n| words(&format!("SET soon{n} v PX 1"))));
+    server.run("SAVE");
+    let dump = fs::read(server.data().join("dump.rdb")).unwrap();
+    let expected = Survey::read(dump.as_slice(), 0).unwrap();
+    assert!(expected.databases[&0].keys > 100);
+    let work = tempfile::tempdir().unwrap();
+    crashsafe::write_new(&work.path().join("dump.rdb"), &dump).unwrap();
+    let clock = SystemClock::new();
+    let wait = Wait::for_at_most(LIMIT, &clock);
+    let sandbox = Sandbox::start(&redis_programs(), &options(work.path()), &OsEntropy, wait).unwrap();
+    let mut connection = sandbox.connect().unwrap();
+    assert_eq!(connection.ask("SET a 1").unwrap_err().server().unwrap().code, "READONLY");
+    assert_eq!(connection.info("server").unwrap().get("tcp_port"), Some("0"));
+    sandbox.save(LIMIT).unwrap();
+    let again = Survey::read(fs::File::open(work.path().join("dump.rdb")).unwrap(), 0).unwrap();
+    assert_eq!(again.databases, expected.databases);
+    sandbox.stop(wait).unwrap();
+}
+
+#[test]
+fn an_orphan_is_ended_and_its_folder_removed_and_a_living_sandbox_is_left_alone() {
+    let runtime = tempfile::Builder::new().prefix("lb").tempdir_in("/tmp").unwrap();
+    let work = tempfile::tempdir().unwrap();
+    let clock = SystemClock::new();
+    let wait = Wait::for_at_most(LIMIT, &clock);
+    let options = SandboxOptions { runtime: Some(runtime.path().to_owned()), ..options(work.path()) };
+    let sandbox = Sandbox::start(&redis_programs(), &options, &OsEntropy, wait).unwrap();
+    assert_eq!(sweep(runtime.path(), &clock).unwrap(), 0);
+    sandbox.connect().unwrap().ask("PING").unwrap();
+    let folder = fs::read_dir(runtime.path()).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
+    // A lease that is let go of is what a dead owner leaves; the kernel does the same.
+    crashsafe::remove(&folder.join("lease")).unwrap();
+    crashsafe::write_new(&folder.join("lease"), b"").unwrap();
+    assert_eq!(sweep(runtime.path(), &clock).unwrap(), 1);
+    assert!(!folder.exists());
+    assert!(sandbox.connect().is_err());
+}
+
+#[test]
+fn a_dump_that_is_damaged_does_not_start_and_the_log_says_why() {
+    let work = tempfile::tempdir().unwrap();
+    crashsafe::write_new(&work.path().join("dump.rdb"), b"REDIS0010nonsense").unwrap();
+    let clock = SystemClock::new();
+    let wait = Wait::for_at_most(LIMIT, &clock);
+    let error = Sandbox::start(&redis_programs(), &options(work.path()), &OsEntropy, wait).unwrap_err();
+    assert!(error.to_string().contains("the server ended"), "{error}");
+}

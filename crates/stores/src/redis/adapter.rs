@@ -1,0 +1,191 @@
+//! The adapter of kind `redis`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lifeboat_base::capture::{Capture, CaptureFacts, RestoreSource};
+use lifeboat_base::failure::Failure;
+use lifeboat_base::monitor::Monitor;
+use lifeboat_base::time::{Clock, SystemClock, Timestamp};
+use lifeboat_redis::server::{RUNTIME, sweep};
+use lifeboat_redis::wire::ConnectOptions;
+
+use super::capture::RedisCapture;
+use super::checks::{self, START, Subject};
+use super::duties::{self, Upkeep};
+use super::feed::RedisFeed;
+use super::{canaries, error, facts, replay, restore};
+use crate::adapter::{
+    Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
+};
+use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Stop};
+use crate::duties::{Duties, Look, Rebuilt};
+
+/// How a server is reached and what is checked after a restore.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// Gives the address of the server; called only to inspect, capture or follow, never to restore or check.
+    pub url: Address,
+    /// Folders with programs of a server, besides those where packages put them.
+    pub programs: Vec<PathBuf>,
+    /// Commands that only read, with what they must answer: `GET version = 3`.
+    pub commands: Vec<String>,
+    /// What the row says about a server that is not retained.
+    pub upkeep: Upkeep,
+}
+
+impl fmt::Debug for RedisOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisOptions").field("commands", &self.commands).finish_non_exhaustive()
+    }
+}
+
+/// Captures and restores one server.
+#[derive(Clone)]
+pub struct RedisAdapter {
+    options: RedisOptions,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for RedisAdapter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisAdapter").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl RedisAdapter {
+    /// An adapter for one server. Nothing is contacted yet.
+    pub fn new(options: RedisOptions) -> Self {
+        Self { options, clock: Arc::new(SystemClock::new()) }
+    }
+
+    fn connect_options(&self) -> Result<ConnectOptions, Failure> {
+        let parsed = ConnectOptions::parse(&(self.options.url)()?);
+        parsed.map_err(error::connection("failed to understand the address of the server"))
+    }
+}
+
+impl Adapter for RedisAdapter {
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+
+    fn inspect(&self) -> Result<Inspection, Failure> {
+        facts::inspect(&self.connect_options()?)
+    }
+
+    fn capture(&self, at: &CaptureContext<'_>) -> Result<Box<dyn Capture>, Failure> {
+        Ok(Box::new(RedisCapture::start(&self.connect_options()?, at)?))
+    }
+
+    fn restore(
+        &self,
+        from: &dyn RestoreSource,
+        facts: &CaptureFacts,
+        into: &Path,
+        monitor: &dyn Monitor,
+    ) -> Result<RestoreReport, Failure> {
+        restore::restore(from, facts, into, (monitor, self.clock.as_ref()))
+    }
+
+    fn essential(&self) -> &'static [&'static str] {
+        &[START]
+    }
+
+    fn continuous(&self) -> Option<&dyn Continuous> {
+        Some(self)
+    }
+
+    fn duties(&self) -> Option<&dyn Duties> {
+        Some(self)
+    }
+
+    fn sweep(&self) -> Result<(), Failure> {
+        let swept = sweep(Path::new(RUNTIME), self.clock.as_ref());
+        swept.map(drop).map_err(error::server("failed to end throwaway servers that a dead run left"))
+    }
+
+    fn checks(
+        &self,
+        from: &dyn RestoreSource,
+        facts: &CaptureFacts,
+        restored: &Path,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<CheckResult>, Failure> {
+        let subject = Subject {
+            facts,
+            programs: &self.options.programs,
+            commands: &self.options.commands,
+            clock: self.clock.as_ref(),
+            monitor,
+        };
+        checks::check(&subject, from, restored)
+    }
+
+    fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
+        canaries::run(scratch, &self.options.programs)
+    }
+}
+
+impl Duties for RedisAdapter {
+    fn look(&self, monitor: &dyn Monitor) -> Result<Look, Failure> {
+        monitor.phase("looking at its keys", None);
+        duties::look(&self.connect_options()?, &self.options.upkeep, self.clock.as_ref())
+    }
+
+    fn is_rebuildable(&self) -> bool {
+        !self.options.upkeep.rebuild.is_empty()
+    }
+
+    fn rebuild(&self, scratch: &Path, monitor: &dyn Monitor) -> Result<Rebuilt, Failure> {
+        let row = (&self.options.upkeep, self.options.commands.as_slice());
+        duties::rebuild(row, &self.options.programs, scratch, (self.clock.as_ref(), monitor))
+    }
+
+    fn rebuild_canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
+        duties::canaries(scratch, &self.options.programs)
+    }
+}
+
+impl Continuous for RedisAdapter {
+    fn stream(&self) -> &'static str {
+        "commands"
+    }
+
+    fn names_histories(&self) -> bool {
+        true
+    }
+
+    fn history(&self, facts: &CaptureFacts) -> Option<String> {
+        replay::place(facts).ok().map(|place| place.id.to_string())
+    }
+
+    fn earliest(&self, facts: &CaptureFacts) -> Timestamp {
+        replay::earliest(facts)
+    }
+
+    fn identity(&self, _facts: &CaptureFacts) -> Option<String> {
+        // A server has no name that lasts: one that is restarted, and any other, has a history of its own.
+        None
+    }
+
+    fn follow(&self, resume: Option<Resume>, _known: &[String]) -> Result<Box<dyn LogFeed>, Failure> {
+        let options = self.connect_options()?;
+        Ok(Box::new(RedisFeed::start(&options, resume, Arc::clone(&self.clock))?))
+    }
+
+    fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure> {
+        Ok(LogPosition { timeline: 0, offset: replay::place(facts)?.offset })
+    }
+
+    fn replay(
+        &self,
+        facts: &CaptureFacts,
+        restored: &Path,
+        log: &dyn LogSource,
+        goal: &Goal,
+    ) -> Result<Stop, Failure> {
+        replay::replay(facts, restored, log, goal)
+    }
+}

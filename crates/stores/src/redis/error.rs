@@ -1,0 +1,24 @@
+//! Failures of connections, dumps and servers, as adapters report them.
+
+use lifeboat_base::failure::Failure;
+use lifeboat_redis::rdb::RdbError;
+use lifeboat_redis::server::SandboxError;
+use lifeboat_redis::wire::RedisError;
+
+/// A failed connection or command.
+pub(crate) fn connection(what: impl Into<String>) -> impl FnOnce(RedisError) -> Failure {
+    let what = what.into();
+    move |error| Failure::with_source(error.kind(), what, error)
+}
+
+/// A dump that cannot be read or believed.
+pub(crate) fn dump(what: impl Into<String>) -> impl FnOnce(RdbError) -> Failure {
+    let what = what.into();
+    move |error| Failure::with_source(error.kind(), what, error)
+}
+
+/// A failed throwaway server.
+pub(crate) fn server(what: impl Into<String>) -> impl FnOnce(SandboxError) -> Failure {
+    let what = what.into();
+    move |error| Failure::with_source(error.kind(), what, error)
+}

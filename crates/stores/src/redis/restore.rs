@@ -1,0 +1,102 @@
+//! From a recovery point to a directory that a server of version 7 or later starts on.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use lifeboat_base::capture::{CaptureFacts, DATA, MaterializeStats, RestoreSource};
+use lifeboat_base::crashsafe;
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::human;
+use lifeboat_base::monitor::Monitor;
+use lifeboat_base::path::RelPath;
+use lifeboat_base::time::Clock;
+use lifeboat_redis::rdb::Survey;
+use serde_json::Value;
+
+use super::capture::DUMP;
+use super::{error, layout};
+use crate::adapter::RestoreReport;
+
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Writes the directory into `into`. The dump is read as it is written: a damaged one is no restore.
+pub(super) fn restore(
+    from: &dyn RestoreSource,
+    facts: &CaptureFacts,
+    into: &Path,
+    (monitor, clock): (&dyn Monitor, &dyn Clock),
+) -> Result<RestoreReport, Failure> {
+    refuse_more(from)?;
+    let dump = RelPath::new(format!("{DATA}/{DUMP}"))
+        .map_err(|error| Failure::with_source(FailureKind::Internal, "failed to name the dump", error))?;
+    let fail = |error| Failure::io("failed to write the restored server", error);
+    DirBuilder::new().mode(0o700).create(layout::folder(into)).map_err(fail)?;
+    let base = new_file(&layout::base(into)).map_err(fail)?;
+    let mut copy = Copy { from: from.open(&dump)?, to: base, bytes: 0, monitor };
+    let now_ms = clock.now().as_millisecond();
+    let survey = {
+        let mut buffered = io::BufReader::with_capacity(BUFFER_BYTES, &mut copy);
+        Survey::read(&mut buffered, now_ms).map_err(error::dump("the dump cannot be restored"))?
+    };
+    copy.to.sync_all().map_err(fail)?;
+    new_file(&layout::commands(into)).and_then(|file| file.sync_all()).map_err(fail)?;
+    crashsafe::write_new(&layout::list(into), layout::LIST_TEXT.as_bytes()).map_err(fail)?;
+    let configuration = layout::configuration(databases(facts), None);
+    crashsafe::write_new(&into.join(layout::CONFIGURATION), configuration.as_bytes()).map_err(fail)?;
+    crashsafe::sync_dir(&layout::folder(into)).map_err(fail)?;
+    let passed: u64 = survey.databases.values().filter_map(|found| found.ttl.get("passed")).sum();
+    if passed > 0 {
+        let count = human::count(passed);
+        monitor.notice(&format!(
+            "{count} keys had a time to live that has passed: a server that is started deletes them"
+        ));
+    }
+    let bytes = copy.bytes;
+    let stats =
+        MaterializeStats { files: 4, others: 1, bytes, fetched_bytes: bytes, ..MaterializeStats::default() };
+    Ok(RestoreReport { stats, artefact: into.to_owned() })
+}
+
+/// A point of this kind holds one file.
+fn refuse_more(from: &dyn RestoreSource) -> Result<(), Failure> {
+    let data = RelPath::new(DATA)
+        .map_err(|error| Failure::with_source(FailureKind::Internal, "failed to name the data", error))?;
+    from.walk(&data, &mut |entry| {
+        let depth = entry.path.depth();
+        if depth < 2 || entry.path.to_string() == format!("{DATA}/{DUMP}") {
+            return Ok(());
+        }
+        let what = format!("the recovery point holds {}, which no dump has beside it", entry.path);
+        Err(Failure::new(FailureKind::Damaged, what))
+    })
+}
+
+/// How many databases the server must have.
+pub(super) fn databases(facts: &CaptureFacts) -> u64 {
+    let known = facts.environment.get("redis.databases").and_then(Value::as_u64);
+    known.unwrap_or(layout::USUAL_DATABASES).clamp(layout::USUAL_DATABASES, 1 << 20)
+}
+
+pub(super) fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Writes what is read.
+struct Copy<'a> {
+    from: Box<dyn Read + Send + 'a>,
+    to: File,
+    bytes: u64,
+    monitor: &'a dyn Monitor,
+}
+
+impl Read for Copy<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(into)?;
+        self.to.write_all(into.get(..count).unwrap_or_default())?;
+        self.bytes += count as u64;
+        self.monitor.advance(count as u64, 0);
+        Ok(count)
+    }
+}

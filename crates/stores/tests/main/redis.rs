@@ -1,0 +1,111 @@
+//! Kind `redis`: the conformance suite over real servers.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use lifeboat_base::failure::Failure;
+use lifeboat_base::secret::Secret;
+use lifeboat_stores::conformance::{Fixture, violations};
+use lifeboat_stores::{Adapter, RedisAdapter, RedisOptions as Options, Upkeep};
+use lifeboat_testkit::{RedisOptions, RedisServer};
+
+/// A user that may do what `lifeboat init redis` grants, and nothing else.
+const USER: &str = "keeper on >secret +psync +replconf +ping +info +config|get";
+
+#[derive(Default)]
+struct Servers(Mutex<BTreeMap<PathBuf, RedisServer>>);
+
+fn adapter(address: String) -> Box<dyn Adapter> {
+    let url = move || Ok(Secret::new(address.clone()));
+    Box::new(RedisAdapter::new(Options {
+        url: Arc::new(url),
+        programs: Vec::new(),
+        commands: Vec::new(),
+        upkeep: Upkeep::default(),
+    }))
+}
+
+fn options() -> RedisOptions {
+    RedisOptions::default().set("user", USER)
+}
+
+impl Servers {
+    fn keep(&self, place: &Path, server: RedisServer) -> Box<dyn Adapter> {
+        let address = format!("unix://{}?user=keeper&password=secret", server.socket().display());
+        self.0.lock().unwrap().insert(place.to_owned(), server);
+        adapter(address)
+    }
+}
+
+impl Fixture for Servers {
+    fn empty(&self, place: &Path) -> Result<Box<dyn Adapter>, Failure> {
+        Ok(self.keep(place, RedisServer::start(options())))
+    }
+
+    fn full(&self, place: &Path) -> Result<Box<dyn Adapter>, Failure> {
+        let server = RedisServer::start(options());
+        let parts = |text: &str| text.split(' ').map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
+        let large: Vec<u8> = (0..2_500_000_u32)
+            .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+            .take(2_500_000)
+            .collect();
+        server.load([vec![b"SET".to_vec(), "gr\u{f6}\u{df}e \0 \n".as_bytes().to_vec(), large]]);
+        server.load((0..400).map(|n| parts(&format!("SET key:{n} {n}"))));
+        server.load((0..400).map(|n| parts(&format!("ZADD zset {n}.5 m{n}"))));
+        server.load((0..400).map(|n| parts(&format!("HSET hash:{} f{n} v{n}", n % 7))));
+        server.load((1..400).map(|n| parts(&format!("XADD stream {n}-1 n {n}"))));
+        server.load((0..50).map(|n| parts(&format!("SET ends:{n} v PXAT {}", 4_000_000_000_000_u64 + n))));
+        server.load([parts("SELECT 3"), parts("SADD set a b c 1 2 3")]);
+        Ok(self.keep(place, server))
+    }
+
+    fn change(&self, place: &Path, round: u64) -> Result<(), Failure> {
+        let servers = self.0.lock().unwrap();
+        servers[place].run(&format!("SET key:{} round-{round}", round % 400));
+        servers[place].run(&format!("SET round:{round} 1"));
+        Ok(())
+    }
+
+    fn seal(&self, place: &Path) -> Result<(), Failure> {
+        self.0.lock().unwrap()[place].run("ACL SETUSER keeper -psync -replconf");
+        Ok(())
+    }
+
+    fn missing(&self, place: &Path) -> Box<dyn Adapter> {
+        adapter(format!("unix://{}", place.join("s").display()))
+    }
+
+    fn wrong(&self, _place: &Path) -> Result<Box<dyn Adapter>, Failure> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                drop(stream.read(&mut [0; 1024]));
+                drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
+            }
+        });
+        Ok(adapter(format!("redis://127.0.0.1:{port}")))
+    }
+
+    fn is_content(&self, _path: &Path) -> bool {
+        false
+    }
+
+    fn is_live(&self) -> bool {
+        true
+    }
+
+    fn reopen(&self, artefact: &Path) -> Box<dyn Adapter> {
+        self.keep(artefact, RedisServer::start_on(artefact, options().set("appendonly", "yes")))
+    }
+}
+
+#[test]
+fn the_redis_adapter_conforms() {
+    let scratch = tempfile::tempdir().unwrap();
+    assert_eq!(violations(&Servers::default(), scratch.path()), Vec::<String>::new());
+}
