@@ -5,6 +5,7 @@
 //! nobody set more): once they are used up, no PostgreSQL server starts on it any more, the production one included.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -25,13 +26,14 @@ impl Segment {
     }
 }
 
-/// Gives back the segment of the server that was killed on `data`. One that anybody is attached to, or that another
-/// process made, is left alone. Does nothing where the kernel shows no table of segments; what cannot be removed stays.
+/// Gives back the segment of the server that was killed on `data`. One that anybody is attached to, that another process
+/// made or that belongs to another account than `data` does is left alone: the pid file is what that account wrote. Does nothing where the kernel shows no table of segments; what cannot be removed stays.
 pub fn release_shared_memory(data: &Path) {
     let Some(file) = read_pid_file(data) else { return };
     let Some(segment) = file.segment else { return };
+    let Ok(owner) = fs::metadata(data).map(|meta| meta.uid()) else { return };
     let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
-    if table.lines().any(|line| is_abandoned(line, segment, file.pid)) {
+    if table.lines().any(|line| is_abandoned(line, segment, (file.pid, owner))) {
         let mut command = Command::new("ipcrm");
         command.arg("-m").arg(segment.id.to_string());
         command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
@@ -41,16 +43,18 @@ pub fn release_shared_memory(data: &Path) {
     }
 }
 
-/// Whether a line of the kernel's table is `segment`, made by `creator`, with nobody attached.
-fn is_abandoned(line: &str, segment: Segment, creator: i32) -> bool {
+/// Whether a line of the kernel's table is `segment`, made by this process of this account, with nobody attached.
+fn is_abandoned(line: &str, segment: Segment, (creator, account): (i32, u32)) -> bool {
     let fields: Vec<_> = line.split_whitespace().collect();
     let number = |field: usize| fields.get(field).and_then(|text| text.parse::<i64>().ok());
-    // key, shmid, perms, size, cpid, lpid, nattch. The kernel writes the key as a signed number.
+    // key, shmid, perms, size, cpid, lpid, nattch, uid, gid, cuid. The kernel writes the key as a signed number.
     let key = number(0).map(|key| key & i64::from(u32::MAX));
     key == Some(i64::from(segment.key))
         && number(1) == Some(i64::from(segment.id))
         && number(4) == Some(i64::from(creator))
         && number(6) == Some(0)
+        && number(7) == Some(i64::from(account))
+        && number(9) == Some(i64::from(account))
 }
 
 #[cfg(test)]
@@ -62,13 +66,14 @@ mod tests {
         let line =
             "  11480658      32768   600                    56  8037  8044      0   101   104   101   104";
         let segment = Segment::parse("  11480658     32768").unwrap();
-        assert!(is_abandoned(line, segment, 8037));
-        assert!(!is_abandoned(line, segment, 8038), "made by another process");
-        assert!(!is_abandoned(&line.replace("      0 ", "      1 "), segment, 8037), "in use");
-        assert!(!is_abandoned(line, Segment { key: 1, ..segment }, 8037));
-        assert!(!is_abandoned(line, Segment { id: 1, ..segment }, 8037));
-        assert!(!is_abandoned("key shmid perms size cpid lpid nattch", segment, 8037));
+        assert!(is_abandoned(line, segment, (8037, 101)));
+        assert!(!is_abandoned(line, segment, (8038, 101)), "made by another process");
+        assert!(!is_abandoned(line, segment, (8037, 102)), "of another account");
+        assert!(!is_abandoned(&line.replace("      0 ", "      1 "), segment, (8037, 101)), "in use");
+        assert!(!is_abandoned(line, Segment { key: 1, ..segment }, (8037, 101)));
+        assert!(!is_abandoned(line, Segment { id: 1, ..segment }, (8037, 101)));
+        assert!(!is_abandoned("key shmid perms size cpid lpid nattch", segment, (8037, 101)));
         let negative = line.replace("11480658", "-2");
-        assert!(is_abandoned(&negative, Segment { key: u32::MAX - 1, ..segment }, 8037));
+        assert!(is_abandoned(&negative, Segment { key: u32::MAX - 1, ..segment }, (8037, 101)));
     }
 }

@@ -1,12 +1,14 @@
 //! Whether a server works in a folder, seen from outside: as its data directory or as one of its tablespaces.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use lifeboat_base::process::everyone;
+use rustix::fs::OFlags;
 use rustix::process::{Pid, test_kill_process};
 
 use super::postmaster::{PidFile, read_pid_file};
@@ -69,6 +71,37 @@ fn data_directories() -> BTreeSet<PathBuf> {
 /// tells clusters apart and proves nothing.
 pub fn system_identifier(data: &Path) -> io::Result<u64> {
     let mut bytes = [0; IDENTIFIER_BYTES];
-    fs::File::open(data.join("global/pg_control"))?.read_exact(&mut bytes)?;
+    open_plain(&data.join("global/pg_control"))?.read_exact(&mut bytes)?;
     Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Opens a file of a folder that another account may write to: neither a link is followed, nor does a pipe that somebody
+/// put in its place make us wait.
+pub(super) fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags = i32::from_ne_bytes(flags.bits().to_ne_bytes());
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no regular file"));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_plain_file_is_neither_waited_for_nor_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pipe, link) = (dir.path().join("postmaster.pid"), dir.path().join("link"));
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert_eq!(open_plain(&pipe).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(in_use(dir.path()), Some("its postmaster.pid cannot be read".to_owned()));
+        std::os::unix::fs::symlink("/etc/hostname", &link).unwrap();
+        assert!(open_plain(&link).is_err());
+        assert!(open_plain(Path::new("/etc/passwd")).is_ok());
+    }
 }

@@ -18,6 +18,7 @@ use super::account::Account;
 use super::error::ServerError;
 use super::installation::Installation;
 use super::memory::{Segment, release_shared_memory};
+use super::occupied::open_plain;
 use super::processes::end_remains;
 
 /// Between two looks at a state that a server publishes in a file: there is no event to wait for.
@@ -270,7 +271,7 @@ pub(super) struct PidFile {
 /// The pid file of `data`, if there is one.
 pub(super) fn read_pid_file(data: &Path) -> Option<PidFile> {
     let mut text = String::new();
-    let file = File::open(data.join("postmaster.pid")).ok()?;
+    let file = open_plain(&data.join("postmaster.pid")).ok()?;
     file.take(MAX_PID_FILE_BYTES).read_to_string(&mut text).ok()?;
     let mut lines = text.lines();
     let pid = lines.next()?.trim().parse().ok()?;
