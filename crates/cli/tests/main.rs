@@ -31,6 +31,7 @@ mod main {
     mod redis_cache;
     mod redis_log;
     mod secrets;
+    mod stalled;
     mod tablespaces;
     mod tree;
     mod truth;

@@ -125,18 +125,8 @@ impl Engine {
         if set.open.is_empty() { Err(no_copy(row, set)) } else { Ok(set) }
     }
 
-    /// As [`Engine::ensure_vaults`] for work that can wait until a copy comes back: an error if there is none and waiting
-    /// helps none of them.
-    pub(crate) fn ensure_or_await_vaults(&self, row: &Store) -> Result<VaultSet, EngineError> {
-        let set = self.make_missing_vaults(row, false)?;
-        let away = |(_copy, failure): &(CopyName, Failure)| failure.kind() == FailureKind::Unreachable;
-        if set.open.is_empty() && !set.failed.iter().any(away) {
-            return Err(no_copy(row, set));
-        }
-        Ok(set)
-    }
-
-    fn make_missing_vaults(&self, row: &Store, heal: bool) -> Result<VaultSet, EngineError> {
+    /// As [`Engine::ensure_vaults`], with what became of each copy even if none can be used.
+    pub(crate) fn make_missing_vaults(&self, row: &Store, heal: bool) -> Result<VaultSet, EngineError> {
         let mut set = self.open_vaults(row)?;
         let known = self.catalog()?.points(&row.name).map_err(Failure::from)?;
         let held = |copy: &CopyName| {

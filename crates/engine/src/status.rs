@@ -200,7 +200,7 @@ struct Facts<'a> {
     unnamed: Vec<(String, String)>,
     supported: bool,
     /// How far the row's continuous log goes; nothing for a row without one.
-    log: Option<LogState>,
+    log: Option<Result<LogState, String>>,
     locks: Vec<String>,
 }
 

@@ -346,3 +346,14 @@ fn a_moment_of_the_future_is_no_knowledge() {
     let said = world.promise("shop", "rpo").1;
     assert!(said.contains("with its log shows"), "{said}");
 }
+
+#[test]
+fn a_follower_needs_no_vault_made_and_so_waits_for_no_other_run() {
+    let server = server(15);
+    let world = world_of(&server);
+    world.backup("shop");
+    let lock = world.path("state/locks/shop.lock");
+    let held = lifeboat_base::lease::Lease::try_acquire(&lock, "a backup of hours").unwrap().unwrap();
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    drop(held);
+}

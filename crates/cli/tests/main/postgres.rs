@@ -175,8 +175,30 @@ fn a_lost_piece_of_log_ends_the_range_there() {
     world.backup("shop");
     world.run(&["wal", "stream", "shop", "--once"]).expect(0);
     assert_eq!(world.promise("shop", "rpo").0, "kept");
-    let (state, reason) = world.promise("shop", "retention");
-    assert!(state == "broken" && reason.contains("not every moment of the last 7d"), "{reason}");
+    let retention = |wanted: &str, why: &str| {
+        let (state, reason) = world.promise("shop", "retention");
+        assert!(state == wanted && reason.contains(why), "{state}: {reason}");
+    };
+    retention("broken", "not every moment of the last 7d");
+    // Less to look at makes nothing of it whole again.
+    let head = world.path("state/logs/shop/head.json");
+    super::tree::rename(&head, &world.path("head"));
+    retention("unproven", "its log is not followed");
+    super::tree::rename(&world.path("head"), &head);
+    let offsite = world.vault("offsite", "shop");
+    super::tree::rename(&offsite, &world.path("away"));
+    retention("unproven", "the log in `offsite` cannot be listed");
+    super::tree::rename(&world.path("away"), &offsite);
+    // Nor does it help to lose all of it.
+    for copy in ["local", "offsite"] {
+        let folder = world.vault(copy, "shop").join("lifeboat/logs/wal");
+        let pieces = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        pieces.filter(|path| path.is_file()).for_each(|path| std::fs::remove_file(path).unwrap());
+    }
+    world.backup("shop");
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    assert_eq!(world.promise("shop", "rpo").0, "kept");
+    retention("broken", "not every moment of the last 7d");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use lifeboat_redis::replication;
 use lifeboat_redis::wire::Connection;
 use lifeboat_testkit::{RedisOptions, RedisServer};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::redis::{content, server, start_restored, words};
 use super::world::World;
@@ -131,20 +132,24 @@ impl Drop for Follower {
     }
 }
 
+/// Replication is not synchronous: what a server acknowledged in its last moments it may not have sent. What the follower
+/// has called durable is another matter.
+const DURABLE: u64 = 3000;
+
 #[test]
 fn a_server_killed_under_load_is_restored_to_the_latest_and_to_ten_offsets_without_a_torn_unit() {
     let mut server = server();
     let world = World::of_redis(&server.url());
     world.backup("cache");
     let first = replication::place(&mut server.connect()).unwrap().offset;
-    let follower = Follower(world.start(&["wal", "stream", "cache"]));
+    let mut follower = Follower(world.start(&["wal", "stream", "cache"]));
     while server.connect().info("replication").unwrap().get("connected_slaves") != Some("1") {
         std::thread::yield_now();
     }
-    let (acknowledged, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (acknowledged, durable) = (AtomicU64::new(0), AtomicBool::new(false));
     let options = server.options();
-    let reached = std::thread::scope(|scope| {
-        let writer = scope.spawn(|| {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
             let mut connection = Connection::open(&options).unwrap();
             for number in 1.. {
                 for command in [
@@ -158,29 +163,28 @@ fn a_server_killed_under_load_is_restored_to_the_latest_and_to_ten_offsets_witho
                     }
                 }
                 acknowledged.store(number, Ordering::SeqCst);
+                if number == DURABLE {
+                    connection.ask("WAIT 1 0").unwrap();
+                    durable.store(true, Ordering::SeqCst);
+                }
             }
         });
-        while acknowledged.load(Ordering::SeqCst) < 3000 {
+        while !durable.load(Ordering::SeqCst) || acknowledged.load(Ordering::SeqCst) < DURABLE + 200 {
             std::thread::yield_now();
         }
-        let reached = replication::place(&mut server.connect()).unwrap().offset;
         server.crash();
-        stop.store(true, Ordering::SeqCst);
-        writer.join().unwrap();
-        reached
     });
     let acknowledged = acknowledged.load(Ordering::SeqCst);
-    // The follower keeps what arrived as soon as the server is gone: it waits for it to come back.
-    while ["local", "offsite"].iter().any(|copy| shipped(&world, copy) < reached) {
-        std::thread::yield_now();
-    }
-    drop(follower);
+    // What arrived goes to the copies, also when the server is gone.
+    kill_process(Pid::from_child(&follower.0), Signal::TERM).unwrap();
+    follower.0.wait().unwrap();
+    let reached = shipped(&world, "local");
+    assert_eq!(shipped(&world, "offsite"), reached);
     world.run(&["restore", "cache", "--to", "latest"]).expect(0);
     let latest = ledger(&world, "latest");
     println!("acknowledged {acknowledged}, restored {}", latest.len());
     assert_eq!(latest, (1..=latest.len() as u64).collect::<Vec<_>>());
-    // Replication is not synchronous: what a server had acknowledged in its last moments it may not have sent.
-    assert!(latest.len() as u64 + 50 >= acknowledged, "{} of {acknowledged}", latest.len());
+    assert!(latest.len() as u64 >= DURABLE, "{} of {acknowledged}", latest.len());
     let mut last = 0;
     for step in 1..=10_u64 {
         let offset = first + (reached - first) * step / 10 - step * 7;

@@ -159,10 +159,9 @@ impl Engine {
                     format!("the log of `{store}` is in other hands: {}", held.0),
                 )
             })?;
-        let set = {
-            let _lease = self.lease(store, "wal stream")?;
-            if options.once { self.ensure_vaults(row, false)? } else { self.ensure_or_await_vaults(row)? }
-        };
+        let what = "wal stream";
+        let set =
+            if options.once { self.reachable(row, what) } else { self.reachable_or_awaited(row, what) }?;
         let monitor = Collector::new(self.observer.job(&format!("log of {store}")));
         let mut follower = self.follower(row, (set, continuous), options, &monitor)?;
         follower.tell_of_copies();
@@ -313,25 +312,32 @@ impl Follower<'_> {
         let Some(at) = at else { return Ok(None) };
         let mut sources = Sources::open(&self.keepers.set, &self.stream, Some(&self.folder))?;
         // For `status`, which then says that it does not know.
-        drop(self.learn_forks(&mut sources, at.timeline));
+        drop(self.learn_way(&mut sources, at.timeline));
         let tail = sources.tail(at, TAIL_BYTES);
         let history = self.histories.name(at.timeline).map(str::to_owned);
         Ok(Some(Resume { position: log_position(at), tail, history }))
     }
 
     /// Remembers how the timelines up to this one began, where a state folder that was lost no longer knows it.
-    fn learn_forks(&self, sources: &mut Sources, timeline: u32) -> Result<(), Failure> {
+    fn learn_way(&self, sources: &mut Sources, timeline: u32) -> Result<(), Failure> {
         let marks = Marks::new(&self.folder);
         let known = marks.forks();
         let (mut found, mut at) = (BTreeMap::new(), timeline);
         // A timeline continues an older one: this ends.
-        while !known.contains_key(&at)
-            && let Some((_, Some(left))) = sources.entry(at)?
-        {
+        loop {
+            let left = match known.get(&at) {
+                Some(left) => Some(*left),
+                None => sources.entry(at)?.and_then(|(_, left)| left),
+            };
+            let Some(left) = left.filter(|_| !found.contains_key(&at)) else { break };
             found.insert(at, left);
             at = left.timeline;
         }
-        marks.forked(&found)
+        marks.forked(&found)?;
+        match sources.first(at) {
+            Some(first) => marks.begin(Position::new(at, first)),
+            None => Ok(()),
+        }
     }
 
     /// Follows the log along one connection, until all that is wanted is done, it is told to stop, or something comes in
@@ -487,6 +493,7 @@ impl Follower<'_> {
         if self.head.is_none() {
             // Nothing is held yet, but where it begins is known: a later run goes on from here and not from its present.
             let head = Head::new(self.identity.clone(), self.place(feed.start()), Timestamp::UNIX_EPOCH);
+            Marks::new(&self.folder).begin(head.position)?;
             head.write(&self.folder)?;
             self.head = Some(head);
         }
@@ -541,7 +548,7 @@ impl Follower<'_> {
                 self.cut()?;
                 std::thread::park_timeout(TICK);
                 if self.shipment_due() {
-                    self.ship()?;
+                    self.cut_and_ship()?;
                 }
                 continue;
             }
@@ -622,6 +629,7 @@ impl Follower<'_> {
     }
 
     fn cut_and_ship(&mut self) -> Result<(), Failure> {
+        self.shipped_at = self.engine.env.clock.now();
         self.cut()?;
         self.ship()
     }
@@ -635,7 +643,6 @@ impl Follower<'_> {
     /// Brings every finished piece to every copy, as far as there is time; a piece leaves the spool when all have it.
     fn ship(&mut self) -> Result<(), Failure> {
         let now = self.engine.env.clock.now();
-        self.shipped_at = now;
         self.keepers.look();
         self.tell_of_copies();
         let stopping = self.monitor.cancelled();
@@ -660,7 +667,11 @@ impl Follower<'_> {
         if let Some((at, ended)) = shipped.head.filter(|(at, _)| newer(*at)) {
             self.report.to = at.to_string();
             // What waited for a copy may be of a history that was left since.
-            let name = self.histories.name(at.timeline).unwrap_or(&self.identity).to_owned();
+            let identity = match &self.head {
+                Some(head) if self.identity.is_empty() => &head.identity,
+                _ => &self.identity,
+            };
+            let name = self.histories.name(at.timeline).unwrap_or(identity).to_owned();
             let now = self.engine.env.clock.now();
             self.head = Some(Head::new(name, at, ended.min(now)));
         }
@@ -687,10 +698,9 @@ impl Follower<'_> {
     /// Says how far every copy has everything, and as of when.
     fn advance_head(&mut self) -> Result<(), Failure> {
         let Some(head) = &mut self.head else { return Ok(()) };
-        if self.identity.is_empty() {
-            return Ok(());
-        }
-        if self.number == 0 || head.position.timeline == self.number {
+        // Of a store that is away, what waited here is brought all the same.
+        let known = !self.identity.is_empty();
+        if known && (self.number == 0 || head.position.timeline == self.number) {
             head.identity.clone_from(&self.identity);
         }
         if self.spool.open_bytes() == 0 {

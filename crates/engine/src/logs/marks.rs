@@ -42,6 +42,8 @@ struct Stored {
 #[derive(Default, Serialize, Deserialize)]
 struct Forks {
     format: String,
+    /// Where the log began to be kept.
+    began: Option<Position>,
     left: BTreeMap<u32, Position>,
 }
 
@@ -151,22 +153,40 @@ impl Marks {
         self.write(STORED, &Stored { format: FORMAT.to_owned(), sizes })
     }
 
-    /// Where each timeline left the one before it, as far as that is known.
-    pub(crate) fn forks(&self) -> BTreeMap<u32, Position> {
+    fn way(&self) -> Forks {
         let text = fs::read(self.folder.join(FORKS)).unwrap_or_default();
         let forks: Forks = serde_json::from_slice(&text).unwrap_or_default();
-        if forks.format == FORKS_FORMAT { forks.left } else { BTreeMap::new() }
+        if forks.format == FORKS_FORMAT { forks } else { Forks::default() }
+    }
+
+    /// Where each timeline left the one before it, as far as that is known.
+    pub(crate) fn forks(&self) -> BTreeMap<u32, Position> {
+        self.way().left
+    }
+
+    /// Where the log began to be kept, if that is known.
+    pub(crate) fn began(&self) -> Option<Position> {
+        self.way().began
     }
 
     /// Remembers where timelines left others.
     pub(crate) fn forked(&self, new: &BTreeMap<u32, Position>) -> Result<(), Failure> {
-        let mut left = self.forks();
+        let Forks { began, mut left, .. } = self.way();
         let before = left.clone();
         left.extend(new);
         if left == before {
             return Ok(());
         }
-        self.write(FORKS, &Forks { format: FORKS_FORMAT.to_owned(), left })
+        self.write(FORKS, &Forks { format: FORKS_FORMAT.to_owned(), began, left })
+    }
+
+    /// Remembers where the log began to be kept, unless that is known: what is lost later is not taken for never kept.
+    pub(crate) fn begin(&self, at: Position) -> Result<(), Failure> {
+        let Forks { began, left, .. } = self.way();
+        if began.is_some() {
+            return Ok(());
+        }
+        self.write(FORKS, &Forks { format: FORKS_FORMAT.to_owned(), began: Some(at), left })
     }
 
     fn write(&self, name: &str, what: &impl Serialize) -> Result<(), Failure> {
@@ -247,7 +267,10 @@ mod tests {
         let marks = Marks::new(dir.path());
         marks.forked(&[(2, Position::new(1, 80))].into()).unwrap();
         marks.forked(&[(3, Position::new(2, 90))].into()).unwrap();
+        marks.begin(Position::new(1, 7)).unwrap();
+        marks.begin(Position::new(1, 9)).unwrap();
         assert_eq!(marks.forks(), [(2, Position::new(1, 80)), (3, Position::new(2, 90))].into());
+        assert_eq!(marks.began(), Some(Position::new(1, 7)));
         crashsafe::replace(&dir.path().join(FORKS), b"{").unwrap();
         assert_eq!(marks.forks(), BTreeMap::new());
     }

@@ -29,7 +29,7 @@ use super::ship::{Shipment, Shipped};
 use super::sources::{Fault, Sources, holes};
 use super::spool::{self, MAX_PIECE_BYTES, MAX_WAITING_BYTES, PieceHead, Spool};
 use crate::context::Engine;
-use crate::copies::VaultSet;
+use crate::copies::{VaultSet, no_copy};
 use crate::error::EngineError;
 use crate::journal::Entry;
 use crate::view::in_future;
@@ -172,19 +172,32 @@ impl Engine {
     /// The copies that can be reached, at least one. Vaults that do not exist yet are made, unless another run holds the
     /// store and there is one to go on with.
     pub(super) fn reachable(&self, row: &Store, what: &str) -> Result<VaultSet, EngineError> {
+        let set = self.reachable_now(row, what)?;
+        if set.open.is_empty() { Err(no_copy(row, set)) } else { Ok(set) }
+    }
+
+    /// As [`Engine::reachable`] for who can wait: an error if there is none and waiting helps none of them.
+    pub(super) fn reachable_or_awaited(&self, row: &Store, what: &str) -> Result<VaultSet, EngineError> {
+        let set = self.reachable_now(row, what)?;
+        let away = |(_copy, failure): &(CopyName, Failure)| failure.kind() == FailureKind::Unreachable;
+        if set.open.is_empty() && !set.failed.iter().any(away) { Err(no_copy(row, set)) } else { Ok(set) }
+    }
+
+    fn reachable_now(&self, row: &Store, what: &str) -> Result<VaultSet, EngineError> {
         let mut set = self.open_vaults(row)?;
-        if set.open.is_empty() || !set.absent.is_empty() {
-            match self.lease(&row.name, what) {
-                Ok(_lease) => return self.ensure_vaults(row, false),
-                Err(held) if set.open.is_empty() => return Err(held),
-                Err(held) => {
-                    for copy in std::mem::take(&mut set.absent) {
-                        set.failed.push((copy, Failure::new(held.kind(), held.failure.chain())));
-                    }
+        if set.absent.is_empty() {
+            return Ok(set);
+        }
+        match self.lease(&row.name, what) {
+            Ok(_lease) => self.make_missing_vaults(row, false),
+            // Whoever holds the store may be making them.
+            Err(held) => {
+                for copy in std::mem::take(&mut set.absent) {
+                    set.failed.push((copy, Failure::new(FailureKind::Unreachable, held.failure.chain())));
                 }
+                Ok(set)
             }
         }
-        Ok(set)
     }
 }
 
@@ -336,6 +349,7 @@ impl Push<'_> {
     fn begin(&mut self) -> Result<(), EngineError> {
         if let (None, Some(first)) = (&self.head, self.parts.first()) {
             let head = Head::new(self.identity.clone(), position(first.first), Timestamp::UNIX_EPOCH);
+            Marks::new(&self.folder).begin(head.position)?;
             head.write(&self.folder)?;
             self.head = Some(head);
         }

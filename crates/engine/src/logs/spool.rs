@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use lifeboat_base::crashsafe;
@@ -267,14 +267,9 @@ impl Spool {
             none => {
                 let path = self.folder.join(OPEN);
                 let head = PieceHead { first: at, length_bytes: 0, follows, started: as_of, ended: as_of };
-                let file = OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(path)
-                    .map_err(fail)?;
-                file.write_all_at(&head.to_bytes(), 0).map_err(fail)?;
+                // Its name is durable before anything in it is called so.
+                crashsafe::write_new(&path, &head.to_bytes()).map_err(fail)?;
+                let file = OpenOptions::new().read(true).write(true).open(path).map_err(fail)?;
                 let notes = self.history.as_deref().map(|name| Notes::of(Some(name)));
                 none.insert(Open { file, head, written_bytes: 0, notes })
             }
@@ -307,6 +302,7 @@ impl Spool {
             // Written only after what it vouches for is durable.
             open.head.length_bytes = open.written_bytes;
             open.file.write_all_at(&open.head.to_bytes(), 0).map_err(fail)?;
+            open.file.sync_data().map_err(fail)?;
         }
         Ok(Some(open.head.last()))
     }

@@ -6,10 +6,12 @@
 
 use std::collections::BTreeMap;
 
+use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, PointId, StreamName};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::PointRow;
 use lifeboat_policy::Store;
+use lifeboat_stores::Continuous;
 use lifeboat_vault::Vault;
 use lifeboat_vault::logs::{LogName, Logs, Position};
 
@@ -24,6 +26,8 @@ pub(super) struct LogState {
     head: Position,
     /// Where each timeline left the one before it.
     forks: BTreeMap<u32, Position>,
+    /// Where the log began to be kept.
+    began: Option<Position>,
     /// What each copy lists.
     copies: Vec<ListedLog>,
     /// Where each point's own content ends, by point.
@@ -61,20 +65,20 @@ impl LogState {
 
     /// As [`LogState::hole`], but for what lies before any log was kept.
     pub(super) fn hole_since_begun(&self, point: &PointId) -> Option<String> {
-        let way = match self.way(self.base_end(point)?) {
+        let mut way = match self.way(self.base_end(point)?) {
             Ok(way) => way,
             Err(why) => return Some(why),
         };
-        let first = |leg: &Leg| {
-            let names = self.copies.iter().flat_map(|listed| &listed.sound);
-            names.filter(|name| on(name, leg)).map(|name| name.first().offset.max(leg.from)).min()
-        };
-        let begun = way.iter().position(|leg| first(leg).is_some())?;
-        let mut kept = way.get(begun..).unwrap_or_default().to_vec();
-        if let Some(leg) = kept.first_mut() {
-            leg.from = first(leg).unwrap_or(leg.from);
+        let holds = |leg: &Leg, at: Position| leg.timeline == at.timeline && at.offset <= leg.to;
+        if let Some(began) = self.began
+            && let Some(first) = way.iter().position(|leg| holds(leg, began))
+        {
+            way.drain(..first);
+            if let Some(leg) = way.first_mut() {
+                leg.from = leg.from.max(began.offset);
+            }
         }
-        self.hole_on(&kept)
+        self.hole_on(&way)
     }
 
     fn base_end(&self, point: &PointId) -> Option<Position> {
@@ -122,27 +126,36 @@ impl LogState {
     }
 }
 
-/// Whether an object holds something of a leg.
-fn on(name: &LogName, leg: &Leg) -> bool {
-    name.first().timeline == leg.timeline && name.last().offset > leg.from && name.first().offset < leg.to
-}
-
 /// Objects of a log that can be relied on, as far as is known, and those that cannot, with the reason.
 type Listing = (Vec<LogName>, Vec<(LogName, String)>);
 
 impl Engine {
-    /// How far the log of a row goes, from its head and what the copies list; every doubt counts as no log.
-    pub(super) fn log_state(&self, row: &Store, points: &[PointRow]) -> Option<LogState> {
+    /// How far the log of a row goes, from its head and what the copies list, or why nobody knows; nothing for a row
+    /// without one.
+    pub(super) fn log_state(&self, row: &Store, points: &[PointRow]) -> Option<Result<LogState, String>> {
         row.logs.value.as_ref()?;
         let adapter = self.adapter(row).ok()?;
-        let store = adapter.continuous()?;
+        let state = self.look_at_log(row, adapter.continuous()?, points);
+        Some(state.map_err(|failure| failure.chain()))
+    }
+
+    fn look_at_log(
+        &self,
+        row: &Store,
+        store: &dyn Continuous,
+        points: &[PointRow],
+    ) -> Result<LogState, Failure> {
         let folder = self.log_folder(&row.name);
-        let head = Head::read(&folder).ok()??;
-        let stream = stream_name(store).ok()?;
+        let followed = || Failure::new(FailureKind::Findings, "its log is not followed");
+        let head = Head::read(&folder)?.ok_or_else(followed)?;
+        let stream = stream_name(store)?;
         let marks = Marks::new(&folder);
         let mut copies = Vec::new();
         for copy in &row.copies.value {
-            let (sound, damaged) = self.listed_log(row, copy, (&stream, &marks))?;
+            let (sound, damaged) = self.listed_log(row, copy, (&stream, &marks)).map_err(|failure| {
+                let what = format!("the log in `{copy}` cannot be listed");
+                Failure::with_source(failure.kind(), what, failure)
+            })?;
             copies.push(ListedLog { copy: copy.clone(), sound, damaged });
         }
         // Where histories have names, only what is of the head's own history leads to it as far as is known here.
@@ -157,7 +170,8 @@ impl Engine {
             same.then(|| (point.manifest.id.clone(), Position::new(head.position.timeline, end.offset)))
         });
         let base_ends = base_ends.collect();
-        Some(LogState { as_of: head.as_of, head: head.position, forks: marks.forks(), copies, base_ends })
+        let (forks, began) = (marks.forks(), marks.began());
+        Ok(LogState { as_of: head.as_of, head: head.position, forks, began, copies, base_ends })
     }
 
     /// The log objects that a copy lists, and those among them that cannot be relied on: known to be damaged, or of
@@ -168,12 +182,13 @@ impl Engine {
         row: &Store,
         copy: &CopyName,
         (stream, marks): (&StreamName, &Marks),
-    ) -> Option<Listing> {
-        let storage = self.storage(row, copy).ok()?;
-        let envelope = Vault::read_envelope(storage.as_ref()).ok()??;
+    ) -> Result<Listing, Failure> {
+        let storage = self.storage(row, copy)?;
+        let gone = || Failure::new(FailureKind::Unreachable, "the copy has no vault now");
+        let envelope = Vault::read_envelope(storage.as_ref())?.ok_or_else(gone)?;
         let vault = (envelope.vault_id(), envelope.public_key());
-        let sizes = Logs::list_sizes(storage.as_ref(), vault, stream).ok()?;
-        let (known, stored) = (marks.of(copy).ok()?, marks.sizes());
+        let sizes = Logs::list_sizes(storage.as_ref(), vault, stream)?;
+        let (known, stored) = (marks.of(copy)?, marks.sizes());
         let (mut sound, mut damaged) = (Vec::new(), Vec::new());
         for (name, (size_bytes, listed_bytes)) in sizes {
             let expected = listed_bytes.or_else(|| stored.get(&name).copied());
@@ -185,7 +200,7 @@ impl Engine {
                 sound.push(name);
             }
         }
-        Some((sound, damaged))
+        Ok((sound, damaged))
     }
 }
 
@@ -207,6 +222,7 @@ mod tests {
         LogState {
             as_of: Timestamp::UNIX_EPOCH,
             head: Position::new(head.0, head.1),
+            began: Some(Position::new(1, 40)),
             forks: [(2, Position::new(1, 80)), (3, Position::new(2, 120))].into(),
             copies: vec![listed],
             base_ends: vec![(point(), Position::new(base.0, base.1))],
@@ -237,7 +253,10 @@ mod tests {
         let late = [name(1, 40, 80), name(2, 80, 120)];
         assert!(state((1, 10), (2, 120), &late).hole(&point()).is_some());
         assert_eq!(state((1, 10), (2, 120), &late).hole_since_begun(&point()), None);
-        assert_eq!(state((1, 10), (2, 120), &[name(2, 90, 120)]).hole_since_begun(&point()), None);
+        // What was kept once and is gone is one, and so is everything.
+        let rest = state((1, 10), (2, 120), &[name(2, 90, 120)]).hole_since_begun(&point()).unwrap();
+        assert!(rest.contains("a gap after 0/28"), "{rest}");
+        assert!(state((1, 10), (2, 120), &[]).hole_since_begun(&point()).is_some());
         let hole = state((1, 10), (2, 120), &[name(1, 40, 60), name(2, 80, 120)]).hole_since_begun(&point());
         assert!(hole.unwrap().contains("a gap after 0/3C"));
     }

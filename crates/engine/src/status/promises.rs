@@ -9,6 +9,7 @@ use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
 use lifeboat_policy::{Decision, Reason, Retention, Span, Verdict};
 use serde_json::Value;
 
+use super::log::LogState;
 use super::{Facts, PromiseKind, PromiseState, PromiseView, age, says};
 use crate::view::drill_digest;
 
@@ -138,11 +139,11 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
     let own = age(facts.now, point.manifest.facts.consistency.moment);
     let (lag, log) = match &facts.log {
         // With a log that goes on from the point without a gap, what counts is how far the log goes.
-        Some(log) => match log.hole(&point.manifest.id) {
+        Some(Ok(log)) => match log.hole(&point.manifest.id) {
             None => (own.min(age(facts.now, log.as_of)), None),
             Some(hole) => (own, Some(hole)),
         },
-        None if facts.row.logs.value.is_some() => (own, Some("its log is not followed".to_owned())),
+        Some(Err(why)) => (own, Some(why.clone())),
         None => (own, None),
     };
     let captured = point.proven(ProofLevel::Captured).map_or(0, |proof| proof.evidence);
@@ -153,7 +154,7 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
     if facts.captured.as_ref().is_some_and(|run| run.body.get("emptied") == Some(&Value::Bool(true))) {
         return cell.unproven("the newest point is empty and the one before was not: is the store mounted?");
     }
-    if let (Some(hole), Some(_)) = (&log, &facts.log) {
+    if let (Some(hole), Some(Ok(_))) = (&log, &facts.log) {
         return cell.broken(format!("what is held shows the store {} ago: {hole}", human::duration(lag)));
     }
     if lag > target.approx() {
@@ -209,8 +210,17 @@ fn retention(facts: &Facts<'_>) -> PromiseView {
         return cell
             .broken(format!("{lost} of {} points cannot be restored from any copy", facts.points.len()));
     }
-    if let Some((window, hole)) = window_hole(facts) {
-        return cell.broken(format!("not every moment of the last {window} can be restored: {hole}"));
+    if let Some((window, log)) = facts.row.logs.value.zip(facts.log.as_ref()) {
+        let hole = match log {
+            Ok(log) => window_hole(facts, log),
+            // What nobody can look at is no proof, and what was missing before is not there again.
+            Err(why) => {
+                return cell.unproven(format!("the log of the last {window} is not known to be held: {why}"));
+            }
+        };
+        if let Some(hole) = hole {
+            return cell.broken(format!("not every moment of the last {window} can be restored: {hole}"));
+        }
     }
     let overdue: Vec<_> = decisions(facts).filter_map(|point| overdue_since(facts, point)).collect();
     match overdue.first() {
@@ -238,14 +248,13 @@ fn overdue_since<'a>(facts: &Facts<'_>, point: &'a Decision) -> Option<(&'a Poin
 }
 
 /// What is missing in the promised window of the log, from the point it starts with.
-fn window_hole(facts: &Facts<'_>) -> Option<(Span, String)> {
-    let (window, log) = (facts.row.logs.value?, facts.log.as_ref()?);
+fn window_hole(facts: &Facts<'_>, log: &LogState) -> Option<String> {
     let within = |point: &&Decision| match &point.verdict {
         Verdict::Kept(reasons) => reasons.contains(&Reason::LogWindow),
         Verdict::Deletable { .. } => false,
     };
     let first = decisions(facts).find(within)?;
-    log.hole_since_begun(&first.id).map(|hole| (window, hole))
+    log.hole_since_begun(&first.id)
 }
 
 fn encryption(facts: &Facts<'_>) -> PromiseView {

@@ -13,6 +13,7 @@ use lifeboat_postgres::wire::{ConnectOptions, Connection, Mode};
 use lifeboat_postgres::{Lsn, Timeline};
 
 use super::error;
+use super::probe::Probe;
 use crate::continuous::{LogFeed, LogPosition, Resume, Step};
 
 /// The server's `XLOG_BLCKSZ`; builds with another are refused by the scanner.
@@ -43,6 +44,11 @@ pub(crate) struct PostgresFeed {
     newest: Option<Timestamp>,
     /// How far the server was at a moment of its clock: once that is passed on, everything before that moment is.
     horizon: Option<(Lsn, Timestamp)>,
+    /// When the server's last message was sent: how far the next one says that it is, it found out after that.
+    stamp: Option<Timestamp>,
+    /// What the stream says about moments is true only of a server that takes commits itself.
+    primary: bool,
+    probe: Probe,
     /// How far it has sent. Less than what is passed on while it sends again what was kept before, to be compared.
     received: Lsn,
     /// The last such moment that was told.
@@ -93,6 +99,8 @@ impl PostgresFeed {
         let rewound = from == from.segment_start(shape.segment_bytes) && !tail.is_empty();
         let again = if rewound { Lsn(from.0 - 1) } else { from };
         let system = identity.system_identifier;
+        let mut probe = Probe::new(options);
+        let primary = probe.look(identity.timeline).is_some();
         let (receiver, scanner) = begin(connection, slot, shape, system, start.timeline, again, None)?;
         Ok(Self {
             options: options.clone(),
@@ -109,7 +117,10 @@ impl PostgresFeed {
             rewound,
             newest: None,
             horizon: None,
-            received: Lsn(0),
+            stamp: None,
+            primary,
+            probe,
+            received: again.segment_start(shape.segment_bytes),
             told: Timestamp::UNIX_EPOCH,
             flushed: Lsn(start.offset),
             reported: None,
@@ -167,6 +178,7 @@ impl PostgresFeed {
     /// it sends must continue the records that were kept.
     fn without_rewinding(&mut self) -> Result<Step, Failure> {
         self.rewound = false;
+        (self.horizon, self.stamp, self.received) = (None, None, self.next);
         self.receiver.start_again(&self.slot, self.timeline, self.next).map_err(error::receive)?;
         let segment = usize::try_from(self.shape.segment_bytes).unwrap_or(usize::MAX);
         let unreadable = |error: WalError| {
@@ -232,7 +244,9 @@ impl PostgresFeed {
         self.rewound = false;
         self.timeline = next;
         self.next = switch;
-        (self.horizon, self.received) = (None, Lsn(0));
+        (self.horizon, self.stamp) = (None, None);
+        self.received = switch.segment_start(self.shape.segment_bytes);
+        self.primary = self.probe.look(next).is_some();
         Ok(Step::Switch { left, entered: LogPosition { timeline: next, offset: switch.0 } })
     }
 }
@@ -261,19 +275,22 @@ impl LogFeed for PostgresFeed {
             None => {
                 let flushed = self.flushed;
                 self.receiver.report(flushed, Timestamp::UNIX_EPOCH, true).map_err(error::receive)?;
-                Ok(Step::Quiet { as_of: None })
+                self.horizon = self.probe.look(self.timeline).or(self.horizon);
+                Ok(Step::Quiet { as_of: self.reached() })
             }
-            Some(Message::Alive { server_end, sent, urgent }) => {
+            Some(Message::Alive { sent, urgent, .. }) => {
                 if urgent {
                     self.receiver.report(self.flushed, sent, false).map_err(error::receive)?;
                 }
-                // A server that is still sending what is known already is not caught up with.
-                let caught_up = server_end == self.next && self.timeline == self.identity.timeline;
-                Ok(Step::Quiet { as_of: caught_up.then_some(sent) })
+                self.stamp = Some(sent);
+                Ok(Step::Quiet { as_of: None })
             }
             Some(Message::Log { start, bytes, server_end, sent }) => {
-                if self.horizon.is_none() && sent.duration_since(self.told) >= TELL_EVERY {
-                    self.horizon = Some((server_end, sent));
+                if let Some(before) = self.stamp.replace(sent).filter(|_| self.primary)
+                    && self.horizon.is_none()
+                    && before.duration_since(self.told) >= TELL_EVERY
+                {
+                    self.horizon = Some((server_end, before));
                 }
                 self.received = Lsn(start.0 + bytes.len() as u64);
                 self.take(start, bytes)?;

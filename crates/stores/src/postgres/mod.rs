@@ -17,6 +17,7 @@ mod masking;
 mod migrations;
 mod placing;
 mod preflight;
+mod probe;
 mod replay;
 mod restore;
 mod schema;

@@ -47,7 +47,7 @@ fn judge(slot: &str, state: SlotState, limit_bytes: u64) -> (Option<Finding>, bo
         let message = format!(
             "nothing limits what slot `{slot}` makes the server keep while nobody follows the log (now {kept}): set \
              `max_slot_wal_keep_size` on the server; until then a backup removes the slot beyond {}",
-            human::bytes(limit_bytes)
+            human::bytes(LIMIT_BYTES)
         );
         return (finding("slot-unlimited", message), false);
     }
