@@ -127,6 +127,9 @@ impl Engine {
         findings.extend(set.findings());
         findings.extend(left_running(adapter.as_ref(), row));
         findings.extend(self.reconcile(row, &set)?);
+        if options.at.is_none() {
+            findings.extend(self.log_left_here(row));
+        }
         let asked = (options.at.as_deref(), options.copy.as_ref());
         let (chosen, replay) = match self.plan_replay(row, adapter.as_ref(), &set, asked)?.into_iter().next()
         {

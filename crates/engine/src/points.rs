@@ -153,6 +153,7 @@ impl Engine {
             let set = self.open_vaults(row)?;
             let mut findings = set.findings();
             findings.extend(self.reconcile(row, &set)?);
+            findings.extend(self.log_left_here(row));
             let rows = self.catalog()?.points(&row.name).map_err(Failure::from)?;
             let ranges = self.ranges(row, &set, &rows)?;
             let points = rows.into_iter().map(view).collect();

@@ -245,6 +245,9 @@ impl Engine {
         let mut findings = set.findings();
         findings.extend(left);
         findings.extend(self.reconcile(row, &set)?);
+        if options.at.is_none() {
+            findings.extend(self.log_left_here(row));
+        }
         let asked = (options.at.as_deref(), options.copy.as_ref());
         let mut plans: VecDeque<_> = self.plan_replay(row, adapter, &set, asked)?.into();
         loop {

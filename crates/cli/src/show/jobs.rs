@@ -97,7 +97,13 @@ fn verify_copy(copy: &CopyVerification, page: &mut Page) {
     }
     for object in &copy.damaged {
         let points: Vec<&str> = object.points.iter().map(lifeboat_base::ids::PointId::as_str).collect();
-        let hit = if points.is_empty() { "no recovery point".to_owned() } else { points.join(", ") };
+        let hit = match points.as_slice() {
+            [] if object.object.contains("/logs/") => {
+                "every moment behind it that no other copy holds".to_owned()
+            }
+            [] => "no recovery point".to_owned(),
+            points => points.join(", "),
+        };
         page.line(format!("  {}: {}; affects {hit}", object.object, object.why));
     }
 }

@@ -357,3 +357,26 @@ fn a_follower_needs_no_vault_made_and_so_waits_for_no_other_run() {
     world.run(&["wal", "stream", "shop", "--once"]).expect(0);
     drop(held);
 }
+
+#[test]
+fn what_a_killed_follower_left_is_told_by_a_restore_and_brought_by_the_next_run() {
+    let mut server = server(15);
+    let world = world_of(&server);
+    world.backup("shop");
+    world.run(&["wal", "stream", "shop", "--once"]).expect(0);
+    let mut follower = Follower::start(&world, &[]);
+    follower.wait_until(&server, "followed", |_| server.psql(FOLLOWED) == "t");
+    server.psql("INSERT INTO ledger (n) VALUES (1)");
+    let end = server.psql("SELECT pg_current_wal_flush_lsn()");
+    let durable = format!("SELECT bool_or(flush_lsn >= '{end}') FROM pg_stat_replication");
+    follower.wait_until(&server, "durable here", |_| server.psql(&durable) == "t");
+    follower.child.kill().unwrap();
+    follower.child.wait().unwrap();
+    server.crash();
+    let ran = world.run(&["restore", "shop", "--to", "before"]).expect(5);
+    assert!(ran.stdout.contains("nobody follows it") || ran.stderr.contains("nobody follows it"), "{ran:?}");
+    let ran = world.run(&["wal", "stream", "shop", "--once"]).expect(4);
+    assert!(ran.stderr.contains("everything that had arrived is in every copy"), "{ran:?}");
+    world.run(&["restore", "shop", "--to", "after"]).expect(0);
+    assert_eq!(ask(&server, &world.path("after"), LEDGER), "1|1");
+}

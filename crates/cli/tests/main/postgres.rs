@@ -215,6 +215,7 @@ fn what_cannot_be_captured_is_refused_with_the_line_to_change() {
     };
     let (code, text) = with(server.url("plain").replace("plain@", "plain:wrong@"));
     assert!(code == Some(4) && text.contains("password authentication failed"), "{code:?} {text}");
+    assert!(text.contains("`ALTER ROLE \"plain\" PASSWORD"), "{text}");
     assert!(!text.contains("wrong@"), "{text}");
     let (code, text) = with(server.url("plain").replace("plain@", "plain:right@"));
     assert!(code == Some(3) && text.contains("ALTER ROLE \"plain\" REPLICATION"), "{code:?} {text}");

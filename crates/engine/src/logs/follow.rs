@@ -26,7 +26,7 @@ use super::numbers::Histories;
 use super::ranges::position;
 use super::ship::{Shipment, Shipped};
 use super::sources::Sources;
-use super::spool::{MAX_PIECE_BYTES, MAX_WAITING_BYTES, Spool};
+use super::spool::{MAX_PIECE_BYTES, MAX_WAITING_BYTES, Spool, left_bytes};
 use super::troubles::Troubles;
 use crate::backup::{Collector, worst};
 use crate::context::Engine;
@@ -140,6 +140,26 @@ impl Engine {
         self.state.join("logs").join(store.as_str())
     }
 
+    fn log_lease(&self, store: &StoreName) -> PathBuf {
+        self.state.join("locks").join(format!("{store}.log.lock"))
+    }
+
+    /// Log that a follower kept here and brought to no copy, if none is at work that will: a restore of the newest state
+    /// does not have it.
+    pub(crate) fn log_left_here(&self, row: &Store) -> Option<Finding> {
+        let left_bytes = left_bytes(&self.log_folder(&row.name)).ok().filter(|left_bytes| *left_bytes > 0)?;
+        if !matches!(Lease::try_take_existing(&self.log_lease(&row.name)), Ok(None | Some(Ok(_)))) {
+            return None;
+        }
+        let (store, left) = (&row.name, human::bytes(left_bytes));
+        let message = format!(
+            "{left} of the log of `{store}` lie in the state folder and not in every copy, and nobody follows it: a restore \
+             does not have them; next: run `lifeboat wal stream {store} --once`, which brings them there also if the \
+             store is gone"
+        );
+        Some(Finding::new("log-waiting", store.as_str(), message))
+    }
+
     /// Follows the log of a store until the monitor asks to stop, or with `once` until what was there at the start is
     /// kept. A store that was reached once and goes away is waited for, and so is every copy.
     pub fn follow_log(&self, store: &StoreName, options: FollowOptions) -> Result<FollowReport, EngineError> {
@@ -150,7 +170,7 @@ impl Engine {
             return Err(EngineError::new(FailureKind::Refused, what));
         };
         self.ready_to_file()?;
-        let path = self.state.join("locks").join(format!("{store}.log.lock"));
+        let path = self.log_lease(store);
         let _lease = Lease::try_acquire(&path, &format!("the log of {store}"))
             .map_err(|error| Failure::io(format!("failed to take the lease of the log of `{store}`"), error))?
             .map_err(|held| {
@@ -195,7 +215,12 @@ impl Engine {
                     resume = follower.resume(continuous)?;
                 }
                 Err(error) => {
-                    let next = format!("what had arrived is kept; run `lifeboat wal stream {store}` again");
+                    let next = match follower.waiting_bytes {
+                        0 => "everything that had arrived is in every copy",
+                        _ => "what had arrived is kept here",
+                    };
+                    let next =
+                        format!("{next}; run `lifeboat wal stream {store}` again when the store is there");
                     let next = error.next.clone().unwrap_or(next);
                     return Err(error.risking(store, "rpo").next(next));
                 }

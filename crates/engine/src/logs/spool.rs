@@ -379,6 +379,17 @@ pub(super) fn put(folder: &Path, head: &PieceHead, bytes: &[u8]) -> Result<Optio
     }
 }
 
+/// What is durable in the spool in `folder` and not known to be in every copy, in bytes. Changes nothing.
+pub(super) fn left_bytes(folder: &Path) -> Result<u64, Failure> {
+    if !folder.exists() {
+        return Ok(0);
+    }
+    let mut header = [0; HEADER_BYTES];
+    let open = File::open(folder.join(OPEN)).and_then(|mut file| file.read_exact(&mut header));
+    let open = open.ok().and_then(|()| PieceHead::from_bytes(&header)).map_or(0, |head| head.length_bytes);
+    Ok(open + pieces(folder)?.iter().map(|piece| piece.head.length_bytes).sum::<u64>())
+}
+
 pub(super) fn piece_name(head: &PieceHead) -> Option<LogName> {
     LogName::of(head.first, head.last())
 }

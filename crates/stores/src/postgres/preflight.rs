@@ -88,7 +88,18 @@ pub(crate) fn inspect(options: &ConnectOptions, slot: &str) -> Result<Inspection
 }
 
 fn connect(options: &ConnectOptions) -> Result<Connection, Failure> {
-    Connection::connect(options, Mode::Sql).map_err(error::connection("failed to reach the server"))
+    Connection::connect(options, Mode::Sql).map_err(|failed| {
+        let failure = error::connection("failed to reach the server")(failed);
+        if !error::is_refused_login(&failure) {
+            return failure;
+        }
+        let role = lifeboat_postgres::wire::quote_identifier(options.user());
+        let what = format!(
+            "role {role} is not let in: put its password into the address or a passfile, or set another with \
+             `ALTER ROLE {role} PASSWORD '...'`, and see that pg_hba.conf has a line for it"
+        );
+        Failure::with_source(failure.kind(), what, failure)
+    })
 }
 
 fn version(sql: &Connection) -> Result<u32, Failure> {
