@@ -29,6 +29,7 @@ mod main {
     mod postgres;
     mod redis;
     mod redis_cache;
+    mod redis_faults;
     mod redis_log;
     mod secrets;
     mod tablespaces;

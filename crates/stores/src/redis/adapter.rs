@@ -60,6 +60,16 @@ impl RedisAdapter {
         Self { options, clock: Arc::new(SystemClock::new()) }
     }
 
+    fn subject<'a>(&'a self, facts: &'a CaptureFacts, monitor: &'a dyn Monitor) -> Subject<'a> {
+        Subject {
+            facts,
+            programs: &self.options.programs,
+            commands: &self.options.commands,
+            clock: self.clock.as_ref(),
+            monitor,
+        }
+    }
+
     fn connect_options(&self) -> Result<ConnectOptions, Failure> {
         let parsed = ConnectOptions::parse(&(self.options.url)()?);
         parsed.map_err(error::connection("failed to understand the address of the server"))
@@ -113,14 +123,7 @@ impl Adapter for RedisAdapter {
         restored: &Path,
         monitor: &dyn Monitor,
     ) -> Result<Vec<CheckResult>, Failure> {
-        let subject = Subject {
-            facts,
-            programs: &self.options.programs,
-            commands: &self.options.commands,
-            clock: self.clock.as_ref(),
-            monitor,
-        };
-        checks::check(&subject, from, restored)
+        checks::check(&self.subject(facts, monitor), from, restored)
     }
 
     fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
@@ -177,6 +180,19 @@ impl Continuous for RedisAdapter {
 
     fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure> {
         Ok(LogPosition { timeline: 0, offset: replay::place(facts)?.offset })
+    }
+
+    fn is_provable(&self) -> bool {
+        true
+    }
+
+    fn arrived(
+        &self,
+        restored: &Path,
+        facts: &CaptureFacts,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<CheckResult>, Failure> {
+        checks::arrived(&self.subject(facts, monitor), restored)
     }
 
     fn replay(
