@@ -307,10 +307,10 @@ fn compare(facts: &CaptureFacts, survey: &Survey) -> Vec<CheckResult> {
 }
 
 /// A server's working directory with a way to the restored files; gone when dropped.
-struct Work(PathBuf);
+pub(super) struct Work(pub(super) PathBuf);
 
 impl Work {
-    fn make(restored: &Path) -> io::Result<Self> {
+    pub(super) fn make(restored: &Path) -> io::Result<Self> {
         let path = restored.join(WORK);
         crashsafe::remove_tree(&path)?;
         fs::DirBuilder::new().mode(0o700).create(&path)?;
