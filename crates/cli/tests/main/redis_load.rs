@@ -87,3 +87,26 @@ fn a_server_that_ends_up_with_something_else_is_not_called_restored() {
     assert_eq!(report["loaded"]["passed"], 200, "{report}");
     assert_eq!(target.run("GET promised"), Reply::Bulk(b"kept".to_vec()));
 }
+
+#[test]
+fn a_load_that_is_killed_leaves_a_server_that_is_refused_and_that_force_makes_whole() {
+    let source = server();
+    source.load((0..60_000).map(|n| words(&format!("SET bulk:{n} {n}-of-many"))));
+    let world = World::of_redis(&source.url());
+    world.backup("cache");
+    let expected = content(&source).databases;
+    let target = RedisServer::start(RedisOptions::default());
+    let mut restore = world.start(&["restore", "cache", "--to", &target.url()]);
+    while target.run("DBSIZE") == Reply::Integer(0) {
+        assert!(restore.try_wait().unwrap().is_none(), "it ended before it was killed");
+    }
+    restore.kill().unwrap();
+    restore.wait().unwrap();
+    let ran = world.run(&["restore", "cache", "--to", &target.url()]).expect(3);
+    assert!(ran.stderr.contains("nothing was changed"), "{}", ran.stderr);
+    world.run(&["restore", "cache", "--to", &target.url(), "--force"]).expect(0);
+    assert_eq!(content(&target).databases, expected);
+    // Nor is anything left of the run that died.
+    assert_eq!(std::fs::read_dir(world.path("state/sandbox")).unwrap().count(), 0);
+    world.run(&["evidence", "verify"]).expect(0);
+}
