@@ -86,7 +86,8 @@ pub(crate) enum Command {
         /// The store
         store: StoreName,
         /// The folder to make; without --delta or --force it must not exist or be empty. With --database, the
-        /// file to make
+        /// file to make. For a store of kind redis also an empty server: redis://HOST:PORT, rediss://…, unix:///PATH, or the
+        /// place of its address, such as env:NAME
         #[arg(long, value_name = "TARGET")]
         to: PathBuf,
         /// A moment ("2026-11-21 02:00", "yesterday 21:00", "5 minutes ago") or a recovery point id; with a log also

@@ -9,8 +9,8 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StoreName;
 use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_engine::{
-    BackupOptions, DrillOptions, Engine, EngineError, Environment, FollowOptions, PartOptions, ProofLevel,
-    RestoreOptions, VerifyOptions, keys,
+    BackupOptions, DrillOptions, Endpoint, Engine, EngineError, Environment, FollowOptions, PartOptions,
+    ProofLevel, RestoreOptions, RestoreOutcome, VerifyOptions, keys,
 };
 use serde_json::json;
 
@@ -122,6 +122,17 @@ fn with_policy(args: &Args, output: &Output) -> Outcome {
     }
 }
 
+/// Into a folder, a file, or a running server.
+fn restored(engine: &Engine, options: &RestoreOptions) -> Result<RestoreOutcome, EngineError> {
+    match options.target.to_str().and_then(Endpoint::of_argument) {
+        Some(Ok(place)) => engine.restore_into_server(options, &place),
+        Some(Err(invalid)) => {
+            Err(EngineError::new(FailureKind::Usage, invalid.to_string()).next(invalid.help()))
+        }
+        None => engine.restore(options),
+    }
+}
+
 /// The commands that capture, read or restore data.
 fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
     match &args.command {
@@ -155,7 +166,7 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
                 force: *force,
                 ..RestoreOptions::new(store.clone(), to.clone())
             };
-            let outcome = engine.restore(&options)?;
+            let outcome = restored(engine, &options)?;
             output.result(&outcome, || show::jobs::restore(&outcome))?;
             Ok(outcome.worst())
         }

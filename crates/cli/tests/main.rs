@@ -29,6 +29,8 @@ mod main {
     mod postgres;
     mod redis;
     mod redis_cache;
+    mod redis_faults;
+    mod redis_load;
     mod redis_log;
     mod secrets;
     mod stalled;

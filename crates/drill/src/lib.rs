@@ -12,5 +12,5 @@ mod sandbox;
 
 pub use replay::{ReplaySubject, replay};
 pub use report::{CheckOutcome, DrillReport, DrillVerdict, ReplayDrill, StageReport, StoreDrill};
-pub use run::{DrillSubject, OpenPoint, run};
+pub use run::{DrillSubject, OpenPoint, ProveLog, run};
 pub use sandbox::{Sandbox, SandboxError, sweep};

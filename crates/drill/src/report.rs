@@ -19,7 +19,7 @@ pub enum DrillVerdict {
 /// One step of one store's drill.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageReport {
-    /// `open`, `restore`, `check`, `canaries` or `teardown`.
+    /// `open`, `restore`, `check`, `log`, `canaries` or `teardown`.
     pub stage: String,
     /// When it started.
     pub started: Timestamp,

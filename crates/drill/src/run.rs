@@ -9,7 +9,7 @@ use lifeboat_base::failure::Failure;
 use lifeboat_base::ids::{CopyName, DrillId, PointId, StoreName};
 use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::{Clock, SignedDuration, Timestamp};
-use lifeboat_stores::{Adapter, CanaryResult, CheckState};
+use lifeboat_stores::{Adapter, CanaryResult, CheckResult, CheckState};
 
 use crate::report::{CheckOutcome, DrillReport, DrillVerdict, StageReport, StoreDrill};
 use crate::sandbox::{Sandbox, SandboxError};
@@ -19,6 +19,10 @@ const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(120);
 
 /// Opens a recovery point; called inside the drill so that opening counts in the recovery time.
 pub type OpenPoint<'a> = Box<dyn FnOnce() -> Result<Box<dyn RestoreSource + 'a>, Failure> + 'a>;
+
+/// Proves the log between two points in an empty folder; called when the store is back, so that it takes nothing from the
+/// recovery time.
+pub type ProveLog<'a> = Box<dyn FnOnce(&Path, &dyn Monitor) -> Result<Vec<CheckResult>, Failure> + 'a>;
 
 /// One store to drill.
 pub struct DrillSubject<'a> {
@@ -34,6 +38,8 @@ pub struct DrillSubject<'a> {
     pub adapter: &'a dyn Adapter,
     /// Opens the point.
     pub open: OpenPoint<'a>,
+    /// Proves the log from an older point to a newer one, where there are two and a log between them.
+    pub log: Option<ProveLog<'a>>,
     /// The row's recovery time objective.
     pub rto: Option<Duration>,
     /// The row's recovery point objective.
@@ -119,7 +125,7 @@ fn drill_store(
     monitor: &dyn Monitor,
     findings: &mut Vec<Finding>,
 ) -> StoreDrill {
-    let DrillSubject { store, point, copy, facts, adapter, open, rto, rpo } = subject;
+    let DrillSubject { store, point, copy, facts, adapter, open, log, rto, rpo } = subject;
     let known_before = findings.len();
     let mut watch = Stopwatch { clock, stages: Vec::new() };
     let start = clock.monotonic();
@@ -145,14 +151,14 @@ fn drill_store(
             findings.push(Finding::new("drill.unproven", store.as_str(), message));
         }
         Ok(()) => {}
-        Err(failure) => findings.push(
-            Finding::new(
-                "drill.failed",
-                store.as_str(),
-                format!("{point} could not be proved: {}", failure.chain()),
-            )
-            .with_kind(failure.kind()),
-        ),
+        Err(failure) => {
+            let message = format!("{point} could not be proved: {}", failure.chain());
+            findings.push(Finding::new("drill.failed", store.as_str(), message).with_kind(failure.kind()));
+        }
+    }
+    if let Some(prove) = log {
+        let proved = watch.stage("log", || prove(&sandbox.folder(&format!("{store}.log"))?, monitor));
+        judge_log(&store, proved, &mut checks, findings);
     }
     judge_checks(&store, &checks, adapter.essential(), findings);
     let scratch = format!("{store}.canaries");
@@ -165,11 +171,8 @@ fn drill_store(
     }
     judge_promises(&store, (rto_s, rto), (rpo_s, rpo), findings);
     if !facts.unreadable.is_empty() {
-        findings.push(Finding::new(
-            "drill.incomplete",
-            store.as_str(),
-            format!("{point} was captured without {} unreadable items", facts.unreadable.len()),
-        ));
+        let message = format!("{point} was captured without {} unreadable items", facts.unreadable.len());
+        findings.push(Finding::new("drill.incomplete", store.as_str(), message));
     }
     let verdict = if findings.len() == known_before { DrillVerdict::Passed } else { DrillVerdict::Failed };
     StoreDrill {
@@ -212,6 +215,22 @@ pub(crate) fn judge_checks(
             store.as_str(),
             format!("{} measured {}, expected {}{first}", check.id, check.measured, check.threshold),
         ));
+    }
+}
+
+/// What cannot be compared is no comparison that went well.
+fn judge_log(
+    store: &StoreName,
+    proved: Result<Vec<CheckResult>, Failure>,
+    checks: &mut Vec<CheckOutcome>,
+    findings: &mut Vec<Finding>,
+) {
+    match proved {
+        Ok(results) => checks.extend(results.into_iter().map(CheckOutcome::from_result)),
+        Err(failure) => {
+            let message = format!("the log between two points could not be proved: {}", failure.chain());
+            findings.push(Finding::new("drill.log", store.as_str(), message).with_kind(failure.kind()));
+        }
     }
 }
 

@@ -107,7 +107,7 @@ impl Engine {
     }
 
     /// A server's address, asked for only when the server is contacted: a restore must not need production's.
-    fn address(
+    pub(crate) fn address(
         &self,
         endpoint: &Endpoint,
     ) -> impl Fn() -> Result<Secret<String>, Failure> + Send + Sync + use<> {

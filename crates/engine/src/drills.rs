@@ -1,11 +1,13 @@
 //! Drills of a policy's stores: choose the points, rehearse, file the evidence, update what is proven.
 
+use std::path::Path;
+
 use lifeboat_base::capture::{CaptureFacts, RestoreSource};
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, DrillId, StoreName};
-use lifeboat_base::monitor::Finding;
+use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_catalog::ProofLevel;
-use lifeboat_drill::{DrillReport, DrillSubject, DrillVerdict, StoreDrill};
+use lifeboat_drill::{DrillReport, DrillSubject, DrillVerdict, ProveLog, StoreDrill};
 use lifeboat_policy::{Retention, Span, Store};
 use lifeboat_stores::{Adapter, CheckState, Goal, Stop};
 use serde_json::json;
@@ -14,7 +16,7 @@ use crate::backup::Collector;
 use crate::context::Engine;
 use crate::error::EngineError;
 use crate::journal::Entry;
-use crate::logs::{Replay, Told};
+use crate::logs::{Between, Replay, Told};
 use crate::restore::{Chosen, candidates, left_running};
 use crate::view::drill_digest;
 use crate::when;
@@ -40,6 +42,8 @@ struct Prepared<'a> {
     stop: Option<Told>,
     /// What was wrong with the row before anything was restored.
     findings: Vec<Finding>,
+    /// Two points with the log between them, which the newer one proves.
+    between: Option<Between>,
 }
 
 impl Engine {
@@ -144,6 +148,10 @@ impl Engine {
             let id = &chosen.row.manifest.id;
             EngineError::new(FailureKind::Unreachable, format!("no copy that holds {id} can be used"))
         })?;
+        let between = match options.at {
+            None => self.between(row, adapter.as_ref(), &set, asked.1)?,
+            Some(_) => None,
+        };
         let mut facts = chosen.row.manifest.facts.clone();
         let mut stop = None;
         let adapter = match (replay, set.get(&copy)) {
@@ -155,7 +163,8 @@ impl Engine {
             }
             _ => adapter,
         };
-        Ok(Prepared { row, adapter, chosen, copy, facts, stop, findings: Vec::new() })
+        let findings = Vec::new();
+        Ok(Prepared { row, adapter, chosen, copy, facts, stop, findings, between })
     }
 
     fn subject<'a>(&'a self, ready: &'a Prepared<'_>) -> DrillSubject<'a> {
@@ -176,6 +185,12 @@ impl Engine {
                 })?;
                 let reader = entry.vault.open_point(manifest)?;
                 Ok(Box::new(reader) as Box<dyn RestoreSource>)
+            }),
+            log: ready.between.as_ref().map(|between| {
+                let prove = move |scratch: &Path, monitor: &dyn Monitor| {
+                    self.prove_log(ready.row, between, scratch, monitor)
+                };
+                Box::new(prove) as ProveLog<'_>
             }),
             rto: seconds(&ready.row.rto.value),
             rpo: seconds(&ready.row.rpo.value),

@@ -15,6 +15,7 @@ mod duties;
 mod error;
 mod extract;
 mod journal;
+mod load;
 mod logs;
 mod passwords;
 mod places;
@@ -39,7 +40,9 @@ pub use lifeboat_drill::{CheckOutcome, DrillReport, DrillVerdict, ReplayDrill, S
 pub use lifeboat_evidence as evidence;
 pub use lifeboat_keys as keys;
 pub use lifeboat_policy as policy;
+pub use lifeboat_policy::Endpoint;
 pub use lifeboat_stores::CheckState;
+pub use load::LoadOutcome;
 pub use logs::{FetchOptions, FetchReport, FollowOptions, FollowReport, Kept, PushOptions, PushReport};
 pub use points::{PointView, PointsReport, RangeView};
 pub use rebuild::RebuildReport;

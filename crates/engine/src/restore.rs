@@ -28,6 +28,7 @@ use crate::copies::VaultSet;
 use crate::error::EngineError;
 use crate::extract::{self, PartOptions, PartOutcome};
 use crate::journal::Entry;
+use crate::load::LoadOutcome;
 use crate::logs::Replay;
 use crate::view::{View, in_future};
 use crate::when;
@@ -122,6 +123,9 @@ pub struct RestoreOutcome {
     /// What was extracted, if not everything was restored; `files` and `bytes` are then of its file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub part: Option<PartOutcome>,
+    /// What went into a running server, if that was the target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<LoadOutcome>,
     /// What went wrong on the way, such as a damaged copy that was passed over.
     pub findings: Vec<Finding>,
     /// The record in the evidence chain.
@@ -157,6 +161,7 @@ impl RestoreOutcome {
             seconds: 0.0,
             checks,
             part: None,
+            loaded: None,
             findings: chosen.incomplete().into_iter().collect(),
             evidence: None,
         }
@@ -228,9 +233,27 @@ impl Engine {
             Some(_) => self.extract_way(row, adapter.as_ref(), options)?,
             None => self.way(options, adapter.as_ref())?,
         };
+        self.restore_by(way, row, adapter.as_ref(), (options, left))
+    }
+
+    /// As [`Engine::restore`], into a folder of our own that does not exist yet.
+    pub(crate) fn restore_inside(&self, options: &RestoreOptions) -> Result<RestoreOutcome, EngineError> {
+        let row = self.store(&options.store)?;
+        let adapter = self.adapter_with(row, &options.wishes())?;
+        let left = left_running(adapter.as_ref(), row);
+        self.restore_by(Way::Beside { replace: false }, row, adapter.as_ref(), (options, left))
+    }
+
+    fn restore_by(
+        &self,
+        way: Way,
+        row: &Store,
+        adapter: &dyn Adapter,
+        (options, left): (&RestoreOptions, Option<Finding>),
+    ) -> Result<RestoreOutcome, EngineError> {
         let keystone = adapter.in_place().map(InPlace::keystone);
         let request = Request { options, way, keystone, begun: Cell::new(false) };
-        self.restore_planned(row, adapter.as_ref(), &request, left).map_err(|error| request.unfinished(error))
+        self.restore_planned(row, adapter, &request, left).map_err(|error| request.unfinished(error))
     }
 
     fn restore_planned(

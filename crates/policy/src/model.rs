@@ -8,10 +8,12 @@ use lifeboat_base::ids::{CopyName, StoreName, TierName};
 use lifeboat_base::secret::SecretRef;
 
 use crate::kind::Kind;
+use crate::mask;
 use crate::problem::Problem;
 use crate::retention::Retention;
 use crate::schedule::Schedule;
 use crate::span::Span;
+use crate::value::InvalidValue;
 
 /// A policy without errors. Paths are as written: relative ones start at the folder of the policy file.
 #[derive(Debug, Clone)]
@@ -320,6 +322,26 @@ pub enum Endpoint {
     Secret(SecretRef),
     /// Written in the policy; proven to hold no password.
     Plain(String),
+}
+
+impl Endpoint {
+    /// What an argument of a command line means: nothing if it names no server, an error if it holds a secret, which
+    /// everybody on the machine could read there.
+    pub fn of_argument(text: &str) -> Option<Result<Self, InvalidValue>> {
+        if let Some(reference) = crate::store::secret_ref(text) {
+            return Some(Ok(Self::Secret(reference)));
+        }
+        if !mask::is_url(text) {
+            return None;
+        }
+        if mask::url_holds_secret(text) {
+            return Some(Err(InvalidValue::new(
+                "the address holds a secret, which everybody on this machine can read in the list of processes",
+                "keep it elsewhere and name the place: `env:NAME`, `file:PATH` or `vault:PATH#FIELD`",
+            )));
+        }
+        Some(Ok(Self::Plain(text.to_owned())))
+    }
 }
 
 impl fmt::Display for Endpoint {

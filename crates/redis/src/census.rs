@@ -122,8 +122,8 @@ pub fn shown(name: &[u8]) -> String {
     if name.len() > MAX_NAME_BYTES { format!("{head}…") } else { head.to_string() }
 }
 
-/// The next names of the selected database; the cursor is `0` behind the last.
-fn page(connection: &mut Connection, cursor: &mut Vec<u8>) -> Result<Vec<Vec<u8>>, RedisError> {
+/// The next names of the selected database, about 500; the cursor is `0` behind the last, and to begin with.
+pub fn page(connection: &mut Connection, cursor: &mut Vec<u8>) -> Result<Vec<Vec<u8>>, RedisError> {
     const MALFORMED: RedisError = RedisError::Protocol { what: "an answer to SCAN that is none" };
     let reply = connection.command(&[b"SCAN", cursor.as_slice(), b"COUNT", PAGE_KEYS.as_bytes()])?;
     let [next, names] = reply.members() else { return Err(MALFORMED) };

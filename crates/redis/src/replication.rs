@@ -309,9 +309,15 @@ impl Stream {
         self.offset
     }
 
-    /// Everything before `offset` is durable; the server is told within a second.
-    pub fn durable(&mut self, offset: u64) {
+    /// Everything before `offset` is durable; the server is told at most once a second, as it also wants to hear from a
+    /// replica that takes nothing for a while.
+    pub fn durable(&mut self, offset: u64) -> Result<(), RedisError> {
         self.durable = self.durable.max(offset.min(self.offset()));
+        if self.acknowledged.is_zero() || self.is_due() { self.acknowledge() } else { Ok(()) }
+    }
+
+    fn is_due(&self) -> bool {
+        self.clock.monotonic().saturating_sub(self.acknowledged) >= ACKNOWLEDGE_EVERY
     }
 
     /// Tells the server how far we are. The first time makes it send the stream after a dump.
@@ -324,8 +330,7 @@ impl Stream {
 
     /// What comes next, up to 64 KiB; nothing after `limit`.
     pub fn next_within(&mut self, limit: Duration) -> Result<Option<Bytes>, RedisError> {
-        let now = self.clock.monotonic();
-        if self.acknowledged.is_zero() || now.saturating_sub(self.acknowledged) >= ACKNOWLEDGE_EVERY {
+        if self.acknowledged.is_zero() || self.is_due() {
             self.acknowledge()?;
         }
         if self.connection.buffer.is_empty() && !self.connection.fill(limit)? {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::continuous::Continuous;
 use crate::duties::Duties;
 use crate::inplace::InPlace;
+use crate::load::Loader;
 use crate::parts::Parts;
 
 /// Gives the address of a server, with everything a connection needs; an account that may replicate is enough.
@@ -166,6 +167,11 @@ pub trait Adapter: Send + Sync {
 
     /// What is owed for the store where it is not retained, if its kind knows.
     fn duties(&self) -> Option<&dyn Duties> {
+        None
+    }
+
+    /// How the kind is restored into a running server; nothing if it is not.
+    fn loader(&self) -> Option<&dyn Loader> {
         None
     }
 

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use lifeboat_base::capture::CaptureFacts;
 use lifeboat_base::failure::Failure;
+use lifeboat_base::monitor::Monitor;
 use lifeboat_base::time::Timestamp;
 
+use crate::adapter::CheckResult;
 use crate::archive::LogFiles;
 
 /// A place in a log: offsets of different timelines do not compare.
@@ -160,6 +162,24 @@ pub trait Continuous: Send + Sync {
 
     /// The position up to which a point needs no log: where its own content ends.
     fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure>;
+
+    /// Whether [`Continuous::arrived`] can tell that a log leads from one point to the next.
+    fn is_provable(&self) -> bool {
+        false
+    }
+
+    /// Compares what is in `restored`, where the log was replayed up to the place of a later point, with what that point
+    /// captured there. The later point is a proof of every byte of log between the two.
+    fn arrived(
+        &self,
+        restored: &Path,
+        facts: &CaptureFacts,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<CheckResult>, Failure> {
+        // Most kinds have no point that is exactly at a place of the log.
+        let (_restored, _facts, _monitor) = (restored, facts, monitor);
+        Ok(Vec::new())
+    }
 
     /// Prepares the restored store so that it replays `log` up to `goal` when it is first started.
     fn replay(

@@ -22,6 +22,7 @@ const SESSIONS: u64 = 1_000;
 const LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks at how far it is followed.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+/// What the row of the policy promises.
 const FIRST: [&str; 2] = ["SET catalogue 2026-11", "SADD vip 17 42 4711"];
 
 /// A running server. Dropping it ends it.
@@ -46,12 +47,14 @@ impl Carts {
         let io = |error| Failure::io("failed to make room for the demo's Redis server", error);
         crashsafe::create_dir_all(data).map_err(io)?;
         let carts = Self::open(programs, data, false)?;
-        let mut connection = carts.connect()?;
-        for words in FIRST {
-            connection.ask(words).map_err(refused)?;
-        }
+        carts.promise()?;
         carts.fill(0, CARTS)?;
         Ok(Some(carts))
+    }
+
+    /// Sets what the row of the policy promises.
+    pub(super) fn promise(&self) -> Result<(), EngineError> {
+        FIRST.iter().try_for_each(|words| self.run(words))
     }
 
     /// Starts a cache beside it, in which everything ends.

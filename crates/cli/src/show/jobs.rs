@@ -141,6 +141,17 @@ pub(crate) fn restore(outcome: &RestoreOutcome) -> String {
         human::bytes(outcome.bytes),
         seconds(outcome.seconds)
     ));
+    if let Some(loaded) = &outcome.loaded {
+        let passed = match loaded.passed {
+            0 => String::new(),
+            passed => format!("; {} had ended and were left out", plural(passed, "key", "keys")),
+        };
+        page.line(format!(
+            "  {} loaded, {} compared afterwards{passed}",
+            plural(loaded.items, "key", "keys"),
+            human::count(loaded.compared)
+        ));
+    }
     if outcome.kept_bytes > 0 || outcome.removed > 0 {
         page.line(format!(
             "  {} were there already, {} fetched from the vault; {} removed",

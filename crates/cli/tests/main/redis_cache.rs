@@ -18,14 +18,19 @@ fn world(server: &RedisServer, lines: &str) -> World {
         "{head}[store.cache]\nkind = \"redis\"\nurl = \"env:CACHE_URL\"\nretention = \"none\"\n{lines}\n"
     );
     world.write_policy(&world.policy);
+    // Copies of other rows are there; one that is not might be unmounted.
+    for copy in ["local", "offsite"] {
+        fs::create_dir_all(world.path("vaults").join(copy)).unwrap();
+    }
     world
 }
 
 /// A program of the user's that fills a server through `redis-cli`.
 fn program(world: &World, commands: &str) {
     let path = world.path("warm");
+    // Each by itself: with many on its standard input `redis-cli` ends well whatever the answers are.
     let script = format!(
-        "#!/bin/sh\nset -e\nsend() {{ redis-cli -s \"${{1#unix://}}\" -e; }}\nsend \"$1\" <<END >/dev/null\n{commands}\nEND\n"
+        "#!/bin/sh\nset -e\nwhile read -r line; do redis-cli -s \"${{1#unix://}}\" -e $line; done <<END >/dev/null\n{commands}\nEND\n"
     );
     tree::write(&path, script.as_bytes());
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();

@@ -16,12 +16,12 @@ fn now() -> String {
     SystemClock::new().now().to_string()
 }
 
-fn once(world: &World) {
+pub(crate) fn once(world: &World) {
     world.run(&["wal", "stream", "cache", "--once"]).expect(0);
 }
 
 /// The numbers of the ledger that a restored server has; both keys of each were written as one unit.
-fn ledger(world: &World, target: &str) -> Vec<u64> {
+pub(crate) fn ledger(world: &World, target: &str) -> Vec<u64> {
     let back = start_restored(&world.path(target));
     let reply = back.run("KEYS ledger:*");
     let mut numbers: Vec<u64> =
@@ -32,7 +32,7 @@ fn ledger(world: &World, target: &str) -> Vec<u64> {
     numbers
 }
 
-fn write(connection: &mut Connection, number: u64) {
+pub(crate) fn write(connection: &mut Connection, number: u64) {
     for command in [
         "MULTI".to_owned(),
         format!("SET ledger:{number} 1"),
@@ -115,7 +115,7 @@ fn the_second_point_proves_the_stream_between_the_two() {
 }
 
 /// The offset up to which a copy has the stream.
-fn shipped(world: &World, copy: &str) -> u64 {
+pub(crate) fn shipped(world: &World, copy: &str) -> u64 {
     let folder = world.vault(copy, "cache").join("lifeboat/logs/commands");
     let names = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     let last = |name: &str| u64::from_str_radix(name.split('-').nth(2)?, 16).ok();
@@ -123,7 +123,7 @@ fn shipped(world: &World, copy: &str) -> u64 {
 }
 
 /// Follows in the background until dropped.
-struct Follower(Child);
+pub(crate) struct Follower(pub(crate) Child);
 
 impl Drop for Follower {
     fn drop(&mut self) {

@@ -26,6 +26,7 @@ fn drilled(told: &Told, facts: &CaptureFacts, opens: bool) -> DrillReport {
                 Err(Failure::new(FailureKind::Damaged, "the manifest is altered"))
             }
         }),
+        log: None,
         rto: Some(Duration::from_secs(10)),
         rpo: Some(Duration::from_secs(120)),
     };

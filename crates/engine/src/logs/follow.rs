@@ -463,18 +463,34 @@ impl Follower<'_> {
         }
     }
 
-    /// Whether there is no room for more log; then the store keeps it until there is.
-    fn is_full(&mut self) -> bool {
+    fn has_room(&self) -> bool {
         let limit_bytes = self.options.spool_limit_bytes.unwrap_or(MAX_WAITING_BYTES);
+        self.waiting_bytes + self.spool.open_bytes() < limit_bytes
+    }
+
+    /// The copies that log waits for.
+    fn blamed(&self) -> String {
+        let codes = [UNUSABLE, BEHIND, DAMAGED];
+        let blamed: BTreeSet<&str> = codes.iter().flat_map(|code| self.troubles.subjects(code)).collect();
+        blamed.into_iter().collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether there is no room for more log; then the store keeps it until there is.
+    fn is_full(&mut self) -> Result<bool, EngineError> {
         let name = self.row.name.as_str();
-        if self.waiting_bytes + self.spool.open_bytes() < limit_bytes {
+        // What nothing stands in the way of does not wait for its hour.
+        if !self.has_room() && self.blamed().is_empty() {
+            self.cut_and_ship()?;
+        }
+        if self.has_room() {
             let how = format!("there is room again: the log of {name} is followed on");
             self.troubles.end(FULL, name, &how, self.monitor);
-            return false;
+            return Ok(false);
         }
-        let blamed: BTreeSet<&str> =
-            [UNUSABLE, BEHIND, DAMAGED].iter().flat_map(|code| self.troubles.subjects(code)).collect();
-        let blamed = blamed.into_iter().collect::<Vec<_>>().join(", ");
+        let blamed = match self.blamed() {
+            none if none.is_empty() => "the copies".to_owned(),
+            blamed => blamed,
+        };
         let waiting = human::bytes(self.waiting_bytes + self.spool.open_bytes());
         let keeps = self.keeps_itself();
         let message = format!(
@@ -483,7 +499,7 @@ impl Follower<'_> {
         );
         let finding = Finding::new(FULL, name, message).with_kind(FailureKind::Unreachable);
         self.troubles.begin(finding, true, self.now(), self.monitor);
-        true
+        Ok(true)
     }
 
     /// The store no longer has what comes next: from here on there is a gap, which is filed before anything goes on.
@@ -561,7 +577,7 @@ impl Follower<'_> {
         self.ship()?;
         while !self.monitor.cancelled() {
             self.tend()?;
-            if self.is_full() {
+            if self.is_full()? {
                 if once {
                     let what = format!("no room for more log of `{}`", self.row.name);
                     let next =

@@ -126,12 +126,20 @@ fn probe(folder: &Path) -> Result<Installation, EtcdError> {
         status: "ended well".to_owned(),
         message: "it does not tell a version of etcd".to_owned(),
     })?;
-    let restorer =
-        ["etcdutl", "etcdctl"].iter().map(|name| folder.join(name)).find(|program| program.is_file());
+    let mut named = ["etcdutl", "etcdctl"].iter().map(|name| folder.join(name));
+    let restorer = named.find(|program| program.is_file() && answers(program));
     // The later `etcdctl` only knows how to ask a server.
     let knows = version >= Version { major: 3, minor: 6, patch: 0 };
     let restorer = restorer.filter(|program| !(knows && program.ends_with("etcdctl")));
     Ok(Installation { version, server, restorer })
+}
+
+/// Whether a program runs at all: packages are known whose `etcdutl` does not.
+fn answers(program: &Path) -> bool {
+    let mut command = Command::new(program);
+    command.arg("version").env_clear().env("ETCDCTL_API", "3").current_dir("/");
+    let clock = SystemClock::new();
+    run(command, &Run { limit: VERSION_LIMIT, clock: &clock, cancelled: &|| false }).is_ok()
 }
 
 #[cfg(test)]

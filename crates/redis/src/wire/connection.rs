@@ -31,6 +31,7 @@ pub struct Connection {
     pub(crate) buffer: BytesMut,
     target: String,
     silence_limit: Duration,
+    reply_limit_bytes: usize,
 }
 
 impl fmt::Debug for Connection {
@@ -58,7 +59,8 @@ impl Connection {
             transport.protect(tls, deadline).map_err(|fault| unprotected(fault, &target, options))?;
         }
         let buffer = BytesMut::with_capacity(BUFFER_BYTES);
-        let mut connection = Self { transport, buffer, target, silence_limit: options.connect_timeout };
+        let (silence_limit, reply_limit_bytes) = (options.connect_timeout, REPLY_LIMIT_BYTES);
+        let mut connection = Self { transport, buffer, target, silence_limit, reply_limit_bytes };
         if let Some(password) = &options.password {
             let user = options.user.as_deref().map(str::as_bytes);
             let mut parts = vec![b"AUTH".as_slice()];
@@ -78,7 +80,7 @@ impl Connection {
     /// Sends a command and waits for its answer. An error of the server leaves the connection usable.
     pub fn command(&mut self, parts: &[&[u8]]) -> Result<Reply, RedisError> {
         self.send(parts)?;
-        let mut budget = Budget { bytes: REPLY_LIMIT_BYTES, parts: REPLY_LIMIT_PARTS };
+        let mut budget = Budget { bytes: self.reply_limit_bytes, parts: REPLY_LIMIT_PARTS };
         match self.reply(&mut budget, 0)? {
             Reply::Error(source) => {
                 let name = parts.first().copied().unwrap_or_default();
@@ -101,8 +103,13 @@ impl Connection {
         }
         let limit = self.silence_limit;
         self.transport.write(&out, limit).map_err(|fault| self.fault(fault, limit))?;
-        let mut budget = Budget { bytes: REPLY_LIMIT_BYTES, parts: REPLY_LIMIT_PARTS };
+        let mut budget = Budget { bytes: self.reply_limit_bytes, parts: REPLY_LIMIT_PARTS };
         (0..count).map(|_answer| self.reply(&mut budget, 0)).collect()
+    }
+
+    /// Answers may take this much memory from here on, where a value is asked for as a whole.
+    pub fn set_reply_limit(&mut self, bytes: usize) {
+        self.reply_limit_bytes = bytes;
     }
 
     /// As [`Connection::command`], for a command that is a plain text of words.

@@ -112,7 +112,7 @@ fn what_is_acknowledged_is_what_is_durable() {
     while !acknowledged().unwrap().contains(&expected) {
         std::thread::yield_now();
     }
-    stream.durable(stream.offset());
+    stream.durable(stream.offset()).unwrap();
     // A client that waits for replicas makes the server ask, and the answer comes at once.
     let options = server.options();
     let waiting = std::thread::spawn(move || {
@@ -122,7 +122,7 @@ fn what_is_acknowledged_is_what_is_durable() {
     });
     while !waiting.is_finished() {
         if stream.next_within(TICK).unwrap().is_some() {
-            stream.durable(stream.offset());
+            stream.durable(stream.offset()).unwrap();
         }
     }
     assert_eq!(waiting.join().unwrap(), Some(1));

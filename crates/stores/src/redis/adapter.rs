@@ -7,6 +7,7 @@ use std::sync::Arc;
 use lifeboat_base::capture::{Capture, CaptureFacts, RestoreSource};
 use lifeboat_base::failure::Failure;
 use lifeboat_base::monitor::Monitor;
+use lifeboat_base::secret::Secret;
 use lifeboat_base::time::{Clock, SystemClock, Timestamp};
 use lifeboat_redis::server::{RUNTIME, sweep};
 use lifeboat_redis::wire::ConnectOptions;
@@ -15,12 +16,13 @@ use super::capture::RedisCapture;
 use super::checks::{self, START, Subject};
 use super::duties::{self, Upkeep};
 use super::feed::RedisFeed;
-use super::{canaries, error, facts, replay, restore};
+use super::{canaries, error, facts, load, replay, restore};
 use crate::adapter::{
     Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
 };
 use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Stop};
 use crate::duties::{Duties, Look, Rebuilt};
+use crate::load::{Loaded, Loader};
 
 /// How a server is reached and what is checked after a restore.
 #[derive(Clone)]
@@ -60,9 +62,18 @@ impl RedisAdapter {
         Self { options, clock: Arc::new(SystemClock::new()) }
     }
 
+    fn subject<'a>(&'a self, facts: &'a CaptureFacts, monitor: &'a dyn Monitor) -> Subject<'a> {
+        Subject {
+            facts,
+            programs: &self.options.programs,
+            commands: &self.options.commands,
+            clock: self.clock.as_ref(),
+            monitor,
+        }
+    }
+
     fn connect_options(&self) -> Result<ConnectOptions, Failure> {
-        let parsed = ConnectOptions::parse(&(self.options.url)()?);
-        parsed.map_err(error::connection("failed to understand the address of the server"))
+        place(&(self.options.url)()?)
     }
 }
 
@@ -101,6 +112,10 @@ impl Adapter for RedisAdapter {
         Some(self)
     }
 
+    fn loader(&self) -> Option<&dyn Loader> {
+        Some(self)
+    }
+
     fn sweep(&self) -> Result<(), Failure> {
         let swept = sweep(Path::new(RUNTIME), self.clock.as_ref());
         swept.map(drop).map_err(error::server("failed to end throwaway servers that a dead run left"))
@@ -113,18 +128,33 @@ impl Adapter for RedisAdapter {
         restored: &Path,
         monitor: &dyn Monitor,
     ) -> Result<Vec<CheckResult>, Failure> {
-        let subject = Subject {
-            facts,
-            programs: &self.options.programs,
-            commands: &self.options.commands,
-            clock: self.clock.as_ref(),
-            monitor,
-        };
-        checks::check(&subject, from, restored)
+        checks::check(&self.subject(facts, monitor), from, restored)
     }
 
     fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
         canaries::run(scratch, &self.options.programs)
+    }
+}
+
+fn place(address: &Secret<String>) -> Result<ConnectOptions, Failure> {
+    ConnectOptions::parse(address)
+        .map_err(error::connection("failed to understand the address of the server"))
+}
+
+impl Loader for RedisAdapter {
+    fn ready(&self, address: &Secret<String>, force: bool) -> Result<(), Failure> {
+        load::ready(&place(address)?, force)
+    }
+
+    fn load(
+        &self,
+        restored: &Path,
+        address: &Secret<String>,
+        force: bool,
+        monitor: &dyn Monitor,
+    ) -> Result<Loaded, Failure> {
+        let what = (restored, self.options.programs.as_slice(), load::databases(restored));
+        load::load(what, &place(address)?, force, (self.clock.as_ref(), monitor))
     }
 }
 
@@ -177,6 +207,19 @@ impl Continuous for RedisAdapter {
 
     fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure> {
         Ok(LogPosition { timeline: 0, offset: replay::place(facts)?.offset })
+    }
+
+    fn is_provable(&self) -> bool {
+        true
+    }
+
+    fn arrived(
+        &self,
+        restored: &Path,
+        facts: &CaptureFacts,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<CheckResult>, Failure> {
+        checks::arrived(&self.subject(facts, monitor), restored)
     }
 
     fn replay(

@@ -22,12 +22,13 @@ use lifeboat_redis::wire::encode;
 
 use super::adapter::{RedisAdapter, RedisOptions};
 use super::checks::{
-    CHECK_AOF, CHECK_RDB, CONTENT, DATABASES, EXPIRING, FILES, FUNCTIONS, KEYS, START, TYPES,
+    CHECK_AOF, CHECK_RDB, CONTENT, DATABASES, EXPIRING, FILES, FUNCTIONS, KEYS, START, STREAM, TYPES,
 };
 use super::duties::Upkeep;
 use super::{commands, error, layout};
-use crate::adapter::{Adapter, CanaryResult, CaptureContext};
+use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckState};
 use crate::canary::{Canary, run as run_all};
+use crate::continuous::Continuous;
 use crate::recording::Recording;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -154,7 +155,37 @@ pub(super) fn run(scratch: &Path, programs: &[PathBuf]) -> Result<Vec<CanaryResu
     let found = Programs::find(programs)
         .map_err(error::server("the checks could not be tried on damaged servers"))?;
     let (adapter, recording) = sample(&found, scratch, programs)?;
-    run_all(&adapter, &recording, &CANARIES, scratch)
+    let mut results = run_all(&adapter, &recording, &CANARIES, scratch)?;
+    results.extend(streams(&adapter, &recording, scratch)?);
+    Ok(results)
+}
+
+/// A stream of commands with one that was never sent, and one that lacks what a point has.
+fn streams(
+    adapter: &RedisAdapter,
+    recording: &Recording,
+    scratch: &Path,
+) -> Result<Vec<CanaryResult>, Failure> {
+    let state = |changes: &[&str]| {
+        let dir = tempfile::tempdir_in(scratch)
+            .map_err(|error| Failure::io("failed to make a directory for a canary", error))?;
+        let monitor = Findings::new();
+        adapter.restore(recording, recording.facts(), dir.path(), &monitor)?;
+        change(dir.path(), changes).map_err(|error| Failure::io("failed to damage a sample", error))?;
+        let results = adapter.arrived(dir.path(), recording.facts(), &monitor)?;
+        Ok::<_, Failure>(results.first().map(|check| check.state))
+    };
+    let good = state(&[])?;
+    [("a command too many", ["SELECT 0", "INCR visits"]), ("a change too few", ["SELECT 0", "RPOP list"])]
+        .into_iter()
+        .map(|(damage, changes)| {
+            Ok(CanaryResult {
+                check: STREAM.to_owned(),
+                damage: damage.to_owned(),
+                caught: good == Some(CheckState::Passed) && state(&changes)? == Some(CheckState::Failed),
+            })
+        })
+        .collect()
 }
 
 /// A server with a little of everything, captured and gone.

@@ -25,7 +25,7 @@ use serde_json::Value;
 use super::capture::KEYS as KEYS_FILE;
 use super::restore::databases;
 use super::{commands, error, facts, layout};
-use crate::adapter::CheckResult;
+use crate::adapter::{CheckResult, CheckState};
 use crate::tally::{Tally, equal, failed, not_applicable};
 
 pub(super) const FILES: &str = "redis.files";
@@ -38,6 +38,8 @@ pub(super) const TYPES: &str = "redis.types";
 pub(super) const EXPIRING: &str = "redis.expiring";
 pub(super) const CONTENT: &str = "redis.content";
 pub(super) const FUNCTIONS: &str = "redis.functions";
+/// An older point and the stream of commands up to this one's place are what this one captured.
+pub(super) const STREAM: &str = "redis.stream";
 
 /// The sandbox's working directory, inside the restored one.
 const WORK: &str = "lifeboat-sandbox";
@@ -88,13 +90,7 @@ pub(super) fn check(
         results.push(pass(id, split(programs.run(tool, &file, &work.0, wait))?));
     }
     subject.monitor.phase("starting a throwaway server", None);
-    let options = SandboxOptions {
-        runtime: None,
-        work: work.0.clone(),
-        append_only: true,
-        databases: databases(subject.facts),
-    };
-    match split(Sandbox::start(&programs, &options, &OsEntropy, wait))? {
+    match split(Sandbox::start(&programs, &work.options(subject.facts), &OsEntropy, wait))? {
         Ok(sandbox) => {
             results.push(pass(START, Ok(())));
             results.extend(inside(subject, restored, &sandbox, &work.0)?);
@@ -190,12 +186,7 @@ fn inside(
     work: &Path,
 ) -> Result<Vec<CheckResult>, Failure> {
     let mut results = Vec::new();
-    let saved =
-        sandbox.save(LIMIT).map_err(error::server("the throwaway server could not save what it loaded"))?;
-    let file =
-        File::open(work.join(saved)).map_err(|error| Failure::io("failed to read what was saved", error))?;
-    let survey = Survey::read(file, subject.clock.now().as_millisecond())
-        .map_err(error::dump("what the throwaway server saved cannot be read"))?;
+    let survey = surveyed(subject, sandbox, work)?;
     match replayed(restored) {
         Some(to) => {
             let why = format!("commands up to {to} follow what was captured");
@@ -210,6 +201,51 @@ fn inside(
         results.push(commands::check(&mut connection, index + 1, text));
     }
     Ok(results)
+}
+
+/// What a throwaway server holds: it saves it, and the reader of the capture reads that.
+fn surveyed(subject: &Subject<'_>, sandbox: &Sandbox, work: &Path) -> Result<Survey, Failure> {
+    let saved =
+        sandbox.save(LIMIT).map_err(error::server("the throwaway server could not save what it loaded"))?;
+    let file =
+        File::open(work.join(saved)).map_err(|error| Failure::io("failed to read what was saved", error))?;
+    Survey::read(file, subject.clock.now().as_millisecond())
+        .map_err(error::dump("what the throwaway server saved cannot be read"))
+}
+
+/// Compares a directory that was replayed up to the place of the subject's point with what that point captured.
+pub(super) fn arrived(subject: &Subject<'_>, restored: &Path) -> Result<Vec<CheckResult>, Failure> {
+    let place = subject.facts.consistency.position.clone().unwrap_or_default();
+    let expected = format!("as captured at {place}");
+    let programs = match Programs::find(subject.programs) {
+        Ok(programs) => programs,
+        Err(error) => return Ok(vec![not_applicable(STREAM, expected, chain(&error))]),
+    };
+    let io = |error| Failure::io("failed to make room for a server", error);
+    let restored = &fs::canonicalize(restored).map_err(io)?;
+    let work = Work::make(restored).map_err(io)?;
+    let cancelled = || subject.monitor.cancelled();
+    let wait = Wait { limit: LIMIT, clock: subject.clock, cancelled: &cancelled };
+    subject.monitor.phase("comparing the stream with the next point", None);
+    let sandbox = match split(Sandbox::start(&programs, &work.options(subject.facts), &OsEntropy, wait))? {
+        Ok(sandbox) => sandbox,
+        Err(error) => return Ok(vec![failed(STREAM, expected, chain(&error))]),
+    };
+    let survey = surveyed(subject, &sandbox, &work.0)?;
+    sandbox
+        .stop(Wait::for_at_most(STOP_LIMIT, subject.clock))
+        .map_err(error::server("failed to stop the throwaway server"))?;
+    if survey.opaque > 0 {
+        let why = "modules keep something that cannot be compared";
+        return Ok(vec![not_applicable(STREAM, expected, why)]);
+    }
+    let results = compare(subject.facts, &survey);
+    let mut tally = Tally::default();
+    for check in results.iter().filter(|check| check.state == CheckState::Failed) {
+        tally.add(|| format!("{}: found {}, expected {}", check.id, check.measured, check.expected));
+    }
+    let measured = if tally.count() == 0 { expected.clone() } else { "something else".to_owned() };
+    Ok(vec![tally.result(STREAM, measured, expected)])
 }
 
 /// What the server has against what was captured, both ways.
@@ -271,16 +307,23 @@ fn compare(facts: &CaptureFacts, survey: &Survey) -> Vec<CheckResult> {
 }
 
 /// A server's working directory with a way to the restored files; gone when dropped.
-struct Work(PathBuf);
+pub(super) struct Work(pub(super) PathBuf);
 
 impl Work {
-    fn make(restored: &Path) -> io::Result<Self> {
+    pub(super) fn make(restored: &Path) -> io::Result<Self> {
         let path = restored.join(WORK);
         crashsafe::remove_tree(&path)?;
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         let work = Self(path);
         std::os::unix::fs::symlink(layout::folder(restored), work.0.join(layout::FOLDER))?;
         Ok(work)
+    }
+}
+
+impl Work {
+    /// A server on it.
+    fn options(&self, facts: &CaptureFacts) -> SandboxOptions {
+        SandboxOptions { runtime: None, work: self.0.clone(), append_only: true, databases: databases(facts) }
     }
 }
 

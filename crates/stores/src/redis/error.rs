@@ -11,10 +11,18 @@ pub(crate) fn connection(what: impl Into<String>) -> impl FnOnce(RedisError) -> 
     move |error| Failure::with_source(error.kind(), what, error)
 }
 
-/// A dump that cannot be read or believed.
+/// A dump that cannot be read or believed. What a vault says about its bytes stands: one damaged copy is not the last.
 pub(crate) fn dump(what: impl Into<String>) -> impl FnOnce(RdbError) -> Failure {
     let what = what.into();
-    move |error| Failure::with_source(error.kind(), what, error)
+    move |error| {
+        let said = match &error {
+            RdbError::Read { source, .. } => {
+                source.get_ref().and_then(|inner| inner.downcast_ref::<Failure>())
+            }
+            _ => None,
+        };
+        Failure::with_source(said.map_or(error.kind(), Failure::kind), what, error)
+    }
 }
 
 /// A failed throwaway server.

@@ -123,8 +123,13 @@ impl LogFeed for RedisFeed {
     }
 
     fn durable(&mut self, position: LogPosition, _now: Timestamp) -> Result<(), Failure> {
-        self.stream.durable(position.offset);
-        Ok(())
+        self.stream.durable(position.offset).map_err(|error| {
+            Failure::with_source(
+                error.kind(),
+                "failed to tell the server how far its commands are kept",
+                error,
+            )
+        })
     }
 }
 

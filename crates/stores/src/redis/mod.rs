@@ -15,6 +15,7 @@ mod error;
 mod facts;
 mod feed;
 mod layout;
+mod load;
 mod replay;
 mod restore;
 

@@ -94,7 +94,9 @@ struct Copy<'a> {
 impl Read for Copy<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.from.read(into)?;
-        self.to.write_all(into.get(..count).unwrap_or_default())?;
+        self.to
+            .write_all(into.get(..count).unwrap_or_default())
+            .map_err(|error| io::Error::other(Failure::io("failed to write the restored server", error)))?;
         self.bytes += count as u64;
         self.monitor.advance(count as u64, 0);
         Ok(count)
