@@ -380,3 +380,23 @@ fn what_a_killed_follower_left_is_told_by_a_restore_and_brought_by_the_next_run(
     world.run(&["restore", "shop", "--to", "after"]).expect(0);
     assert_eq!(ask(&server, &world.path("after"), LEDGER), "1|1");
 }
+
+#[test]
+fn a_follower_keeps_no_server_from_ending_that_waits_for_its_sessions() {
+    let mut server = server(15);
+    let world = world_of(&server);
+    world.backup("shop");
+    let mut follower = Follower::start(&world, &[]);
+    let asked = "SELECT count(*) = 2 FROM pg_stat_replication";
+    follower.wait_until(&server, "asked beside the stream", |_| server.psql(asked) == "t");
+    kill_process(Pid::from_raw(server.pid()).unwrap(), Signal::TERM).unwrap();
+    let ended = (0..MAX_LOOKS).any(|_| {
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
+        server.log().contains("database system is shut down")
+    });
+    assert!(ended, "it waits for us: {}", server.log());
+    server.crash();
+    server.start_again();
+    follower.wait_until(&server, "followed again", |_| server.psql(FOLLOWED) == "t");
+    assert_eq!(follower.end().0, Some(0));
+}

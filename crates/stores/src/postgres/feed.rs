@@ -286,6 +286,7 @@ impl LogFeed for PostgresFeed {
                 Ok(Step::Quiet { as_of: None })
             }
             Some(Message::Log { start, bytes, server_end, sent }) => {
+                self.primary = self.primary || self.probe.look(self.timeline).is_some();
                 if let Some(before) = self.stamp.replace(sent).filter(|_| self.primary)
                     && self.horizon.is_none()
                     && before.duration_since(self.told) >= TELL_EVERY

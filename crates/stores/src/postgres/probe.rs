@@ -12,7 +12,7 @@ use lifeboat_postgres::{Lsn, Timeline};
 
 /// An answer takes no longer, or there is none.
 const LIMIT: Duration = Duration::from_secs(3);
-/// After a failure so many turns are left out: the stream matters more.
+/// Without an answer so many turns are left out: the stream matters more.
 const REST_TURNS: u32 = 20;
 
 const CLOCK: &str =
@@ -42,20 +42,22 @@ impl Probe {
             self.resting_turns -= 1;
             return None;
         }
-        match self.ask() {
-            Ok(answer) => answer.filter(|(at, ..)| *at == timeline).map(|(_, end, moment)| (end, moment)),
-            Err(_unreachable) => {
-                self.connection = None;
-                self.resting_turns = REST_TURNS;
-                None
-            }
+        let answer = self.ask().unwrap_or_else(|_unreachable| {
+            self.connection = None;
+            None
+        });
+        let answer = answer.filter(|(at, ..)| *at == timeline).map(|(_, end, moment)| (end, moment));
+        if answer.is_none() {
+            self.resting_turns = REST_TURNS;
         }
+        answer
     }
 
     fn ask(&mut self) -> Result<Option<(Timeline, Lsn, Timestamp)>, PgError> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(Connection::connect(&self.options, Mode::Sql)?),
+            // As an ordinary session it would keep a server from ending that waits for its sessions (SIGTERM).
+            none => none.insert(Connection::connect(&self.options, Mode::ReplicationDatabase)?),
         };
         let clock = connection.query(CLOCK)?;
         let end = connection.query(END)?;
