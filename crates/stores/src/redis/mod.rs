@@ -18,6 +18,7 @@ mod layout;
 mod load;
 mod replay;
 mod restore;
+mod select;
 
 pub use adapter::{RedisAdapter, RedisOptions};
 pub use duties::{Upkeep, Variables};

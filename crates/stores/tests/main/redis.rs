@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use lifeboat_base::failure::Failure;
 use lifeboat_base::secret::Secret;
-use lifeboat_stores::conformance::{Fixture, violations};
-use lifeboat_stores::{Adapter, RedisAdapter, RedisOptions as Options, Upkeep};
+use lifeboat_stores::conformance::{Answer, Fixture, violations};
+use lifeboat_stores::{Adapter, RedisAdapter, RedisOptions as Options, Selection, Upkeep};
 use lifeboat_testkit::{RedisOptions, RedisServer};
 
 /// A user that may do what `lifeboat init redis` grants, and nothing else.
@@ -60,6 +60,11 @@ impl Fixture for Servers {
         server.load((0..50).map(|n| parts(&format!("SET ends:{n} v PXAT {}", 4_000_000_000_000_u64 + n))));
         server.load([parts("SELECT 3"), parts("SADD set a b c 1 2 3")]);
         Ok(self.keep(place, server))
+    }
+
+    fn question(&self) -> Option<(Selection, Answer)> {
+        let name = |n: u32| (format!("key:{n}").into_bytes(), Some(n.to_string().into_bytes()));
+        Some((Selection::Keys("key:*".to_owned()), (0..400).map(name).collect()))
     }
 
     fn change(&self, place: &Path, round: u64) -> Result<(), Failure> {
