@@ -27,7 +27,7 @@ use crate::error::EngineError;
 use crate::journal::Entry;
 use crate::logs::{Between, Replay, Told};
 use crate::restore::{Chosen, candidates, left_running};
-use crate::view::{drill_digest, in_future};
+use crate::view::{drill_digest, in_future, rules_digest};
 use crate::when;
 
 /// What to drill.
@@ -37,6 +37,13 @@ pub struct DrillOptions {
     pub at: Option<String>,
     /// Only from this copy.
     pub copy: Option<CopyName>,
+}
+
+impl DrillOptions {
+    /// What a chosen point or copy shows says nothing about what would be restored after a loss.
+    fn is_particular(&self) -> bool {
+        self.at.is_some() || self.copy.is_some()
+    }
 }
 
 /// A row whose vaults are open, before it is known which moment it is restored to.
@@ -114,8 +121,7 @@ impl Engine {
             report.verdict = DrillVerdict::Failed;
         }
         report.findings.splice(0..0, findings);
-        // What a chosen point or copy shows says nothing about them.
-        if options.at.is_none() && options.copy.is_none() {
+        if !options.is_particular() {
             self.replay_rows(&rows, &mut report)?;
         }
         if report.stores.is_empty() && report.replays.is_empty() && report.findings.is_empty() {
@@ -372,6 +378,7 @@ impl Engine {
                 "drill": report.id, "moment": report.moment, "point": store.point, "copy": store.copy,
                 "store": store, "findings": findings, "verdict": report.verdict,
                 "scope": scope(options, ready.is_newest), "agreement": said,
+                "rules": rules_digest(&self.policy, &store.name), "asked": options.is_particular(),
                 "together_with": report.stores.len().saturating_sub(1), "common_moment": report.common_moment,
                 "row": drill_digest(ready.row), "damaged_point": damaged, "pitr": pitr,
             });
@@ -397,7 +404,7 @@ impl Engine {
 
 /// Only what would be restored after a loss today speaks for the row.
 fn scope(options: &DrillOptions, is_newest: bool) -> &'static str {
-    if options.at.is_none() && options.copy.is_none() && is_newest { "newest" } else { "chosen" }
+    if !options.is_particular() && is_newest { "newest" } else { "chosen" }
 }
 
 fn rule_name(outcome: &CheckOutcome) -> &str {
