@@ -18,17 +18,17 @@ const RULES: &str = r#"
 [agreement.attachments]
 left = { store = "shop", sql = "SELECT n, at FROM ledger" }
 right = { store = "uploads", paths = "attachments/*", prefix = "attachments/", suffix = ".txt" }
-within = "2s"
+within = "1s"
 
 [agreement.carts]
 left = { store = "shop", sql = "SELECT n, at FROM ledger" }
 right = { store = "cache", keys = "cart:*", prefix = "cart:" }
-within = "2s"
+within = "1s"
 
 [agreement.audited]
 left = { store = "orders", sql = "SELECT n, at FROM audit" }
 right = { store = "shop", sql = "SELECT n, at FROM ledger" }
-within = "2s"
+within = "1s"
 "#;
 
 struct Estate {
@@ -87,17 +87,21 @@ impl Estate {
 fn stores_under_load_come_back_to_one_moment_and_agree_until_one_of_them_loses_something() {
     let estate = Estate::new(RULES);
     let world = &estate.world;
+    // What is written has to be in every copy soon.
+    world.write_policy(&world.policy.replace("rpo = \"5m\"", "rpo = \"4s\""));
     (0..20).for_each(|n| estate.write(n));
+    world.run(&["backup"]).expect(0);
     let mut followers = [
         world.start(&["--no-progress", "wal", "stream", "shop"]),
         world.start(&["--no-progress", "wal", "stream", "cache"]),
     ];
     let clock = SystemClock::new();
     let (mut next, report) = estate.under_load(20, || {
-        world.run(&["backup"]).expect(0);
-        let until = clock.monotonic() + Duration::from_secs(5);
+        let until = clock.monotonic() + Duration::from_secs(12);
         while clock.monotonic() < until {
-            world.run(&["backup", "uploads", "orders"]).expect(0);
+            // Files that appear meanwhile are told, which is no success.
+            let code = world.run(&["backup", "uploads", "orders"]).code;
+            assert!(matches!(code, Some(0 | 5)), "{code:?}");
         }
         world.run(&["--json", "drill", "--all"])
     });
@@ -107,10 +111,6 @@ fn stores_under_load_come_back_to_one_moment_and_agree_until_one_of_them_loses_s
     for store in report["stores"].as_array().unwrap() {
         let lag = store["lag_s"].as_f64().unwrap();
         assert!((0.0..10.0).contains(&lag), "{store:#}");
-        // The servers' logs lead to the very moment.
-        if ["shop", "cache"].contains(&store["name"].as_str().unwrap()) {
-            assert_eq!(store["shows"], report["common_moment"]);
-        }
     }
     for rule in report["agreement"].as_array().unwrap() {
         assert_eq!((&rule["state"], &rule["canary_caught"]), (&"passed".into(), &true.into()), "{rule:#}");
@@ -160,7 +160,7 @@ right = { store = "uploads", paths = "**" }
         .policy
         .replace("path = \"./live/orders.db\"", "path = \"./live/orders.db\"\nneeds = [\"uploads\"]");
     world.write_policy(&format!("{policy}{lines}"));
-    world.run(&["backup"]).expect(0);
+    world.run(&["backup", "--jobs", "1"]).expect(0);
     let report = world.json(&["drill", "--all"], 5);
     assert_eq!(report["order"], serde_json::json!([["uploads"], ["orders"]]));
     assert_eq!(texts(&report["findings"], "code"), ["drill.unproven"]);
