@@ -30,6 +30,7 @@ mod main {
     mod redis;
     mod redis_cache;
     mod redis_faults;
+    mod redis_files;
     mod redis_load;
     mod redis_log;
     mod secrets;

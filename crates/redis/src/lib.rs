@@ -7,6 +7,7 @@
 pub mod aof;
 pub mod census;
 pub mod commands;
+pub mod files;
 pub mod pattern;
 pub mod rdb;
 pub mod replication;

@@ -206,6 +206,10 @@ impl Continuous for RedisAdapter {
     }
 
     fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure> {
+        if facts.environment.contains_key("redis.capture") {
+            // Captured in a way that leads into no stream.
+            return Ok(LogPosition { timeline: 0, offset: 0 });
+        }
         Ok(LogPosition { timeline: 0, offset: replay::place(facts)?.offset })
     }
 

@@ -27,6 +27,8 @@ use crate::adapter::CaptureContext;
 
 /// The name of the dump in a point.
 pub(super) const DUMP: &str = "dump.rdb";
+/// The name of the commands after it, where a point has any.
+pub(super) const COMMANDS: &str = "commands.aof";
 /// The name of what is said about it.
 pub(super) const KEYS: &str = "keys.json";
 /// What is handed to the thread that reads along, in pieces of this size,
@@ -121,7 +123,7 @@ impl RedisCapture {
 }
 
 /// Numbers per database, for people.
-fn describe(survey: &Survey) -> Result<Vec<u8>, Failure> {
+pub(super) fn describe(survey: &Survey) -> Result<Vec<u8>, Failure> {
     let databases: serde_json::Map<_, _> = survey
         .databases
         .iter()
@@ -145,7 +147,7 @@ fn incomplete() -> Failure {
     Failure::new(FailureKind::Internal, "the dump was left before its end")
 }
 
-fn path(text: &str) -> Result<RelPath, Failure> {
+pub(super) fn path(text: &str) -> Result<RelPath, Failure> {
     RelPath::new(text)
         .map_err(|error| Failure::with_source(FailureKind::Internal, "failed to name an entry", error))
 }
@@ -181,19 +183,13 @@ impl Capture for RedisCapture {
         let (counts, checksums) = facts::numbers(survey);
         let mut environment = self.facts.environment;
         let mut note = |name: &str, value| environment.insert(format!("redis.{name}"), value);
-        note("rdb_version", json!(survey.about.version));
-        note("rdb_checksummed", json!(survey.about.checksummed));
-        note("rdb_aux", json!(survey.about.aux));
         note("dump_sha256", json!(seen.sha256));
         note("keys_sha256", json!(self.described));
-        note("opaque", json!(survey.opaque));
         note("begun", json!(self.begun));
         let highest = survey.databases.keys().max().map_or(0, |db| db.saturating_add(1));
         let databases = self.facts.databases.unwrap_or(layout::USUAL_DATABASES).max(highest);
         note("databases", json!(databases));
-        let ttl: serde_json::Map<_, _> =
-            survey.databases.iter().map(|(db, found)| (format!("db{db}"), json!(found.ttl))).collect();
-        note("time_to_live", json!(ttl));
+        facts::note_dump(&mut environment, survey);
         Ok(CaptureFacts {
             consistency: Consistency {
                 level: ConsistencyLevel::PointInTime,

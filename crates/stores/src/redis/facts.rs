@@ -106,6 +106,18 @@ pub(super) fn inspect(options: &ConnectOptions) -> Result<Inspection, Failure> {
     })
 }
 
+/// What a dump says about itself, beside its numbers.
+pub(super) fn note_dump(environment: &mut BTreeMap<String, Value>, survey: &Survey) {
+    let mut note = |name: &str, value| environment.insert(format!("redis.{name}"), value);
+    note("rdb_version", json!(survey.about.version));
+    note("rdb_checksummed", json!(survey.about.checksummed));
+    note("rdb_aux", json!(survey.about.aux));
+    note("opaque", json!(survey.opaque));
+    let ttl: serde_json::Map<_, _> =
+        survey.databases.iter().map(|(db, found)| (format!("db{db}"), json!(found.ttl))).collect();
+    note("time_to_live", json!(ttl));
+}
+
 /// What a dump amounts to, as counts and checksums that a restore must reproduce.
 pub(super) fn numbers(survey: &Survey) -> (BTreeMap<String, u64>, BTreeMap<String, String>) {
     let (mut counts, mut checksums) = (BTreeMap::new(), BTreeMap::new());
