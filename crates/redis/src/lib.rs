@@ -9,6 +9,7 @@ pub mod census;
 pub mod commands;
 pub mod files;
 pub mod pattern;
+pub mod place;
 pub mod rdb;
 pub mod replication;
 pub mod server;

@@ -29,7 +29,7 @@ mod sum;
 mod tally;
 
 pub use adapter::{
-    Adapter, Address, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport,
+    Adapter, Address, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport, Share,
 };
 pub use archive::{LogFile, LogFiles, LogPart, WantedLog};
 pub use continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Step, Stop};

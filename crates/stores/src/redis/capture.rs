@@ -16,13 +16,13 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::path::RelPath;
 use lifeboat_base::time::Timestamp;
+use lifeboat_redis::place::Found;
 use lifeboat_redis::rdb::{RdbError, Survey};
 use lifeboat_redis::replication::{FullSync, Place, full_sync};
-use lifeboat_redis::wire::ConnectOptions;
 use serde_json::json;
 
 use super::facts::{self, Facts};
-use super::{error, layout};
+use super::{error, layout, shards};
 use crate::adapter::CaptureContext;
 
 /// The name of the dump in a point.
@@ -67,10 +67,11 @@ pub(super) struct RedisCapture {
 
 impl RedisCapture {
     /// Asks for everything; returns when the server has begun its dump.
-    pub(super) fn start(options: &ConnectOptions, at: &CaptureContext<'_>) -> Result<Self, Failure> {
-        let mut facts = facts::read(options)?;
+    pub(super) fn start(found: &Found, at: &CaptureContext<'_>) -> Result<Self, Failure> {
+        let mut facts = facts::of(found)?;
+        facts.findings.extend(shards::moved(found.shard.as_ref(), at.known));
         let asked = at.clock.now();
-        let sync = full_sync(options, true).map_err(error::connection("failed to begin the dump"))?;
+        let sync = full_sync(&found.options, true).map_err(error::connection("failed to begin the dump"))?;
         let begun = at.clock.now();
         let (place, total_bytes) = (sync.place().clone(), sync.length_bytes());
         let seen = Shared::default();

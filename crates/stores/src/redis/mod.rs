@@ -19,6 +19,7 @@ mod layout;
 mod load;
 mod replay;
 mod restore;
+mod shards;
 
 pub use adapter::{RedisAdapter, RedisOptions};
 pub use beside::{RedisFilesAdapter, RedisFilesOptions};

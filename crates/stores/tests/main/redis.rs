@@ -154,7 +154,7 @@ impl Fixture for Folders {
     fn seal(&self, place: &Path) -> Result<(), Failure> {
         let log = self.0.0.lock().unwrap()[place].data().join("appendonlydir");
         for entry in std::fs::read_dir(log).unwrap() {
-            std::fs::set_permissions(entry.unwrap().path(), std::fs::Permissions::from_mode(0)).unwrap();
+            std::fs::set_permissions(entry.unwrap().path(), std::fs::Permissions::from_mode(0o000)).unwrap();
         }
         Ok(())
     }

@@ -81,6 +81,7 @@ impl Adapter for RedisFilesAdapter {
             logical_bytes: Some(chosen.bytes()),
             items: vec![("files".to_owned(), chosen.count())],
             findings: Vec::new(),
+            share: None,
         })
     }
 
