@@ -25,6 +25,7 @@ pub(crate) enum Shape {
     Kind,
     StoreUrl,
     Reference,
+    RedisCapture,
     Checks,
     Sections(&'static str),
 }
@@ -107,6 +108,22 @@ pub(crate) const FILES: &[Key] = &[
     key("one_file_system", Shape::Switch, "Leave out what is mounted below the path. Default: false."),
 ];
 
+/// `[store.NAME]` of the kind `redis`, which has a `url` or a `dir`.
+pub(crate) const REDIS: &[Key] = &[
+    key(
+        "url",
+        Shape::StoreUrl,
+        "Where the server is: a reference, or a URL without a password. This or `dir`.",
+    ),
+    key("capture", Shape::RedisCapture, "How it is captured. Default: replication."),
+    key("dir", Shape::Text, "With `capture = \"files\"`: the server's folder, on this machine."),
+    key(
+        "config",
+        Shape::Text,
+        "With `capture = \"files\"`: the server's configuration. Default: usual names.",
+    ),
+];
+
 /// `[store.NAME]` of the kind `etcd`, which has a `url` or a `command`.
 pub(crate) const ETCD: &[Key] = &[
     key("url", Shape::StoreUrl, "Where its members listen, with commas between them. This or `command`."),
@@ -176,7 +193,7 @@ pub(crate) fn of_store(kind: Option<Kind>) -> Vec<&'static Key> {
     if fits(Kind::is_path) {
         keys.push(&PATH);
     }
-    if fits(|kind| !kind.is_path() && kind != Kind::Etcd) {
+    if fits(|kind| !kind.is_path() && !matches!(kind, Kind::Etcd | Kind::Redis)) {
         keys.push(&URL);
     }
     if fits(Kind::has_checks) {
@@ -184,6 +201,10 @@ pub(crate) fn of_store(kind: Option<Kind>) -> Vec<&'static Key> {
     }
     if fits(|kind| kind == Kind::Files) {
         keys.extend(FILES);
+    }
+    if fits(|kind| kind == Kind::Redis) {
+        // Of any kind: `url` is there already.
+        keys.extend(REDIS.iter().filter(|key| kind.is_some() || key.name != URL.name));
     }
     if fits(|kind| kind == Kind::Etcd) {
         // Of any kind: `url` is there already.

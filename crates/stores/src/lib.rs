@@ -29,7 +29,7 @@ mod sum;
 mod tally;
 
 pub use adapter::{
-    Adapter, Address, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport,
+    Adapter, Address, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport, Share,
 };
 pub use archive::{LogFile, LogFiles, LogPart, WantedLog};
 pub use continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Step, Stop};
@@ -41,5 +41,5 @@ pub use load::{Loaded, Loader};
 pub use parts::{Part, PartMissing, PartReport, PartTable, Parts};
 pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;
-pub use redis::{RedisAdapter, RedisOptions, Upkeep};
+pub use redis::{RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions, Upkeep};
 pub use sqlite::{SqliteAdapter, SqliteOptions};

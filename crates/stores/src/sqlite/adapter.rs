@@ -84,6 +84,7 @@ impl Adapter for SqliteAdapter {
             logical_bytes: Some(u64::from(page_bytes) * u64::from(page_count)),
             items,
             findings: Vec::new(),
+            share: None,
         })
     }
 
