@@ -30,9 +30,12 @@ mod main {
     mod postgres;
     mod redis;
     mod redis_cache;
+    mod redis_cluster;
     mod redis_faults;
+    mod redis_files;
     mod redis_load;
     mod redis_log;
+    mod redis_sentinel;
     mod secrets;
     mod stalled;
     mod tablespaces;

@@ -25,6 +25,7 @@ pub(crate) enum Shape {
     Kind,
     StoreUrl,
     Reference,
+    RedisCapture,
     Checks,
     StoreNames,
     StoreName,
@@ -111,6 +112,22 @@ pub(crate) const CHECK: Key = key("checks", Shape::Checks, "What a restored copy
 pub(crate) const FILES: &[Key] = &[
     key("exclude", Shape::Texts, "Globs of what is left out. Default: nothing."),
     key("one_file_system", Shape::Switch, "Leave out what is mounted below the path. Default: false."),
+];
+
+/// `[store.NAME]` of the kind `redis`, which has a `url` or a `dir`.
+pub(crate) const REDIS: &[Key] = &[
+    key(
+        "url",
+        Shape::StoreUrl,
+        "Where the server is: a reference, or a URL without a password. This or `dir`.",
+    ),
+    key("capture", Shape::RedisCapture, "How it is captured. Default: replication."),
+    key("dir", Shape::Text, "With `capture = \"files\"`: the server's folder, on this machine."),
+    key(
+        "config",
+        Shape::Text,
+        "With `capture = \"files\"`: the server's configuration. Default: usual names.",
+    ),
 ];
 
 /// `[store.NAME]` of the kind `etcd`, which has a `url` or a `command`.
@@ -214,7 +231,7 @@ pub(crate) fn of_store(kind: Option<Kind>) -> Vec<&'static Key> {
     if fits(Kind::is_path) {
         keys.push(&PATH);
     }
-    if fits(|kind| !kind.is_path() && kind != Kind::Etcd) {
+    if fits(|kind| !kind.is_path() && !matches!(kind, Kind::Etcd | Kind::Redis)) {
         keys.push(&URL);
     }
     if fits(Kind::has_checks) {
@@ -222,6 +239,10 @@ pub(crate) fn of_store(kind: Option<Kind>) -> Vec<&'static Key> {
     }
     if fits(|kind| kind == Kind::Files) {
         keys.extend(FILES);
+    }
+    if fits(|kind| kind == Kind::Redis) {
+        // Of any kind: `url` is there already.
+        keys.extend(REDIS.iter().filter(|key| kind.is_some() || key.name != URL.name));
     }
     if fits(|kind| kind == Kind::Etcd) {
         // Of any kind: `url` is there already.

@@ -288,6 +288,13 @@ pub enum Source {
     },
     /// A server.
     Url(Endpoint),
+    /// The files of a Redis server beside us.
+    RedisFiles {
+        /// The server's folder, as written.
+        dir: String,
+        /// The server's configuration, as written.
+        config: Option<String>,
+    },
     /// The members of an etcd cluster.
     Etcd {
         /// Where they listen, with commas between them.

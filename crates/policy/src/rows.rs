@@ -85,9 +85,17 @@ impl World<'_> {
         let (tier_name, tier) = self.tier(table, context);
         let written = promises::read(table, &self.known_copies, context);
         let layers = Layers { row: &written, row_at: &table.at, tier, defaults: self.defaults };
-        let promises = layers.resolve(kind);
-        let row =
-            check::Row { name, at: &table.at, kind, written: &written, promises: &promises, checks: &checks };
+        let has_log = store::has_log(table, kind);
+        let promises = layers.resolve(has_log);
+        let row = check::Row {
+            name,
+            at: &table.at,
+            kind,
+            has_log,
+            written: &written,
+            promises: &promises,
+            checks: &checks,
+        };
         if check::row(&row, self.copies, context) && retained.is_none() {
             *retained = Some(name.to_owned());
         }

@@ -34,6 +34,20 @@ pub struct Inspection {
     pub items: Vec<(String, u64)>,
     /// What would make a capture incomplete, found without making one.
     pub findings: Vec<Finding>,
+    /// What it has of something larger that needs several rows.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub share: Option<Share>,
+}
+
+/// A part of something that several rows keep together, such as a shard of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// What tells the whole from others, at one moment.
+    pub whole: String,
+    /// What this part has, as numbers from the first to the last.
+    pub ranges: Vec<(u32, u32)>,
+    /// Numbers below this one must all be had by someone.
+    pub all: u32,
 }
 
 /// What a capture needs from its caller.

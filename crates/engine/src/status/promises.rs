@@ -161,10 +161,38 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
         let log = log.map(|log| format!(", and {log}")).unwrap_or_default();
         return cell.broken(format!("what is held shows the store {} ago{log}", human::duration(lag)));
     }
+    if let Some(why) = alarmed(point) {
+        return if why.is_damage { cell.broken(why.text) } else { cell.unproven(why.text) };
+    }
     let changes = point.manifest.facts.consistency.changes;
     let fuzzy = if changes > 0 { format!(", taken while {changes} items changed") } else { String::new() };
     let shown = if lag < own { "with its log shows" } else { "shows" };
     cell.kept(format!("{} {shown} the store {} ago{fuzzy}", point.manifest.id, human::duration(lag)))
+}
+
+/// What a store said against itself when a point was taken of it.
+struct Alarm {
+    is_damage: bool,
+    text: String,
+}
+
+fn alarmed(point: &PointRow) -> Option<Alarm> {
+    let alarms = point.manifest.facts.environment.get("alarms")?.as_array()?;
+    let said: Vec<&str> = alarms.iter().filter_map(Value::as_str).collect();
+    let (all, id) = (said.join(", "), &point.manifest.id);
+    if said.is_empty() {
+        return None;
+    }
+    // A member that has compared itself with the others and differs.
+    let is_damage = said.iter().any(|alarm| alarm.ends_with("CORRUPT"));
+    let text = if is_damage {
+        format!("{all} when {id} was taken: what it shows may not be what the cluster agreed on")
+    } else {
+        format!(
+            "{all} when {id} was taken: the cluster takes no writes, and what its clients could not write is nowhere"
+        )
+    };
+    Some(Alarm { is_damage, text })
 }
 
 fn seconds(body: &Value, field: &str) -> Option<Duration> {

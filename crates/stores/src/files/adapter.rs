@@ -95,6 +95,7 @@ impl Adapter for FilesAdapter {
             logical_bytes: Some(counts.bytes),
             items: items.map(|(name, count)| (name.to_owned(), count)).collect(),
             findings,
+            share: None,
         })
     }
 

@@ -9,6 +9,7 @@ use lifeboat_base::failure::Failure;
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::secret::Secret;
 use lifeboat_base::time::{Clock, SystemClock, Timestamp};
+use lifeboat_redis::place::{Found, Target};
 use lifeboat_redis::server::{RUNTIME, sweep};
 use lifeboat_redis::wire::ConnectOptions;
 
@@ -16,7 +17,7 @@ use super::capture::RedisCapture;
 use super::checks::{self, START, Subject};
 use super::duties::{self, Upkeep};
 use super::feed::RedisFeed;
-use super::{canaries, error, facts, load, replay, restore, select};
+use super::{canaries, error, facts, load, replay, restore, select, shards};
 use crate::adapter::{
     Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
 };
@@ -73,8 +74,9 @@ impl RedisAdapter {
         }
     }
 
-    fn connect_options(&self) -> Result<ConnectOptions, Failure> {
-        place(&(self.options.url)()?)
+    /// The server as it is now: sentinels and clusters are asked each time.
+    fn find(&self) -> Result<Found, Failure> {
+        Target::parse(&(self.options.url)()?).and_then(|target| target.find()).map_err(error::place)
     }
 }
 
@@ -84,11 +86,11 @@ impl Adapter for RedisAdapter {
     }
 
     fn inspect(&self) -> Result<Inspection, Failure> {
-        facts::inspect(&self.connect_options()?)
+        facts::inspect(&self.find()?)
     }
 
     fn capture(&self, at: &CaptureContext<'_>) -> Result<Box<dyn Capture>, Failure> {
-        Ok(Box::new(RedisCapture::start(&self.connect_options()?, at)?))
+        Ok(Box::new(RedisCapture::start(&self.find()?, at)?))
     }
 
     fn selects(&self) -> Option<&dyn Select> {
@@ -103,6 +105,10 @@ impl Adapter for RedisAdapter {
         monitor: &dyn Monitor,
     ) -> Result<RestoreReport, Failure> {
         restore::restore(from, facts, into, (monitor, self.clock.as_ref()))
+    }
+
+    fn identity(&self, facts: &CaptureFacts) -> Option<String> {
+        shards::identity(facts)
     }
 
     fn essential(&self) -> &'static [&'static str] {
@@ -177,9 +183,13 @@ impl Loader for RedisAdapter {
 }
 
 impl Duties for RedisAdapter {
+    fn reach(&self) -> Result<Inspection, Failure> {
+        facts::reach(&self.find()?)
+    }
+
     fn look(&self, monitor: &dyn Monitor) -> Result<Look, Failure> {
         monitor.phase("looking at its keys", None);
-        duties::look(&self.connect_options()?, &self.options.upkeep, self.clock.as_ref())
+        duties::look(&self.find()?.options, &self.options.upkeep, self.clock.as_ref())
     }
 
     fn is_rebuildable(&self) -> bool {
@@ -219,11 +229,15 @@ impl Continuous for RedisAdapter {
     }
 
     fn follow(&self, resume: Option<Resume>, _known: &[String]) -> Result<Box<dyn LogFeed>, Failure> {
-        let options = self.connect_options()?;
-        Ok(Box::new(RedisFeed::start(&options, resume, Arc::clone(&self.clock))?))
+        let found = self.find()?;
+        Ok(Box::new(RedisFeed::start(&found, resume, Arc::clone(&self.clock))?))
     }
 
     fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure> {
+        if facts.environment.contains_key("redis.capture") {
+            // Captured in a way that leads into no stream.
+            return Ok(LogPosition { timeline: 0, offset: 0 });
+        }
         Ok(LogPosition { timeline: 0, offset: replay::place(facts)?.offset })
     }
 

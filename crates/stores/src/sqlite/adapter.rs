@@ -86,6 +86,7 @@ impl Adapter for SqliteAdapter {
             logical_bytes: Some(u64::from(page_bytes) * u64::from(page_count)),
             items,
             findings: Vec::new(),
+            share: None,
         })
     }
 
