@@ -96,10 +96,13 @@ impl Engine {
         let common = common(&standing, options, moment);
         let mut prepared = Vec::new();
         for ready in standing {
-            let row = ready.row;
+            let (row, mut findings) = (ready.row, ready.findings.clone());
             match self.prepare(ready, options, common) {
                 Ok(ready) => prepared.push(ready),
-                Err(error) => impossible.push((row, vec![cannot_be_drilled(row, &error)])),
+                Err(error) => {
+                    findings.push(cannot_be_drilled(row, &error));
+                    impossible.push((row, findings));
+                }
             }
         }
         let before = prepared.iter().map(|ready| &ready.findings);
