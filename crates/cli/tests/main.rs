@@ -12,6 +12,7 @@ mod main {
     mod capture;
     mod copies;
     mod damage;
+    mod estate;
     mod etcd;
     mod extract;
     mod failures;

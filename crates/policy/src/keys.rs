@@ -27,6 +27,10 @@ pub(crate) enum Shape {
     Reference,
     RedisCapture,
     Checks,
+    StoreNames,
+    StoreName,
+    Expectation,
+    Selection,
     Sections(&'static str),
 }
 
@@ -52,6 +56,7 @@ pub(crate) const TOP: &[Key] = &[
     key("tier", Shape::Sections("tiers"), "Promises shared by the rows that name the tier."),
     key("copy", Shape::Sections("copies"), "Places where vaults live."),
     key("store", Shape::Sections("stores"), "The rows of the matrix."),
+    key("agreement", Shape::Sections("agreements"), "What stores must say of each other at one moment."),
 ];
 
 /// `[keys]`.
@@ -92,6 +97,7 @@ pub(crate) const PROMISES: &[Key] = &[
 pub(crate) const STORE: &[Key] = &[
     key("kind", Shape::Kind, "What the store is. Required."),
     key("tier", Shape::TierName, "The tier whose promises it takes."),
+    key("needs", Shape::StoreNames, "The stores that are restored before it. Default: none."),
 ];
 
 /// `[store.NAME]` of the kinds `files` and `sqlite`.
@@ -134,6 +140,38 @@ pub(crate) const ETCD: &[Key] = &[
     key("password", Shape::Reference, "The user's password."),
     key("command", Shape::Texts, "Program and arguments that write a snapshot to `{file}`. This or `url`."),
     key("environment", Shape::Texts, "The variables that the command may see. Default: none."),
+];
+
+/// `[agreement.NAME]`.
+pub(crate) const AGREEMENT: &[Key] = &[
+    key("left", Shape::Selection, "What one store says. Required."),
+    key("right", Shape::Selection, "What another store says of the same. Required."),
+    key(
+        "expect",
+        Shape::Expectation,
+        "exists: all of left is in right; same: both ways, also in value; newest: equally new. Default: exists.",
+    ),
+    key(
+        "within",
+        Shape::Span,
+        "How long the application may take from one store to the other. Default: no time.",
+    ),
+];
+
+/// `left = { … }` and `right = { … }`.
+pub(crate) const SELECTION: &[Key] = &[
+    key("store", Shape::StoreName, "The store that is asked. Required."),
+    key(
+        "sql",
+        Shape::Text,
+        "postgres, sqlite: a query; first the name, then columns called `value` and `at`.",
+    ),
+    key("database", Shape::Text, "postgres: the database that is asked. Default: that of the store's url."),
+    key("paths", Shape::Text, "files: a glob of paths below the root."),
+    key("keys", Shape::Text, "redis: a pattern of keys, with `dbN:` before it for another database than 0."),
+    key("under", Shape::Text, "etcd: what the keys start with."),
+    key("prefix", Shape::Text, "What stands before each name and is no part of it. Default: nothing."),
+    key("suffix", Shape::Text, "What stands after each name and is no part of it. Default: nothing."),
 ];
 
 /// `verify = { … }`.

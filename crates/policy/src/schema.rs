@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::keys::{self, Key, Shape};
 use crate::kind::Kind;
-use crate::model::{Encryption, LockMode};
+use crate::model::{Encryption, Expectation, LockMode};
 use crate::store;
 
 const SPAN: &str = r"^\s*([0-9]+(s|mo|m|h|d|w|y)\s*)+$";
@@ -31,6 +31,8 @@ pub fn json_schema() -> Value {
             "tiers": named(TIER, &json!({"$ref": "#/$defs/promises"})),
             "copies": named(NAME, &object(keys::COPY, &["url"])),
             "stores": named(NAME, &stores()),
+            "agreements": named(NAME, &object(keys::AGREEMENT, &["left", "right"])),
+            "selection": object(keys::SELECTION, &["store"]),
             "span": {"type": "string", "pattern": SPAN},
             "spanOrNone": {"anyOf": [{"$ref": "#/$defs/span"}, {"const": "none"}]},
             "cadence": {"anyOf": [{"enum": cadences()}, {"$ref": "#/$defs/span"}]},
@@ -135,9 +137,15 @@ fn shape(shape: Shape) -> Value {
         Shape::SpanOrNone => json!({"$ref": "#/$defs/spanOrNone"}),
         Shape::ScheduleOrNone => json!({"$ref": "#/$defs/schedule"}),
         Shape::Retention => json!({"$ref": "#/$defs/retention"}),
-        Shape::CopyNames => {
+        Shape::CopyNames | Shape::StoreNames => {
             json!({"type": "array", "uniqueItems": true, "items": {"type": "string", "pattern": NAME}})
         }
+        Shape::StoreName => json!({"type": "string", "pattern": NAME}),
+        Shape::Expectation => {
+            let all = [Expectation::Exists, Expectation::Same, Expectation::Newest];
+            json!({"enum": all.map(Expectation::word)})
+        }
+        Shape::Selection => json!({"$ref": "#/$defs/selection"}),
         Shape::TierName => json!({"type": "string", "pattern": TIER}),
         Shape::Encryption => json!({"const": Encryption::Required.word()}),
         Shape::Verify => json!({"$ref": "#/$defs/verify"}),

@@ -18,6 +18,7 @@ use crate::duties::Duties;
 use crate::inplace::InPlace;
 use crate::load::Loader;
 use crate::parts::Parts;
+use crate::select::Select;
 
 /// Gives the address of a server, with everything a connection needs; an account that may replicate is enough.
 pub type Address = Arc<dyn Fn() -> Result<Secret<String>, Failure> + Send + Sync>;
@@ -186,6 +187,11 @@ pub trait Adapter: Send + Sync {
 
     /// How the kind is restored into a running server; nothing if it is not.
     fn loader(&self) -> Option<&dyn Loader> {
+        None
+    }
+
+    /// How a restored store of the kind is asked what it holds; nothing if it cannot be.
+    fn selects(&self) -> Option<&dyn Select> {
         None
     }
 

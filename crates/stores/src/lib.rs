@@ -20,6 +20,7 @@ pub mod parts;
 pub mod postgres;
 pub mod recording;
 pub mod redis;
+pub mod select;
 pub mod sqlite;
 
 mod canary;
@@ -42,4 +43,5 @@ pub use parts::{Part, PartMissing, PartReport, PartTable, Parts};
 pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;
 pub use redis::{RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions, Upkeep};
+pub use select::{Select, Selected, Selection, Take};
 pub use sqlite::{SqliteAdapter, SqliteOptions};

@@ -17,13 +17,14 @@ use super::capture::RedisCapture;
 use super::checks::{self, START, Subject};
 use super::duties::{self, Upkeep};
 use super::feed::RedisFeed;
-use super::{canaries, error, facts, load, replay, restore, shards};
+use super::{canaries, error, facts, load, replay, restore, select, shards};
 use crate::adapter::{
     Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
 };
 use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Stop};
 use crate::duties::{Duties, Look, Rebuilt};
 use crate::load::{Loaded, Loader};
+use crate::select::{Select, Selection, Take};
 
 /// How a server is reached and what is checked after a restore.
 #[derive(Clone)]
@@ -92,6 +93,10 @@ impl Adapter for RedisAdapter {
         Ok(Box::new(RedisCapture::start(&self.find()?, at)?))
     }
 
+    fn selects(&self) -> Option<&dyn Select> {
+        Some(self)
+    }
+
     fn restore(
         &self,
         from: &dyn RestoreSource,
@@ -139,6 +144,19 @@ impl Adapter for RedisAdapter {
 
     fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
         canaries::run(scratch, &self.options.programs)
+    }
+}
+
+impl Select for RedisAdapter {
+    fn select(
+        &self,
+        facts: &CaptureFacts,
+        artefact: &Path,
+        wanted: &[Selection],
+        monitor: &dyn Monitor,
+        take: &mut Take<'_>,
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        select::select(&self.subject(facts, monitor), artefact, wanted, take)
     }
 }
 

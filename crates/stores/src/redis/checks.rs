@@ -222,6 +222,30 @@ fn inside(
     Ok(results)
 }
 
+/// Asks a throwaway server on `restored`, which works in the folder that is named second; the inner error is one that did not
+/// start.
+pub(super) fn with_server<T>(
+    subject: &Subject<'_>,
+    programs: &Programs,
+    restored: &Path,
+    ask: impl FnOnce(&Sandbox, &Path) -> Result<T, Failure>,
+) -> Result<Result<T, SandboxError>, Failure> {
+    let io = |error| Failure::io("failed to make room for a server", error);
+    let restored = &fs::canonicalize(restored).map_err(io)?;
+    let work = Work::make(restored).map_err(io)?;
+    let cancelled = || subject.monitor.cancelled();
+    let wait = Wait { limit: LIMIT, clock: subject.clock, cancelled: &cancelled };
+    let sandbox = match split(Sandbox::start(programs, &work.options(subject.facts), &OsEntropy, wait))? {
+        Ok(sandbox) => sandbox,
+        Err(error) => return Ok(Err(error)),
+    };
+    let told = ask(&sandbox, &work.0)?;
+    sandbox
+        .stop(Wait::for_at_most(STOP_LIMIT, subject.clock))
+        .map_err(error::server("failed to stop the throwaway server"))?;
+    Ok(Ok(told))
+}
+
 /// What a throwaway server holds: it saves it, and the reader of the capture reads that.
 fn surveyed(subject: &Subject<'_>, sandbox: &Sandbox, work: &Path) -> Result<Survey, Failure> {
     let saved =
@@ -240,20 +264,12 @@ pub(super) fn arrived(subject: &Subject<'_>, restored: &Path) -> Result<Vec<Chec
         Ok(programs) => programs,
         Err(error) => return Ok(vec![not_applicable(STREAM, expected, chain(&error))]),
     };
-    let io = |error| Failure::io("failed to make room for a server", error);
-    let restored = &fs::canonicalize(restored).map_err(io)?;
-    let work = Work::make(restored).map_err(io)?;
-    let cancelled = || subject.monitor.cancelled();
-    let wait = Wait { limit: LIMIT, clock: subject.clock, cancelled: &cancelled };
     subject.monitor.phase("comparing the stream with the next point", None);
-    let sandbox = match split(Sandbox::start(&programs, &work.options(subject.facts), &OsEntropy, wait))? {
-        Ok(sandbox) => sandbox,
+    let asked = with_server(subject, &programs, restored, |sandbox, work| surveyed(subject, sandbox, work))?;
+    let survey = match asked {
+        Ok(survey) => survey,
         Err(error) => return Ok(vec![failed(STREAM, expected, chain(&error))]),
     };
-    let survey = surveyed(subject, &sandbox, &work.0)?;
-    sandbox
-        .stop(Wait::for_at_most(STOP_LIMIT, subject.clock))
-        .map_err(error::server("failed to stop the throwaway server"))?;
     if survey.opaque > 0 {
         let why = "modules keep something that cannot be compared";
         return Ok(vec![not_applicable(STREAM, expected, why)]);

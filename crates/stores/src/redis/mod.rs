@@ -19,6 +19,7 @@ mod layout;
 mod load;
 mod replay;
 mod restore;
+mod select;
 mod shards;
 
 pub use adapter::{RedisAdapter, RedisOptions};

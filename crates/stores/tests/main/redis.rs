@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use lifeboat_base::failure::Failure;
 use lifeboat_base::secret::Secret;
-use lifeboat_stores::conformance::{Fixture, violations};
+use lifeboat_stores::conformance::{Answer, Fixture, violations};
 use lifeboat_stores::{
-    Adapter, RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions as Options, Upkeep,
+    Adapter, RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions as Options, Selection, Upkeep,
 };
 use lifeboat_testkit::{RedisOptions, RedisServer};
 
@@ -67,6 +67,11 @@ impl Fixture for Servers {
 
     fn full(&self, place: &Path) -> Result<Box<dyn Adapter>, Failure> {
         Ok(self.fill(place, options()))
+    }
+
+    fn question(&self) -> Option<(Selection, Answer)> {
+        let name = |n: u32| (format!("key:{n}").into_bytes(), Some(n.to_string().into_bytes()));
+        Some((Selection::Keys("key:*".to_owned()), (0..400).map(name).collect()))
     }
 
     fn change(&self, place: &Path, round: u64) -> Result<(), Failure> {
@@ -145,6 +150,10 @@ impl Fixture for Folders {
     fn full(&self, place: &Path) -> Result<Box<dyn Adapter>, Failure> {
         self.0.fill(place, options().set("appendonly", "yes"));
         Ok(self.of(place))
+    }
+
+    fn question(&self) -> Option<(Selection, Answer)> {
+        self.0.question()
     }
 
     fn change(&self, place: &Path, round: u64) -> Result<(), Failure> {

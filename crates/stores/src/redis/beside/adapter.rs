@@ -14,6 +14,7 @@ use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspect
 use crate::load::Loader;
 use crate::redis::adapter::{RedisAdapter, RedisOptions};
 use crate::redis::duties::Upkeep;
+use crate::select::Select;
 
 /// Where the files are and what is checked after a restore.
 #[derive(Clone, Debug)]
@@ -106,6 +107,10 @@ impl Adapter for RedisFilesAdapter {
     }
 
     fn loader(&self) -> Option<&dyn Loader> {
+        Some(&self.restored)
+    }
+
+    fn selects(&self) -> Option<&dyn Select> {
         Some(&self.restored)
     }
 
