@@ -6,14 +6,14 @@ use std::sync::Arc;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StoreName;
 use lifeboat_base::secret::{Secret, SecretRef};
-use lifeboat_policy::{Checks, Endpoint, EtcdAccess, Kind, Source, Store};
+use lifeboat_policy::{Checks, Endpoint, EtcdAccess, Kind, RedisAccess, RedisCapture, Source, Store};
 use lifeboat_stores::etcd::{
     ClientOptions, Login, Order as EtcdOrder, OutsideCommand, Reach as EtcdReach, TlsPem,
 };
 use lifeboat_stores::redis::Variables;
 use lifeboat_stores::{
     Adapter, EtcdAdapter, EtcdOptions, EtcdSource, FilesAdapter, FilesOptions, PostgresAdapter,
-    PostgresOptions, RedisAdapter, RedisOptions, SqliteAdapter, SqliteOptions, Upkeep,
+    PostgresOptions, RedisAdapter, RedisOptions, ScanOptions, SqliteAdapter, SqliteOptions, Upkeep,
 };
 
 use crate::context::Engine;
@@ -72,12 +72,13 @@ impl Engine {
                 };
                 Ok(Box::new(PostgresAdapter::new(options)))
             }
-            Source::Url(endpoint) if row.kind == Kind::Redis => {
+            Source::Redis { url: endpoint, access } => {
                 let options = RedisOptions {
                     url: Arc::new(self.address(endpoint)),
                     programs: self.env.programs.clone(),
                     commands: row.checks.commands.clone(),
                     upkeep: self.upkeep(&row.checks),
+                    scan: scan_options(access),
                 };
                 Ok(Box::new(RedisAdapter::new(options)))
             }
@@ -160,6 +161,16 @@ impl Engine {
             variables: self.variables(checks.replay_environment.clone()),
         }
     }
+}
+
+/// How a server is read key by key, if it is.
+fn scan_options(access: &RedisAccess) -> Option<ScanOptions> {
+    (access.capture == RedisCapture::Scan).then(|| ScanOptions {
+        prefix: access.prefix.clone(),
+        requests_per_second: access.requests_per_second,
+        second_pass: access.second_pass,
+        skip_unknown: access.skip_unknown,
+    })
 }
 
 /// A replication slot takes fewer characters than the name of a store.

@@ -25,6 +25,8 @@ pub(crate) enum Shape {
     Kind,
     StoreUrl,
     Reference,
+    RedisCapture,
+    Count,
     Checks,
     Sections(&'static str),
 }
@@ -119,6 +121,24 @@ pub(crate) const ETCD: &[Key] = &[
     key("environment", Shape::Texts, "The variables that the command may see. Default: none."),
 ];
 
+/// `[store.NAME]` of the kind `redis`, beside its `url`.
+pub(crate) const REDIS: &[Key] = &[
+    key(
+        "capture",
+        Shape::RedisCapture,
+        "How it is read: replication, or scan, key by key, for services. Default: replication, scan for http(s).",
+    ),
+    key("token", Shape::Reference, "The token of a REST address, http:// or https://."),
+    key("prefix", Shape::Text, "With scan: only keys whose names begin like this. Default: all."),
+    key("requests_per_second", Shape::Count, "With scan: commands a second at most. Default: no limit."),
+    key("second_pass", Shape::Switch, "With scan: read all once more, to count what changed. Default: true."),
+    key(
+        "skip_unknown",
+        Shape::Switch,
+        "With scan: leave out keys of unknown types and say so. Default: false.",
+    ),
+];
+
 /// `verify = { … }`.
 pub(crate) const VERIFY: &[Key] = &[
     key("checksum", Shape::Cadence, "Hash every stored object."),
@@ -184,6 +204,9 @@ pub(crate) fn of_store(kind: Option<Kind>) -> Vec<&'static Key> {
     }
     if fits(|kind| kind == Kind::Files) {
         keys.extend(FILES);
+    }
+    if fits(|kind| kind == Kind::Redis) {
+        keys.extend(REDIS);
     }
     if fits(|kind| kind == Kind::Etcd) {
         // Of any kind: `url` is there already.

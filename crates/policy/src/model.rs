@@ -284,6 +284,13 @@ pub enum Source {
     },
     /// A server.
     Url(Endpoint),
+    /// A Redis server or service.
+    Redis {
+        /// Where it is.
+        url: Endpoint,
+        /// How it is read.
+        access: Box<RedisAccess>,
+    },
     /// The members of an etcd cluster.
     Etcd {
         /// Where they listen, with commas between them.
@@ -298,6 +305,55 @@ pub enum Source {
         /// The names of the variables it may see.
         environment: Vec<String>,
     },
+}
+
+impl Source {
+    /// False where the way a store is read leaves no continuous log, whatever its kind has.
+    pub fn has_log(&self) -> bool {
+        !matches!(self, Self::Redis { access, .. } if access.capture == RedisCapture::Scan)
+    }
+}
+
+/// How the keys of a Redis server are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RedisCapture {
+    /// As a replica: a dump, and the stream of commands after it.
+    #[default]
+    Replication,
+    /// Key by key, with plain commands.
+    Scan,
+}
+
+impl RedisCapture {
+    /// Every way.
+    pub const fn all() -> [Self; 2] {
+        [Self::Replication, Self::Scan]
+    }
+
+    /// The word of the policy file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Replication => "replication",
+            Self::Scan => "scan",
+        }
+    }
+}
+
+/// How a Redis server is reached and read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisAccess {
+    /// The way.
+    pub capture: RedisCapture,
+    /// The token of a REST address.
+    pub token: Option<SecretRef>,
+    /// Only keys whose names begin like this.
+    pub prefix: String,
+    /// Commands a second at most.
+    pub requests_per_second: Option<u32>,
+    /// Whether everything is read once more, to count what changed.
+    pub second_pass: bool,
+    /// Whether keys of types that are not known are left out and told.
+    pub skip_unknown: bool,
 }
 
 /// What the members of an etcd cluster must be shown, each by reference. `cert` comes with `key`, `user` with `password`.

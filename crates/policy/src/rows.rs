@@ -6,7 +6,8 @@ use lifeboat_base::ids::{StoreName, TierName};
 
 use crate::check;
 use crate::keys;
-use crate::model::{Promises, Store, Tier};
+use crate::kind::Kind;
+use crate::model::{Promises, Source, Store, Tier};
 use crate::promises;
 use crate::reader::{Context, Field, Section};
 use crate::resolve::{InForce, Layers, TierOf};
@@ -83,7 +84,8 @@ impl World<'_> {
         let (tier_name, tier) = self.tier(table, context);
         let written = promises::read(table, &self.known_copies, context);
         let layers = Layers { row: &written, row_at: &table.at, tier, defaults: self.defaults };
-        let promises = layers.resolve(kind);
+        let has_log = kind.is_none_or(Kind::has_log) && source.as_ref().is_none_or(Source::has_log);
+        let promises = layers.resolve(has_log);
         let row =
             check::Row { name, at: &table.at, kind, written: &written, promises: &promises, checks: &checks };
         if check::row(&row, self.copies, context) && retained.is_none() {

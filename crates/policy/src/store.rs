@@ -1,6 +1,7 @@
 //! Reads what is particular to one row: its kind, where it is, and its checks.
 
 mod etcd;
+mod redis;
 
 use std::ops::Range;
 
@@ -15,6 +16,8 @@ use crate::model::{Checks, Endpoint, Source};
 use crate::reader::{Context, Field, Section};
 use crate::suggest;
 use crate::value::InvalidValue;
+
+pub(crate) use redis::MAX_COUNT;
 
 /// The kind of a row; `None` when it is missing or unknown, which has been reported.
 pub(crate) fn kind(section: &Section<'_>, context: &mut Context) -> Option<Kind> {
@@ -58,6 +61,9 @@ pub(crate) fn refuse_foreign_keys(section: &Section<'_>, kind: Option<Kind>, con
 pub(crate) fn source(section: &Section<'_>, kind: Kind, context: &mut Context) -> Option<Source> {
     if kind == Kind::Etcd {
         return etcd::source(section, context);
+    }
+    if kind == Kind::Redis {
+        return redis::source(section, context);
     }
     if !kind.is_path() {
         return url(section, kind, context).map(Source::Url);

@@ -10,5 +10,6 @@ pub mod commands;
 pub mod pattern;
 pub mod rdb;
 pub mod replication;
+pub mod scan;
 pub mod server;
 pub mod wire;

@@ -41,5 +41,5 @@ pub use load::{Loaded, Loader};
 pub use parts::{Part, PartMissing, PartReport, PartTable, Parts};
 pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;
-pub use redis::{RedisAdapter, RedisOptions, Upkeep};
+pub use redis::{RedisAdapter, RedisOptions, ScanOptions, Upkeep};
 pub use sqlite::{SqliteAdapter, SqliteOptions};

@@ -15,6 +15,9 @@ use super::options::OptionsError;
 /// The longest text kept of a server's error.
 pub const MESSAGE_TEXT_LIMIT_BYTES: usize = 1024;
 
+/// What is said of an answer above the limit.
+pub(super) const TOO_LARGE: &str = "an answer that is too large";
+
 /// A failed connection, command or stream.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
@@ -76,6 +79,14 @@ pub enum RedisError {
         /// What the operating system said; nothing for a plain end of the stream.
         source: Option<io::Error>,
     },
+    /// A question was asked again as often, or for as long, as the limits say.
+    #[error("gave up after {tries} tries")]
+    GaveUp {
+        /// How often it was asked.
+        tries: u32,
+        /// What the last one came to.
+        source: Box<RedisError>,
+    },
 }
 
 impl RedisError {
@@ -90,7 +101,22 @@ impl RedisError {
             | Self::Silent { .. }
             | Self::Closed { .. } => FailureKind::Unreachable,
             Self::Server { source, .. } => source.kind(),
+            Self::GaveUp { source, .. } => source.kind(),
         }
+    }
+
+    /// Whether asking again may help: nothing answered, or not yet.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::Closed { .. } => true,
+            Self::Server { source, .. } => source.is_passing(),
+            _ => false,
+        }
+    }
+
+    /// Whether the answer was above the limit, so that less must be asked for.
+    pub(crate) fn is_too_large(&self) -> bool {
+        matches!(self, Self::Protocol { what } if *what == TOO_LARGE)
     }
 
     /// The server's own error.
@@ -133,6 +159,16 @@ impl ServerError {
             | "TRYAGAIN" | "CLUSTERDOWN" | "MOVED" | "DENIED" | "MISCONF" => FailureKind::Unreachable,
             _ => FailureKind::Internal,
         }
+    }
+}
+
+impl ServerError {
+    /// Whether the server only says that it cannot answer now.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "LOADING" | "MASTERDOWN" | "NOMASTERLINK" | "BUSY" | "TRYAGAIN" | "CLUSTERDOWN"
+        )
     }
 }
 

@@ -9,6 +9,7 @@ use lifeboat_base::failure::Failure;
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::secret::Secret;
 use lifeboat_base::time::{Clock, SystemClock, Timestamp};
+use lifeboat_redis::scan::{Link, Pace, RespLink};
 use lifeboat_redis::server::{RUNTIME, sweep};
 use lifeboat_redis::wire::ConnectOptions;
 
@@ -16,6 +17,7 @@ use super::capture::RedisCapture;
 use super::checks::{self, START, Subject};
 use super::duties::{self, Upkeep};
 use super::feed::RedisFeed;
+use super::hosted::{self, ScanOptions};
 use super::{canaries, error, facts, load, replay, restore};
 use crate::adapter::{
     Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
@@ -35,6 +37,8 @@ pub struct RedisOptions {
     pub commands: Vec<String>,
     /// What the row says about a server that is not retained.
     pub upkeep: Upkeep,
+    /// How a server is captured that is read key by key; nothing for one that replicates.
+    pub scan: Option<ScanOptions>,
 }
 
 impl fmt::Debug for RedisOptions {
@@ -72,6 +76,13 @@ impl RedisAdapter {
         }
     }
 
+    fn link(&self, scan: &ScanOptions) -> Result<Box<dyn Link>, Failure> {
+        let pace = Pace::new(Arc::clone(&self.clock), scan.requests_per_second);
+        let link = RespLink::open(&self.connect_options()?, pace)
+            .map_err(error::connection("failed to reach the server"))?;
+        Ok(Box::new(link))
+    }
+
     fn connect_options(&self) -> Result<ConnectOptions, Failure> {
         place(&(self.options.url)()?)
     }
@@ -83,11 +94,17 @@ impl Adapter for RedisAdapter {
     }
 
     fn inspect(&self) -> Result<Inspection, Failure> {
-        facts::inspect(&self.connect_options()?)
+        match &self.options.scan {
+            Some(scan) => hosted::inspect(self.link(scan)?, scan),
+            None => facts::inspect(&self.connect_options()?),
+        }
     }
 
     fn capture(&self, at: &CaptureContext<'_>) -> Result<Box<dyn Capture>, Failure> {
-        Ok(Box::new(RedisCapture::start(&self.connect_options()?, at)?))
+        match &self.options.scan {
+            Some(scan) => hosted::start(self.link(scan)?, scan, at),
+            None => Ok(Box::new(RedisCapture::start(&self.connect_options()?, at)?)),
+        }
     }
 
     fn restore(
@@ -97,7 +114,11 @@ impl Adapter for RedisAdapter {
         into: &Path,
         monitor: &dyn Monitor,
     ) -> Result<RestoreReport, Failure> {
-        restore::restore(from, facts, into, (monitor, self.clock.as_ref()))
+        let with = (monitor, self.clock.as_ref());
+        if facts::is_scan(facts) {
+            return hosted::restore(from, facts, into, with);
+        }
+        restore::restore(from, facts, into, with)
     }
 
     fn essential(&self) -> &'static [&'static str] {
@@ -105,7 +126,8 @@ impl Adapter for RedisAdapter {
     }
 
     fn continuous(&self) -> Option<&dyn Continuous> {
-        Some(self)
+        // What is read key by key has no place in a stream.
+        self.options.scan.is_none().then_some(self as &dyn Continuous)
     }
 
     fn duties(&self) -> Option<&dyn Duties> {

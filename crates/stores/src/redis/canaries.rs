@@ -211,6 +211,7 @@ fn sample(
         programs: programs.to_vec(),
         commands: vec![PROMISE.to_owned()],
         upkeep: Upkeep::default(),
+        scan: None,
     });
     let at = CaptureContext { clock: &clock, spool: scratch, known: &[] };
     let recording = Recording::record(adapter.capture(&at)?, &Findings::new())?;

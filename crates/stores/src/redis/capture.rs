@@ -121,7 +121,7 @@ impl RedisCapture {
 }
 
 /// Numbers per database, for people.
-fn describe(survey: &Survey) -> Result<Vec<u8>, Failure> {
+pub(super) fn describe(survey: &Survey) -> Result<Vec<u8>, Failure> {
     let databases: serde_json::Map<_, _> = survey
         .databases
         .iter()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lifeboat_base::capture::CaptureFacts;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Finding;
 use lifeboat_redis::rdb::Survey;
@@ -104,6 +105,11 @@ pub(super) fn inspect(options: &ConnectOptions) -> Result<Inspection, Failure> {
         items: facts.items,
         findings: facts.findings,
     })
+}
+
+/// Whether a point was captured key by key.
+pub(super) fn is_scan(facts: &CaptureFacts) -> bool {
+    facts.environment.get("redis.capture").and_then(Value::as_str) == Some("scan")
 }
 
 /// What a dump amounts to, as counts and checksums that a restore must reproduce.

@@ -14,6 +14,7 @@ mod duties;
 mod error;
 mod facts;
 mod feed;
+mod hosted;
 mod layout;
 mod load;
 mod replay;
@@ -21,3 +22,4 @@ mod restore;
 
 pub use adapter::{RedisAdapter, RedisOptions};
 pub use duties::{Upkeep, Variables};
+pub use hosted::ScanOptions;

@@ -28,7 +28,7 @@ pub(super) fn restore(
     into: &Path,
     (monitor, clock): (&dyn Monitor, &dyn Clock),
 ) -> Result<RestoreReport, Failure> {
-    refuse_more(from)?;
+    refuse_more(from, DUMP)?;
     let dump = RelPath::new(format!("{DATA}/{DUMP}"))
         .map_err(|error| Failure::with_source(FailureKind::Internal, "failed to name the dump", error))?;
     let fail = |error| Failure::io("failed to write the restored server", error);
@@ -41,6 +41,21 @@ pub(super) fn restore(
         Survey::read(&mut buffered, now_ms).map_err(error::dump("the dump cannot be restored"))?
     };
     copy.to.sync_all().map_err(fail)?;
+    finish(facts, into, &survey, monitor)?;
+    let bytes = copy.bytes;
+    let stats =
+        MaterializeStats { files: 4, others: 1, bytes, fetched_bytes: bytes, ..MaterializeStats::default() };
+    Ok(RestoreReport { stats, artefact: into.to_owned() })
+}
+
+/// Writes what belongs beside the base.
+pub(super) fn finish(
+    facts: &CaptureFacts,
+    into: &Path,
+    survey: &Survey,
+    monitor: &dyn Monitor,
+) -> Result<(), Failure> {
+    let fail = |error| Failure::io("failed to write the restored server", error);
     new_file(&layout::commands(into)).and_then(|file| file.sync_all()).map_err(fail)?;
     crashsafe::write_new(&layout::list(into), layout::LIST_TEXT.as_bytes()).map_err(fail)?;
     let configuration = layout::configuration(databases(facts), None);
@@ -53,22 +68,22 @@ pub(super) fn restore(
             "{count} keys had a time to live that has passed: a server that is started deletes them"
         ));
     }
-    let bytes = copy.bytes;
-    let stats =
-        MaterializeStats { files: 4, others: 1, bytes, fetched_bytes: bytes, ..MaterializeStats::default() };
-    Ok(RestoreReport { stats, artefact: into.to_owned() })
+    Ok(())
 }
 
 /// A point of this kind holds one file.
-fn refuse_more(from: &dyn RestoreSource) -> Result<(), Failure> {
+pub(super) fn refuse_more(from: &dyn RestoreSource, name: &str) -> Result<(), Failure> {
     let data = RelPath::new(DATA)
         .map_err(|error| Failure::with_source(FailureKind::Internal, "failed to name the data", error))?;
     from.walk(&data, &mut |entry| {
         let depth = entry.path.depth();
-        if depth < 2 || entry.path.to_string() == format!("{DATA}/{DUMP}") {
+        if depth < 2 || entry.path.to_string() == format!("{DATA}/{name}") {
             return Ok(());
         }
-        let what = format!("the recovery point holds {}, which no dump has beside it", entry.path);
+        let what = format!(
+            "the recovery point holds {}, which none of this kind has beside its content",
+            entry.path
+        );
         Err(Failure::new(FailureKind::Damaged, what))
     })
 }
