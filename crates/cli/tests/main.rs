@@ -32,6 +32,7 @@ mod main {
     mod redis_faults;
     mod redis_load;
     mod redis_log;
+    mod redis_merge;
     mod redis_scan;
     mod secrets;
     mod stalled;

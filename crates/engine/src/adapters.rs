@@ -12,7 +12,7 @@ use lifeboat_stores::etcd::{
 };
 use lifeboat_stores::redis::Variables;
 use lifeboat_stores::{
-    Adapter, EtcdAdapter, EtcdOptions, EtcdSource, FilesAdapter, FilesOptions, PostgresAdapter,
+    Adapter, Address, EtcdAdapter, EtcdOptions, EtcdSource, FilesAdapter, FilesOptions, PostgresAdapter,
     PostgresOptions, RedisAdapter, RedisOptions, ScanOptions, SqliteAdapter, SqliteOptions, Upkeep,
 };
 
@@ -79,6 +79,7 @@ impl Engine {
                     commands: row.checks.commands.clone(),
                     upkeep: self.upkeep(&row.checks),
                     scan: scan_options(access),
+                    token: access.token.clone().map(|token| self.token(token)),
                 };
                 Ok(Box::new(RedisAdapter::new(options)))
             }
@@ -117,6 +118,12 @@ impl Engine {
             Endpoint::Secret(reference) => secrets.resolve(reference),
             Endpoint::Plain(url) => Ok(Secret::new(url.clone())),
         }
+    }
+
+    /// A secret that is asked for only when the server is contacted.
+    fn token(&self, reference: SecretRef) -> Address {
+        let secrets = Arc::clone(&self.env.secrets);
+        Arc::new(move || secrets.resolve(&reference))
     }
 
     /// As [`Engine::address`], with everything else that is secret about a cluster.

@@ -10,6 +10,7 @@ pub mod commands;
 pub mod pattern;
 pub mod rdb;
 pub mod replication;
+pub mod rest;
 pub mod scan;
 pub mod server;
 pub mod wire;

@@ -37,7 +37,7 @@ pub use duties::{Duties, Look, Rebuilt};
 pub use etcd::{EtcdAdapter, EtcdOptions, EtcdSource};
 pub use files::{FilesAdapter, FilesOptions};
 pub use inplace::{InPlace, Place, Standing, in_use};
-pub use load::{Loaded, Loader};
+pub use load::{Conflict, LoadOptions, Loaded, Loader, MergeOptions};
 pub use parts::{Part, PartMissing, PartReport, PartTable, Parts};
 pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;

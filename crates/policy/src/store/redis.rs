@@ -64,6 +64,12 @@ fn access(section: &Section<'_>, url: Option<&Endpoint>, context: &mut Context) 
         let message = format!("{} is read key by key and promises `logs`", section.title());
         refuse("logs", message, "only replication has a stream of commands: remove it", context);
     }
+    let access = RedisAccess { capture, ..wishes(section, context)? };
+    whole.then_some(access)
+}
+
+/// Everything but the way.
+fn wishes(section: &Section<'_>, context: &mut Context) -> Option<RedisAccess> {
     let switch = |key: &str, usual: bool, context: &mut Context| match section.switch(key, context) {
         Field::Absent => Some(usual),
         Field::Broken => None,
@@ -85,23 +91,20 @@ fn access(section: &Section<'_>, url: Option<&Endpoint>, context: &mut Context) 
         Field::Absent => Some(None),
         Field::Broken => None,
         Field::Set(number, at) => {
-            match u32::try_from(number).ok().filter(|number| (1..=MAX_COUNT).contains(number)) {
-                Some(number) => Some(Some(number)),
-                None => {
-                    let message = format!("`requests_per_second` is a number from 1 to {MAX_COUNT}");
-                    context.error("wrong-value", &at, message, "remove it for no limit");
-                    None
-                }
+            let number = u32::try_from(number).ok().filter(|number| (1..=MAX_COUNT).contains(number));
+            if number.is_none() {
+                let message = format!("`requests_per_second` is a number from 1 to {MAX_COUNT}");
+                context.error("wrong-value", &at, message, "remove it for no limit");
             }
+            number.map(Some)
         }
     };
-    let access = RedisAccess {
-        capture,
+    Some(RedisAccess {
+        capture: RedisCapture::default(),
         token: token?,
         prefix: prefix?,
         requests_per_second: requests_per_second?,
         second_pass: second_pass?,
         skip_unknown: skip_unknown?,
-    };
-    whole.then_some(access)
+    })
 }

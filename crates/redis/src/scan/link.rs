@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::pace::Pace;
+use super::pace::{Pace, Patience};
 use crate::wire::{ConnectOptions, Connection, RedisError, Reply};
 
 /// A command with its arguments.
@@ -10,6 +10,8 @@ pub type Command = Vec<Vec<u8>>;
 
 /// How many commands go at once.
 const AT_ONCE: usize = 200;
+/// How many bytes of commands go at once.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// A server that answers plain commands.
 pub trait Link: Send {
@@ -31,6 +33,12 @@ pub trait Link: Send {
 
     /// The most commands that should go at once.
     fn at_once(&self) -> usize;
+
+    /// The most bytes of commands that should go at once.
+    fn most_bytes(&self) -> usize;
+
+    /// The patience with something that is tried again from its beginning.
+    fn patience(&self) -> Patience;
 
     /// The clock that the link goes by.
     fn clock(&self) -> &dyn lifeboat_base::time::Clock;
@@ -172,6 +180,14 @@ impl Link for RespLink {
 
     fn at_once(&self) -> usize {
         self.pace.most_at_once(AT_ONCE)
+    }
+
+    fn most_bytes(&self) -> usize {
+        MOST_BYTES
+    }
+
+    fn patience(&self) -> Patience {
+        self.pace.patience()
     }
 
     fn clock(&self) -> &dyn lifeboat_base::time::Clock {

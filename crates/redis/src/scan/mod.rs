@@ -16,7 +16,7 @@ mod walk;
 pub use key::{Outcome, Read, ReadError, read_page};
 pub use known::{Known, MAX_KEYS, Seen};
 pub use link::{Command, Link, RespLink};
-pub use pace::Pace;
+pub use pace::{Pace, Patience};
 pub use probe::Abilities;
 pub use value::{Closed, Entry, Group, Head, Id, KeySum, Pair, Part, Pending, Sink, StreamHead};
 pub use walk::{MAX_RESTARTS, Scope, Walk};

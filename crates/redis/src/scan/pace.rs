@@ -59,27 +59,33 @@ impl Pace {
         self.next = self.next.max(now).saturating_add(cost);
     }
 
-    /// The patience with a question that begins now.
-    pub(crate) fn patience(&self) -> Patience {
+    /// The patience with something that begins now.
+    pub fn patience(&self) -> Patience {
         Patience { clock: Arc::clone(&self.clock), until: self.clock.monotonic() + TOTAL, tries: 0 }
     }
 }
 
-/// How often and how long one question is asked again.
-pub(crate) struct Patience {
+/// How often and how long one thing is tried again.
+pub struct Patience {
     clock: Arc<dyn Clock>,
     until: Duration,
     tries: u32,
 }
 
+impl std::fmt::Debug for Patience {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Patience").field("tries", &self.tries).finish_non_exhaustive()
+    }
+}
+
 impl Patience {
     /// How often it was asked.
-    pub(crate) fn tries(&self) -> u32 {
+    pub fn tries(&self) -> u32 {
         self.tries + 1
     }
 
     /// Waits before the next try, as long as the server asked for or by a growing time of our own; false if it is enough.
-    pub(crate) fn again(&mut self, asked: Option<Duration>) -> bool {
+    pub fn again(&mut self, asked: Option<Duration>) -> bool {
         self.tries += 1;
         let grown = FIRST_WAIT.saturating_mul(1 << self.tries.min(16)).min(LONGEST_WAIT);
         let own = grown / 2 + grown.mul_f64(jitter() / 2.0);

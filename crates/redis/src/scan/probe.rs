@@ -80,7 +80,8 @@ impl Abilities {
                 Ok(replies) => good(replies.into_iter().next().unwrap_or(Reply::Null), "DBSIZE"),
                 // There is no such database: the one before was the last.
                 Err(error @ RedisError::Server { .. }) if db > 0 && !known => {
-                    if error.server().is_some_and(|source| source.code == "NOPERM") && db > 1 {
+                    // One that must not be looked at may hold something.
+                    if error.server().is_some_and(|source| source.code == "NOPERM") {
                         return Err(error);
                     }
                     break;

@@ -156,6 +156,8 @@ impl Part {
 pub struct Closed {
     /// Elements of a collection, entries of a stream, bytes of a string.
     pub elements: u64,
+    /// The digest of the content alone.
+    pub value: [u8; 32],
     /// [`Key::digest`](crate::rdb::Key::digest).
     pub digest: [u8; 32],
     /// [`Key::timeless`](crate::rdb::Key::timeless).
@@ -277,7 +279,7 @@ impl KeySum {
         if let Some(end_ms) = head.end_ms {
             hasher.number(end_ms.cast_unsigned());
         }
-        Closed { elements, digest: hasher.finish(), timeless: timeless.finish() }
+        Closed { elements, value, digest: hasher.finish(), timeless: timeless.finish() }
     }
 }
 

@@ -246,9 +246,8 @@ struct Budget {
 
 impl Budget {
     fn take(&mut self, bytes: usize) -> Result<(), RedisError> {
-        const LARGE: RedisError = RedisError::Protocol { what: super::error::TOO_LARGE };
-        self.bytes = self.bytes.checked_sub(bytes).ok_or(LARGE)?;
-        self.parts = self.parts.checked_sub(1).ok_or(LARGE)?;
+        self.bytes = self.bytes.checked_sub(bytes).ok_or_else(RedisError::too_large)?;
+        self.parts = self.parts.checked_sub(1).ok_or_else(RedisError::too_large)?;
         Ok(())
     }
 }

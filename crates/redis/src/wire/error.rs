@@ -16,7 +16,7 @@ use super::options::OptionsError;
 pub const MESSAGE_TEXT_LIMIT_BYTES: usize = 1024;
 
 /// What is said of an answer above the limit.
-pub(super) const TOO_LARGE: &str = "an answer that is too large";
+const TOO_LARGE: &str = "an answer that is too large";
 
 /// A failed connection, command or stream.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +79,16 @@ pub enum RedisError {
         /// What the operating system said; nothing for a plain end of the stream.
         source: Option<io::Error>,
     },
+    /// A service over HTTP says that it cannot answer now.
+    #[error("{target} answers with status {status}")]
+    Busy {
+        /// The service.
+        target: String,
+        /// The status of its answer, such as 429 for too many requests.
+        status: u16,
+        /// How long it asks us to wait.
+        again_after: Option<Duration>,
+    },
     /// A question was asked again as often, or for as long, as the limits say.
     #[error("gave up after {tries} tries")]
     GaveUp {
@@ -99,6 +109,7 @@ impl RedisError {
             | Self::Authentication { .. }
             | Self::Protocol { .. }
             | Self::Silent { .. }
+            | Self::Busy { .. }
             | Self::Closed { .. } => FailureKind::Unreachable,
             Self::Server { source, .. } => source.kind(),
             Self::GaveUp { source, .. } => source.kind(),
@@ -106,12 +117,25 @@ impl RedisError {
     }
 
     /// Whether asking again may help: nothing answered, or not yet.
-    pub(crate) fn is_passing(&self) -> bool {
+    pub fn is_passing(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Silent { .. } | Self::Closed { .. } => true,
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::Closed { .. } | Self::Busy { .. } => true,
             Self::Server { source, .. } => source.is_passing(),
             _ => false,
         }
+    }
+
+    /// How long a service asks us to wait.
+    pub fn again_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { again_after, .. } => *again_after,
+            _ => None,
+        }
+    }
+
+    /// An answer above the limit.
+    pub(crate) fn too_large() -> Self {
+        Self::Protocol { what: TOO_LARGE }
     }
 
     /// Whether the answer was above the limit, so that less must be asked for.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_redis::rdb::{DumpWriter, Survey};
 use lifeboat_redis::scan::{
-    Abilities, Closed, Command, Head, Link, Outcome, Pace, Part, RespLink, Scope, Sink, Walk, read_page,
+    Abilities, Closed, Command, Head, Link, Outcome, Pace, Part, Patience, RespLink, Scope, Sink, Walk,
+    read_page,
 };
 use lifeboat_redis::wire::{RedisError, Reply};
 use lifeboat_testkit::{RedisOptions, RedisServer};
@@ -56,6 +57,14 @@ impl Link for Meddling<'_> {
 
     fn at_once(&self) -> usize {
         self.inner.at_once()
+    }
+
+    fn most_bytes(&self) -> usize {
+        self.inner.most_bytes()
+    }
+
+    fn patience(&self) -> Patience {
+        self.inner.patience()
     }
 
     fn clock(&self) -> &dyn Clock {

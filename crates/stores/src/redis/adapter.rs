@@ -9,6 +9,7 @@ use lifeboat_base::failure::Failure;
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::secret::Secret;
 use lifeboat_base::time::{Clock, SystemClock, Timestamp};
+use lifeboat_redis::rest::{RestLink, RestOptions};
 use lifeboat_redis::scan::{Link, Pace, RespLink};
 use lifeboat_redis::server::{RUNTIME, sweep};
 use lifeboat_redis::wire::ConnectOptions;
@@ -18,13 +19,13 @@ use super::checks::{self, START, Subject};
 use super::duties::{self, Upkeep};
 use super::feed::RedisFeed;
 use super::hosted::{self, ScanOptions};
-use super::{canaries, error, facts, load, replay, restore};
+use super::{canaries, error, facts, load, merge, replay, restore};
 use crate::adapter::{
     Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
 };
 use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Stop};
 use crate::duties::{Duties, Look, Rebuilt};
-use crate::load::{Loaded, Loader};
+use crate::load::{LoadOptions, Loaded, Loader, MergeOptions};
 
 /// How a server is reached and what is checked after a restore.
 #[derive(Clone)]
@@ -39,6 +40,8 @@ pub struct RedisOptions {
     pub upkeep: Upkeep,
     /// How a server is captured that is read key by key; nothing for one that replicates.
     pub scan: Option<ScanOptions>,
+    /// Gives the token of the row's own address of the REST form, where it does not stand in the address.
+    pub token: Option<Address>,
 }
 
 impl fmt::Debug for RedisOptions {
@@ -76,11 +79,27 @@ impl RedisAdapter {
         }
     }
 
-    fn link(&self, scan: &ScanOptions) -> Result<Box<dyn Link>, Failure> {
-        let pace = Pace::new(Arc::clone(&self.clock), scan.requests_per_second);
-        let link = RespLink::open(&self.connect_options()?, pace)
-            .map_err(error::connection("failed to reach the server"))?;
-        Ok(Box::new(link))
+    /// A way to a server that takes plain commands.
+    fn link(&self, address: &Secret<String>, per_second: Option<u32>) -> Result<Box<dyn Link>, Failure> {
+        let pace = Pace::new(Arc::clone(&self.clock), per_second);
+        if is_rest(address) {
+            // The row's token is for the row's service: whoever else is named must come with one of their own.
+            let is_own = (self.options.url)().is_ok_and(|own| own.expose() == address.expose());
+            let token = self.options.token.as_ref().filter(|_token| is_own);
+            let token = token.map(|token| token()).transpose()?;
+            let options = RestOptions::parse(address, token)
+                .map_err(error::connection("failed to understand the address of the service"))?;
+            return Ok(Box::new(RestLink::new(options, pace)));
+        }
+        let link = RespLink::open(&place(address)?, pace);
+        Ok(Box::new(link.map_err(error::connection("failed to reach the server"))?))
+    }
+
+    /// How the server is read key by key and a way to it, if it is: because the row says so, or its address does.
+    fn scanned(&self) -> Result<Option<Scanned>, Failure> {
+        let address = (self.options.url)()?;
+        let scan = self.options.scan.clone().or_else(|| is_rest(&address).then(ScanOptions::default));
+        scan.map(|scan| Ok((scan.clone(), self.link(&address, scan.requests_per_second)?))).transpose()
     }
 
     fn connect_options(&self) -> Result<ConnectOptions, Failure> {
@@ -94,15 +113,15 @@ impl Adapter for RedisAdapter {
     }
 
     fn inspect(&self) -> Result<Inspection, Failure> {
-        match &self.options.scan {
-            Some(scan) => hosted::inspect(self.link(scan)?, scan),
+        match self.scanned()? {
+            Some((scan, link)) => hosted::inspect(link, &scan),
             None => facts::inspect(&self.connect_options()?),
         }
     }
 
     fn capture(&self, at: &CaptureContext<'_>) -> Result<Box<dyn Capture>, Failure> {
-        match &self.options.scan {
-            Some(scan) => hosted::start(self.link(scan)?, scan, at),
+        match self.scanned()? {
+            Some((scan, link)) => hosted::start(link, &scan, at),
             None => Ok(Box::new(RedisCapture::start(&self.connect_options()?, at)?)),
         }
     }
@@ -154,9 +173,12 @@ impl Adapter for RedisAdapter {
     }
 
     fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
-        canaries::run(scratch, &self.options.programs)
+        canaries::run(scratch, &self.options.programs, self.options.scan.as_ref())
     }
 }
+
+/// How a server is read key by key, and a way to it.
+type Scanned = (ScanOptions, Box<dyn Link>);
 
 fn place(address: &Secret<String>) -> Result<ConnectOptions, Failure> {
     ConnectOptions::parse(address)
@@ -164,20 +186,38 @@ fn place(address: &Secret<String>) -> Result<ConnectOptions, Failure> {
 }
 
 impl Loader for RedisAdapter {
-    fn ready(&self, address: &Secret<String>, force: bool) -> Result<(), Failure> {
-        load::ready(&place(address)?, force)
+    fn ready(&self, address: &Secret<String>, options: &LoadOptions) -> Result<(), Failure> {
+        match merged(address, options) {
+            Some(_) => merge::ready(self.link(address, None)?.as_mut()),
+            None => load::ready(&place(address)?, options.force),
+        }
     }
 
     fn load(
         &self,
         restored: &Path,
         address: &Secret<String>,
-        force: bool,
+        options: &LoadOptions,
         monitor: &dyn Monitor,
     ) -> Result<Loaded, Failure> {
         let what = (restored, self.options.programs.as_slice(), load::databases(restored));
-        load::load(what, &place(address)?, force, (self.clock.as_ref(), monitor))
+        match merged(address, options) {
+            Some(wanted) => {
+                merge::merge(what, self.link(address, None)?, &wanted, (Arc::clone(&self.clock), monitor))
+            }
+            None => load::load(what, &place(address)?, options.force, (self.clock.as_ref(), monitor)),
+        }
     }
+}
+
+/// How keys are merged, if they are. What is reached over REST takes nothing as a whole.
+fn merged(address: &Secret<String>, options: &LoadOptions) -> Option<MergeOptions> {
+    let is_rest = is_rest(address);
+    options.merge.clone().or_else(|| is_rest.then(MergeOptions::default))
+}
+
+fn is_rest(address: &Secret<String>) -> bool {
+    ["https://", "http://"].iter().any(|scheme| address.expose().starts_with(scheme))
 }
 
 impl Duties for RedisAdapter {

@@ -3,7 +3,7 @@
 //!
 //! In: the address of a primary or a replica and a user that may replicate. Out: a capture that touches no disk of the
 //! server, and checks of what a throwaway server makes of the restored directory. Invariant: the production server is
-//! only read; nothing of a key or a value is ever shown.
+//! only read unless it is to be filled; no value is ever shown, and a name only where it has to be known.
 
 mod adapter;
 mod canaries;
@@ -17,6 +17,7 @@ mod feed;
 mod hosted;
 mod layout;
 mod load;
+mod merge;
 mod replay;
 mod restore;
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use lifeboat_base::failure::Failure;
 use lifeboat_base::secret::Secret;
 use lifeboat_stores::conformance::{Fixture, violations};
-use lifeboat_stores::{Adapter, RedisAdapter, RedisOptions as Options, ScanOptions, Upkeep};
+use lifeboat_stores::{Adapter, Address, RedisAdapter, RedisOptions as Options, ScanOptions, Upkeep};
 use lifeboat_testkit::{RedisOptions, RedisServer};
 
 /// A user that may do what `lifeboat init redis` grants, and nothing else.
@@ -28,6 +28,14 @@ struct Servers {
 }
 
 pub(super) fn adapter(address: String, scan: Option<ScanOptions>) -> Box<dyn Adapter> {
+    adapter_with(address, scan, None)
+}
+
+pub(super) fn adapter_with(
+    address: String,
+    scan: Option<ScanOptions>,
+    token: Option<&'static str>,
+) -> Box<dyn Adapter> {
     let url = move || Ok(Secret::new(address.clone()));
     Box::new(RedisAdapter::new(Options {
         url: Arc::new(url),
@@ -35,6 +43,7 @@ pub(super) fn adapter(address: String, scan: Option<ScanOptions>) -> Box<dyn Ada
         commands: Vec::new(),
         upkeep: Upkeep::default(),
         scan,
+        token: token.map(|token| Arc::new(move || Ok(Secret::new(token.to_owned()))) as Address),
     }))
 }
 

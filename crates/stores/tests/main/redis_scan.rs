@@ -15,15 +15,15 @@ use serde_json::Value;
 
 use super::redis::adapter;
 
-fn words(text: &str) -> Vec<Vec<u8>> {
+pub(super) fn words(text: &str) -> Vec<Vec<u8>> {
     text.split(' ').map(|word| word.as_bytes().to_vec()).collect()
 }
 
-fn address(server: &RedisServer) -> String {
+pub(super) fn address(server: &RedisServer) -> String {
     format!("unix://{}", server.socket().display())
 }
 
-fn capture(adapter: &dyn Adapter, spool: &Path) -> Recording {
+pub(super) fn capture(adapter: &dyn Adapter, spool: &Path) -> Recording {
     let at = CaptureContext { clock: &SystemClock::new(), spool, known: &[] };
     Recording::record(adapter.capture(&at).unwrap(), &Findings::new()).unwrap()
 }
@@ -33,7 +33,7 @@ fn scan(recording: &Recording) -> &Value {
 }
 
 /// Every type, small and large, with names and values of any bytes.
-fn fill(server: &RedisServer) {
+pub(super) fn fill(server: &RedisServer) {
     server.load([
         vec![b"SET".to_vec(), b"binary \x00\xff\r\n{\"".to_vec(), vec![0, 255, 13, 10, 34]],
         vec![b"SET".to_vec(), b"empty".to_vec(), Vec::new()],

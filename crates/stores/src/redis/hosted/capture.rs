@@ -247,20 +247,24 @@ impl Capture for ScanCapture {
         let (counts, checksums) = facts::numbers(&found.survey);
         let environment = self.environment(&found);
         let seen = found.changes.unwrap_or_default();
-        let unread = found.unreadable.len() as u64;
+        let mut unreadable = found.unreadable;
+        let unnamed = found.unread.saturating_sub(unreadable.len() as u64);
+        if unnamed > 0 {
+            unreadable.push(format!("and {} keys more", human::count(unnamed)));
+        }
         Ok(CaptureFacts {
             consistency: Consistency {
                 level: ConsistencyLevel::Fuzzy,
                 // What was there before is in, as it was then or later.
                 moment: self.asked,
                 position: None,
-                changes: seen.changed + seen.appeared + seen.vanished + found.torn + unread,
+                changes: seen.changed + seen.appeared + seen.vanished + found.torn + found.unread,
             },
             logical_bytes: found.bytes,
             counts,
             checksums,
             environment,
-            unreadable: found.unreadable,
+            unreadable,
         })
     }
 }

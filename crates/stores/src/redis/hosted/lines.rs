@@ -1,7 +1,7 @@
 //! Keys as lines of JSON.
 //!
 //! A line that has `key` opens a key, one that has `digest` closes it; small keys need one line. Texts are strings where they
-//! are UTF-8, else `{"base64": …}`. A line ends behind a megabyte, or behind one element that is larger.
+//! are UTF-8 without many control characters, else `{"base64": …}`. A line ends behind a megabyte, or behind one element that is larger.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -27,11 +27,20 @@ pub(super) struct LineSink<W> {
     has_values: bool,
 }
 
+/// A control character takes six bytes as text; with so many of them in a hundred base64 is shorter.
+const MAX_CONTROLS_PERCENT: usize = 7;
+
+/// Whether bytes are for people to read.
+fn is_plain(bytes: &[u8]) -> bool {
+    let controls = bytes.iter().filter(|byte| byte.is_ascii_control()).count();
+    controls * 100 <= bytes.len() * MAX_CONTROLS_PERCENT || bytes.len() < 16
+}
+
 /// A text as JSON.
 fn text(line: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
     match std::str::from_utf8(bytes) {
-        Ok(text) => serde_json::to_writer(line, text).map_err(io::Error::from),
-        Err(_binary) => write!(line, "{{\"base64\":\"{}\"}}", STANDARD.encode(bytes)),
+        Ok(text) if is_plain(bytes) => serde_json::to_writer(line, text).map_err(io::Error::from),
+        _ => write!(line, "{{\"base64\":\"{}\"}}", STANDARD.encode(bytes)),
     }
 }
 

@@ -67,8 +67,10 @@ pub(super) struct Found {
     pub(super) restarts: u32,
     /// Keys of types that are not understood.
     pub(super) unknown: BTreeMap<String, u64>,
-    /// Keys that could not be read, and why.
+    /// Keys that could not be read, and why: the first 10,000,
     pub(super) unreadable: Vec<String>,
+    /// and how many there are in all.
+    pub(super) unread: u64,
     /// Nothing where the second walk was not wanted.
     pub(super) changes: Option<Changes>,
 }
@@ -147,6 +149,7 @@ impl Passes<'_> {
                         Seen::new(&[0; 32], None)
                     }
                     Outcome::Unreadable(why) => {
+                        found.unread += 1;
                         if found.unreadable.len() < MAX_NAMES {
                             found.unreadable.push(format!("db{db} {}: {why}", shown(name)));
                         }
@@ -196,7 +199,7 @@ impl Passes<'_> {
                             changes.changed += u64::from(differs(self.abilities, was, &is));
                         }
                         Outcome::Gone if was.end_s > 0 && i64::from(was.end_s) <= now_s + 1 => {
-                            changes.ended += 1
+                            changes.ended += 1;
                         }
                         Outcome::Gone => changes.vanished += 1,
                         // It was no key that could be read before, or is none now.
