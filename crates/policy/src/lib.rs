@@ -32,7 +32,7 @@ pub use explain::{ExplainLine, explain};
 pub use kind::Kind;
 pub use model::{
     Checks, CopyPlace, CopyUrl, Encryption, Endpoint, EtcdAccess, Keys, Lock, LockMode, Origin, Policy,
-    Promises, Recipient, Source, Sourced, Store, Tier, Verify, Written,
+    Promises, Recipient, RedisCapture, RedisScan, Source, Sourced, Store, Tier, Verify, Written,
 };
 pub use parse::{digest, parse};
 pub use problem::{PolicyErrors, Position, Problem, Severity};

@@ -49,6 +49,8 @@ impl RedisFilesAdapter {
             programs: options.programs.clone(),
             commands: options.commands.clone(),
             upkeep: Upkeep::default(),
+            scan: None,
+            token: None,
         });
         Self { options, restored }
     }
