@@ -164,8 +164,11 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
     if let Some(why) = alarmed(point) {
         return if why.is_damage { cell.broken(why.text) } else { cell.unproven(why.text) };
     }
-    let changes = point.manifest.facts.consistency.changes;
-    let fuzzy = if changes > 0 { format!(", taken while {changes} items changed") } else { String::new() };
+    let fuzzy = match point.manifest.facts.changes() {
+        None => ", taken while nobody looked how much changed".to_owned(),
+        Some(0) => String::new(),
+        Some(changes) => format!(", taken while {changes} items changed"),
+    };
     let shown = if lag < own { "with its log shows" } else { "shows" };
     cell.kept(format!("{} {shown} the store {} ago{fuzzy}", point.manifest.id, human::duration(lag)))
 }
