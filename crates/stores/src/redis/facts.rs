@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::feed::lag;
 use lifeboat_base::capture::CaptureFacts;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Finding;
+use lifeboat_base::time::SignedDuration;
 use lifeboat_redis::place::{Found, Role};
 use lifeboat_redis::rdb::Survey;
 use lifeboat_redis::replication::setting;
@@ -29,6 +31,8 @@ pub(super) struct Facts {
     pub(super) used_bytes: Option<u64>,
     pub(super) items: Vec<(String, u64)>,
     pub(super) findings: Vec<Finding>,
+    /// How far a replica may be behind its primary.
+    pub(super) behind: SignedDuration,
 }
 
 /// Asks a server who it is. `Unreachable` for something that is no Redis.
@@ -43,6 +47,7 @@ pub(super) fn read(options: &ConnectOptions) -> Result<Facts, Failure> {
     };
     version.clone_into(&mut facts.version);
     loaded(&info)?;
+    facts.behind = lag(&info).unwrap_or_default();
     let mut note = |name: &str, value: Value| facts.environment.insert(format!("redis.{name}"), value);
     note("version", json!(version));
     for field in ["redis_mode", "role", "os", "server_name", "aof_enabled", "rdb_last_bgsave_status"] {
