@@ -146,10 +146,7 @@ fn a_log_that_may_be_off_is_not_guessed_at_and_the_configuration_decides() {
     let expected = content(&server).databases;
     let world = of_files(&server.data());
     let ran = world.run(&["backup", "cache"]).expect(3);
-    assert!(
-        ran.stderr.contains("dump.rdb was made after") || ran.stdout.contains("dump.rdb was made after"),
-        "{ran:?}"
-    );
+    assert!(format!("{ran:?}").contains("nothing here says which of them the server has"), "{ran:?}");
     assert!(world.points("cache").is_empty());
     configured(&world, "appendonly no\n");
     world.backup("cache");
@@ -236,12 +233,13 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     tree::write(path, &bytes);
 }
 
-const DAMAGES: [Damage; 15] = [
+const DAMAGES: [Damage; 16] = [
     (|dir| fs::remove_file(dir.join(BASE)).unwrap(), "aof.2.base.rdb, which is missing", 4),
     (|dir| fs::remove_file(dir.join(FIRST)).unwrap(), "aof.2.incr.aof, which is missing", 4),
     (|dir| fs::remove_file(dir.join(LIST)).unwrap(), "there is no appendonlydir/appendonly.aof.manifest", 4),
     (|dir| edit(&dir.join(BASE), |bytes| bytes.truncate(bytes.len() / 2)), "appendonly.aof.2.base.rdb", 4),
     (|dir| edit(&dir.join(BASE), |bytes| bytes.truncate(20)), "appendonly.aof.2.base.rdb", 4),
+    (|dir| edit(&dir.join(BASE), Vec::clear), "appendonly.aof.2.base.rdb", 4),
     (
         |dir| {
             edit(&dir.join(BASE), |bytes| {
