@@ -1,5 +1,6 @@
 //! Numbers as people read them. Machines get the plain numbers.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// `1.5 GiB`, `12 KiB`, `7 B`: binary units, one decimal below ten.
@@ -58,6 +59,34 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
+/// Text for a cell of a Markdown table: nothing in it is markup, and nothing leaves the cell.
+pub fn markdown(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in printable(text).chars() {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '|' | '`' | '*' | '_' | '[' | ']' | '\\' | '!' | '~' => {
+                out.push('\\');
+                out.push(c);
+            }
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// Text for a cell of a spreadsheet: one that starts like a formula gets an apostrophe, so that it is not run.
+pub fn spreadsheet(text: &str) -> Cow<'_, str> {
+    let formula =
+        |c: char| matches!(c, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠');
+    if text.trim_start_matches(' ').starts_with(formula) {
+        return Cow::Owned(format!("'{text}"));
+    }
+    Cow::Borrowed(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +104,18 @@ mod tests {
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(count(999), "999");
         assert_eq!(printable("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
+    }
+
+    #[test]
+    fn a_cell_that_starts_like_a_formula_is_not_run_by_a_spreadsheet() {
+        for text in ["=HYPERLINK(\"http://x\")", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "  =1", "＝1"] {
+            assert_eq!(spreadsheet(text), format!("'{text}"));
+        }
+        assert_eq!(spreadsheet("a \"b\", c"), "a \"b\", c");
+    }
+
+    #[test]
+    fn a_subject_cannot_leave_its_cell_of_a_page() {
+        assert_eq!(markdown("a|b<script>`x`\u{1b}[2J"), "a\\|b&lt;script&gt;\\`x\\`\u{fffd}\\[2J");
     }
 }

@@ -394,6 +394,28 @@ impl Catalog {
             .map_err(database("read"))
     }
 
+    /// How many bytes the newest drills of a store restored, and in how many seconds they were back and checked; the newest
+    /// `limit` of those that were.
+    pub fn restore_times(&self, store: &StoreName, limit: u32) -> Result<Vec<(u64, f64)>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare(
+                "SELECT json_extract(body, '$.store.bytes'), json_extract(body, '$.store.rto_s') FROM run
+                 WHERE store = ?1 AND kind = 'drill' AND json_extract(body, '$.store.rto_s') IS NOT NULL
+                   AND json_extract(body, '$.store.bytes') IS NOT NULL
+                 ORDER BY evidence DESC LIMIT ?2",
+            )
+            .map_err(database("read"))?;
+        let rows = statement
+            .query_map(params![store.as_str(), limit], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, f64>(1)?))
+            })
+            .map_err(database("read"))?;
+        rows.map(|row| row.map(|(bytes, seconds)| (u64::try_from(bytes).unwrap_or(0), seconds)))
+            .collect::<std::result::Result<_, _>>()
+            .map_err(database("read"))
+    }
+
     /// The newest run of `kind` on a store, or the newest that succeeded.
     pub fn last_run(&self, store: &StoreName, kind: &str, successful: bool) -> Result<Option<RunRow>> {
         self.newest("kind = ?2 AND (ok OR NOT ?3)", store, params![store.as_str(), kind, successful])

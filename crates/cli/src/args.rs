@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use lifeboat_base::ids::{CopyName, StoreName};
+use lifeboat_base::ids::{CopyName, PlanName, StoreName};
 use lifeboat_engine::{Conflict, MergeOptions, ProofLevel};
 
 /// Backup, restore proof and disaster-recovery rehearsal for every datastore, driven by one policy file.
@@ -147,6 +147,12 @@ pub(crate) enum Command {
         /// Only from this copy
         #[arg(long)]
         copy: Option<CopyName>,
+        /// As the policy plans it under `[drill.NAME]`
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["stores", "all", "at", "copy"])]
+        plan: Option<PlanName>,
+        /// Every planned drill that is due, that failed or that never ran
+        #[arg(long, conflicts_with_all = ["stores", "all", "at", "copy", "plan"])]
+        due: bool,
     },
     /// The continuous log of a store
     Wal {
@@ -154,6 +160,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: WalAction,
     },
+    /// What does not hold or is not shown to, what closes each gap, and the order after a loss
+    Audit,
     /// Verify, export or show the evidence
     Evidence {
         /// What to do with it
@@ -227,16 +235,19 @@ after it is kept,\n201 to 206 the recovery must stop: 200 and the code this fail
 pub(crate) enum EvidenceAction {
     /// Check every record: edited, dropped, reordered or inserted ones are named. Needs no policy with --dir
     Verify {
-        /// A chain or an exported bundle; without it the chain of the policy
+        /// A chain, an exported bundle, or the one file of a bundle; without it the chain of the policy
         #[arg(long)]
         dir: Option<PathBuf>,
         /// The key to trust (`ed25519:…` or a file that holds it); without it the one in the folder
         #[arg(long, value_name = "KEY|FILE")]
         public_key: Option<String>,
     },
-    /// Write a bundle that an outsider can verify offline
+    /// Write a bundle that an outsider can verify offline: the whole chain, or one drill with a report for people
     Export {
-        /// The folder to make
+        /// The drill, or `last`; without it everything
+        #[arg(value_name = "DRILL")]
+        drill: Option<String>,
+        /// The folder to make; a name that ends in `.tar` makes one file
         #[arg(long)]
         to: PathBuf,
     },

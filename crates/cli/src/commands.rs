@@ -9,8 +9,8 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StoreName;
 use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_engine::{
-    BackupOptions, DrillOptions, Endpoint, Engine, EngineError, Environment, FollowOptions, PartOptions,
-    ProofLevel, RestoreOptions, RestoreOutcome, VerifyOptions, keys,
+    BackupOptions, DrillOptions, DrillReport, DrillVerdict, Endpoint, Engine, EngineError, Environment,
+    FollowOptions, PartOptions, ProofLevel, RestoreOptions, RestoreOutcome, VerifyOptions, keys,
 };
 use serde_json::json;
 
@@ -69,7 +69,9 @@ fn load(args: &Args) -> Result<Engine, EngineError> {
     let path = policy_path(args);
     let base = path.parent().filter(|base| !base.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let stop = match &args.command {
-        Command::Wal { action: WalAction::Stream { .. } } => stop::on_signals()?,
+        Command::Wal { action: WalAction::Stream { .. } }
+        | Command::Drill { .. }
+        | Command::Verify { level: Level::Restored, .. } => stop::on_signals()?,
         _ => Arc::default(),
     };
     let progress = Arc::new(Progress::new(!args.no_progress, stop));
@@ -105,6 +107,11 @@ fn with_policy(args: &Args, output: &Output) -> Outcome {
                 })?,
             }
             Ok(reports.iter().find_map(lifeboat_engine::PointsReport::worst))
+        }
+        Command::Audit => {
+            let report = engine.audit()?;
+            output.result(&report, || show::audit::page(&report))?;
+            Ok(report.worst())
         }
         Command::Retain { stores } => {
             let report = engine.retain(stores)?;
@@ -173,8 +180,8 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
             Ok(outcome.worst())
         }
         Command::Verify { stores, level: Level::Restored, copy } => {
-            let options = DrillOptions { at: None, copy: copy.clone() };
-            drill(engine, stores, &options, args.verbose, output)
+            let options = DrillOptions { copy: copy.clone(), ..DrillOptions::default() };
+            drilled(&engine.drill(stores, &options)?, args.verbose, output)
         }
         Command::Verify { stores, level, copy } => {
             let options = VerifyOptions { level: ProofLevel::from(*level), copy: copy.clone() };
@@ -182,13 +189,17 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
             output.result(&report, || show::jobs::verify(&report))?;
             Ok(report.worst())
         }
-        Command::Drill { stores, all, at, copy } => {
+        Command::Drill { plan: Some(plan), .. } => {
+            drilled(&engine.drill_planned(plan)?, args.verbose, output)
+        }
+        Command::Drill { due: true, .. } => due_drills(engine, args.verbose, output),
+        Command::Drill { stores, all, at, copy, .. } => {
             if stores.is_empty() && !all {
                 return Err(EngineError::new(FailureKind::Usage, "a drill needs stores")
                     .next("name them, or say --all for every store of the policy"));
             }
-            let options = DrillOptions { at: at.clone(), copy: copy.clone() };
-            drill(engine, stores, &options, args.verbose, output)
+            let options = DrillOptions { at: at.clone(), copy: copy.clone(), ..DrillOptions::default() };
+            drilled(&engine.drill(stores, &options)?, args.verbose, output)
         }
         Command::Wal { action: WalAction::Stream { store, once, spool_limit } } => {
             let options = FollowOptions { once: *once, spool_limit_bytes: spool_limit.map(|mib| mib << 20) };
@@ -206,22 +217,50 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
     }
 }
 
-fn drill(
-    engine: &Engine,
-    stores: &[StoreName],
-    options: &DrillOptions,
-    verbose: bool,
-    output: &Output,
-) -> Outcome {
-    let report = engine.drill(stores, options)?;
-    output.result(&report, || show::drill::page(&report, verbose))?;
-    let failed = report.verdict == lifeboat_engine::DrillVerdict::Failed;
+fn drilled(report: &DrillReport, verbose: bool, output: &Output) -> Outcome {
+    output.result(report, || show::drill::page(report, verbose))?;
+    Ok(worst(report))
+}
+
+/// Every planned drill that is due. One that cannot be run is told like one that failed, and the others still run.
+fn due_drills(engine: &Engine, verbose: bool, output: &Output) -> Outcome {
+    let due = engine.due_drills()?;
+    let (mut reports, mut impossible, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+    for plan in &due {
+        match engine.drill_planned(plan) {
+            Ok(report) => {
+                kinds.extend(worst(&report));
+                reports.push(report);
+            }
+            Err(error) => {
+                kinds.push(error.kind());
+                impossible.push((plan, error.failure.chain()));
+            }
+        }
+    }
+    let told: Vec<_> = impossible.iter().map(|(plan, why)| json!({ "plan": plan, "error": why })).collect();
+    let document = json!({ "schema": "lifeboat.due-drills/v1", "drills": reports, "impossible": told });
+    output.result(&document, || {
+        let mut pages: Vec<String> =
+            reports.iter().map(|report| show::drill::page(report, verbose)).collect();
+        pages.extend(impossible.iter().map(|(plan, why)| format!("{plan} could not be run: {why}\n")));
+        if due.is_empty() {
+            pages.push("no planned drill is due".to_owned());
+        }
+        pages.join("\n")
+    })?;
+    Ok(kinds.into_iter().max_by_key(|kind| kind.exit_code()))
+}
+
+/// What a drill ends the command with.
+fn worst(report: &DrillReport) -> Option<FailureKind> {
+    let failed = report.verdict == DrillVerdict::Failed;
     let damaged = report.findings.iter().any(|finding| finding.kind == FailureKind::Damaged);
-    Ok(match (failed, damaged) {
+    match (failed, damaged) {
         (false, _) => None,
         (true, true) => Some(FailureKind::Damaged),
         (true, false) => Some(FailureKind::Findings),
-    })
+    }
 }
 
 fn explain(engine: &Engine, store: &StoreName, output: &Output) -> Outcome {

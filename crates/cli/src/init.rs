@@ -181,6 +181,14 @@ fn render(stores: &[Found]) -> String {
             "\n",
         ]);
     }
+    // What is not rehearsed is not known: a small store each day, everything each month.
+    if let Some(first) = stores.first() {
+        text.push_str(
+            "\n# Rehearsals: call `lifeboat drill --due` each day; an overdue one breaks the matrix.\n",
+        );
+        text.push_str(&format!("[drill.smoke]\nstores = [\"{}\"]                 # daily\n\n", first.name));
+        text.push_str("[drill.everything]                    # monthly\n");
+    }
     text
 }
 

@@ -12,11 +12,13 @@ mod main {
     mod capture;
     mod copies;
     mod damage;
+    mod drill_plans;
     mod estate;
     mod etcd;
     mod extract;
     mod failures;
     mod following;
+    mod handover;
     mod hostile_account;
     mod in_place;
     mod kills;

@@ -1,10 +1,13 @@
 //! The report of a drill: the stable JSON shape `lifeboat.drill/v1`.
 
-use lifeboat_base::ids::{CopyName, DrillId, PointId, StoreName};
+use lifeboat_base::digest::Digest;
+use lifeboat_base::ids::{CopyName, DrillId, PlanName, PointId, StoreName};
 use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::Timestamp;
 use lifeboat_stores::{CheckResult, CheckState};
 use serde::{Deserialize, Serialize};
+
+use crate::forecast::Forecast;
 
 /// How a drill ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +91,9 @@ pub struct StoreDrill {
     pub rto_s: Option<f64>,
     /// The promise of the row in seconds, if it has one.
     pub rto_target_s: Option<f64>,
+    /// What earlier drills foretold of it; nothing from fewer than three.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
     /// Seconds from the start of the drill until the same, with everything that came back before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_s: Option<f64>,
@@ -118,6 +124,30 @@ pub struct ReplayDrill {
     pub verdict: DrillVerdict,
 }
 
+/// Where a drill ran, and by which policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// The program and its version.
+    pub tool: String,
+    /// The operating system and the processor's kind, such as `linux x86_64`.
+    pub platform: String,
+    /// Processors that can be used at once.
+    pub processors: usize,
+    /// The time zone of the policy.
+    pub timezone: String,
+    /// SHA-256 of the policy file.
+    pub policy: Digest,
+}
+
+/// One line of what happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When.
+    pub at: Timestamp,
+    /// What, in words for people.
+    pub text: String,
+}
+
 /// The whole drill.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DrillReport {
@@ -125,6 +155,9 @@ pub struct DrillReport {
     pub schema: String,
     /// Its identity.
     pub id: DrillId,
+    /// The plan of the policy it was run for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanName>,
     /// The moment of the imagined disaster.
     pub moment: Timestamp,
     /// The moment all stores were restored to, where there were several.
@@ -146,6 +179,15 @@ pub struct DrillReport {
     pub verdict: DrillVerdict,
     /// What is wrong.
     pub findings: Vec<Finding>,
+    /// Where it ran; nothing in reports older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Environment>,
+    /// What happened, line by line; the first of them if there were too many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<LogLine>,
+    /// The numbers of the evidence records of its stores, once they are filed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub records: Vec<u64>,
     /// The record of the evidence chain, once it is filed.
     pub evidence: Option<String>,
 }

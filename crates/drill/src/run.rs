@@ -15,6 +15,8 @@ use lifeboat_base::time::{Clock, SignedDuration, Timestamp};
 use lifeboat_stores::{Adapter, CanaryResult, CheckResult, CheckState};
 
 use crate::agreement::{Rule, agree};
+use crate::deadline::Deadline;
+use crate::recorder::Recorder;
 use crate::report::{CheckOutcome, DrillReport, DrillVerdict, StageReport, StoreDrill};
 use crate::sandbox::{Sandbox, SandboxError};
 
@@ -86,6 +88,8 @@ pub fn run(
     monitor: &dyn Monitor,
 ) -> Result<DrillReport, SandboxError> {
     let Rehearsal { id, moment, common, waves, rules } = rehearsal;
+    let recorder = Recorder::new(clock, monitor);
+    let monitor: &dyn Monitor = &recorder;
     let sandbox = Sandbox::create(root, &id)?;
     let stage = Stage { sandbox: &sandbox, clock, monitor, moment, common, start: clock.monotonic() };
     let order: Vec<Vec<StoreName>> =
@@ -117,6 +121,7 @@ pub fn run(
     Ok(DrillReport {
         schema: DrillReport::SCHEMA.to_owned(),
         id,
+        plan: None,
         moment,
         common_moment: common,
         order,
@@ -126,6 +131,9 @@ pub fn run(
         agreement,
         verdict: if passed { DrillVerdict::Passed } else { DrillVerdict::Failed },
         findings: found,
+        environment: None,
+        log: recorder.into_lines(),
+        records: Vec::new(),
         evidence: None,
     })
 }
@@ -148,9 +156,10 @@ fn side_by_side<T: Send, R: Send>(items: Vec<T>, work: &(dyn Fn(T) -> R + Sync))
     results
 }
 
-/// Measures stages of one store's drill.
+/// Measures stages of one store's drill, and ends one that goes on for ever.
 struct Stopwatch<'a> {
     clock: &'a dyn Clock,
+    deadline: &'a Deadline<'a>,
     stages: Vec<StageReport>,
 }
 
@@ -158,7 +167,8 @@ impl Stopwatch<'_> {
     fn stage<T>(&mut self, name: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
         let started = self.clock.now();
         let start = self.clock.monotonic();
-        let result = work();
+        self.deadline.begin();
+        let result = work().map_err(|failure| self.deadline.blame(name, failure));
         self.stages.push(StageReport {
             stage: name.to_owned(),
             started,
@@ -203,10 +213,11 @@ impl Stage<'_> {
     /// Opens, restores and checks.
     fn restore<'s>(&self, subject: DrillSubject<'s>) -> Restored<'s> {
         let DrillSubject { store, point, copy, facts, reach, adapter, open, log, rto, rpo } = subject;
-        let mut watch = Stopwatch { clock: self.clock, stages: Vec::new() };
+        let deadline = Deadline::new(self.clock, self.monitor, rto);
+        let mut watch = Stopwatch { clock: self.clock, deadline: &deadline, stages: Vec::new() };
         let start = self.clock.monotonic();
         let (mut checks, mut findings, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let monitor = &Named { store: &store, inner: self.monitor };
+        let monitor = &Named { store: &store, inner: &deadline };
         let outcome = (|| {
             let source = watch.stage("open", open)?;
             let target = self.sandbox.folder(store.as_str())?;
@@ -261,17 +272,25 @@ impl Stage<'_> {
     fn finish(&self, restored: Restored<'_>) -> (StoreDrill, Vec<Finding>) {
         let Restored { store, facts, adapter, point, copy, reach, log, mut checks, mut findings, .. } =
             restored;
-        let mut watch = Stopwatch { clock: self.clock, stages: restored.stages };
-        let monitor = &Named { store: &store, inner: self.monitor };
-        if let Some(prove) = log {
+        let deadline = Deadline::new(self.clock, self.monitor, restored.targets.0);
+        let mut watch = Stopwatch { clock: self.clock, deadline: &deadline, stages: restored.stages };
+        let monitor = &Named { store: &store, inner: &deadline };
+        let stopped = self.monitor.cancelled();
+        if stopped {
+            let message = format!("the drill was ended before {store} was done");
+            findings.push(Finding::new("drill.stopped", store.as_str(), message));
+        }
+        if let Some(prove) = log.filter(|_| !stopped) {
             let folder = format!("{store}.log");
             let proved = watch.stage("log", || prove(&self.sandbox.folder(&folder)?, monitor));
             judge_log(&store, proved, &mut checks, &mut findings);
         }
         judge_checks(&store, &checks, adapter.essential(), &mut findings);
-        let scratch = format!("{store}.canaries");
-        let canaries = watch.stage("canaries", || adapter.canaries(&self.sandbox.folder(&scratch)?));
-        judge_canaries(&store, canaries, &mut checks, &mut findings);
+        if !stopped {
+            let scratch = format!("{store}.canaries");
+            let canaries = watch.stage("canaries", || adapter.canaries(&self.sandbox.folder(&scratch)?));
+            judge_canaries(&store, canaries, &mut checks, &mut findings);
+        }
         let shows = facts.consistency.moment;
         let rpo_s = self.moment.duration_since(reach.max(shows)).max(SignedDuration::ZERO).as_secs_f64();
         if shows.duration_since(self.moment) > CLOCK_TOLERANCE {
@@ -294,6 +313,7 @@ impl Stage<'_> {
             stages: watch.stages,
             rto_s: restored.rto_s,
             rto_target_s: rto.map(|span| span.as_secs_f64()),
+            forecast: None,
             ready_s: restored.ready_s,
             rpo_s,
             rpo_target_s: rpo.map(|span| span.as_secs_f64()),

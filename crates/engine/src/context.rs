@@ -27,6 +27,7 @@ pub(crate) const TOOL: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
 const MAX_POLICY_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The outside world, given by the command line.
+#[derive(Clone)]
 pub struct Environment {
     /// Wall clock and stopwatch.
     pub clock: Arc<dyn Clock>,
@@ -94,6 +95,19 @@ impl Engine {
             observer,
             catalog: OnceLock::new(),
         })
+    }
+
+    /// The same engine under another policy, with files in the same places.
+    pub(crate) fn with_policy(&self, policy: Policy) -> Self {
+        Self {
+            policy,
+            policy_hash: self.policy_hash,
+            base: self.base.clone(),
+            state: self.state.clone(),
+            env: self.env.clone(),
+            observer: Arc::clone(&self.observer),
+            catalog: OnceLock::new(),
+        }
     }
 
     /// The policy as parsed.

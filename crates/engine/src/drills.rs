@@ -7,7 +7,7 @@ use std::path::Path;
 
 use lifeboat_base::capture::{CaptureFacts, RestoreSource};
 use lifeboat_base::failure::{Failure, FailureKind};
-use lifeboat_base::ids::{AgreementName, CopyName, DrillId, StoreName};
+use lifeboat_base::ids::{AgreementName, CopyName, DrillId, PlanName, StoreName};
 use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel};
@@ -37,12 +37,16 @@ pub struct DrillOptions {
     pub at: Option<String>,
     /// Only from this copy.
     pub copy: Option<CopyName>,
+    /// The plan it is run for.
+    pub plan: Option<PlanName>,
+    /// Copies or keys are treated as gone.
+    pub lessened: bool,
 }
 
 impl DrillOptions {
     /// What a chosen point or copy shows says nothing about what would be restored after a loss.
     fn is_particular(&self) -> bool {
-        self.at.is_some() || self.copy.is_some()
+        self.at.is_some() || self.copy.is_some() || self.lessened
     }
 }
 
@@ -129,8 +133,14 @@ impl Engine {
             return Err(EngineError::new(FailureKind::Refused, "there is no retained store to drill")
                 .next("name a store whose retention is not `none`, or give the row `checks.replay`"));
         }
+        for store in &mut report.stores {
+            store.forecast = self.forecast(&store.name, store.bytes)?;
+        }
+        report.environment = Some(self.environment());
+        report.plan.clone_from(&options.plan);
         self.file_impossible(&impossible, options, &mut report)?;
         self.file_drill(&prepared, options, &mut report)?;
+        self.file_rehearsal(&mut report)?;
         Ok(report)
     }
 
@@ -288,7 +298,7 @@ impl Engine {
     }
 
     /// The names of the rules a store has a part in.
-    fn rules_of(&self, store: &StoreName) -> Vec<&str> {
+    pub(crate) fn rules_of(&self, store: &StoreName) -> Vec<&str> {
         let has = |rule: &Agreement| rule.left.store == *store || rule.right.store == *store;
         self.policy.agreements.iter().filter(|(_, rule)| has(rule)).map(|(name, _)| name.as_str()).collect()
     }
@@ -306,7 +316,7 @@ impl Engine {
                 "scope": scope(options), "row": drill_digest(row),
             });
             let record = self.file(Entry { kind: "drill", store: &row.name, ok: false, body })?;
-            report.evidence = Some(format!("evidence:{}", record.seq));
+            report.records.push(record.seq);
         }
         Ok(())
     }
@@ -348,7 +358,7 @@ impl Engine {
         options: &DrillOptions,
         report: &mut DrillReport,
     ) -> Result<(), EngineError> {
-        let mut last = report.evidence.take();
+        let mut records = Vec::new();
         for store in &report.stores {
             let Some(ready) = prepared.iter().find(|ready| ready.row.name == store.name) else { continue };
             let rules: Vec<&str> = self.rules_of(&store.name);
@@ -394,9 +404,9 @@ impl Engine {
                     )
                     .map_err(Failure::from)?;
             }
-            last = Some(format!("evidence:{}", record.seq));
+            records.push(record.seq);
         }
-        report.evidence = last;
+        report.records.extend(records);
         Ok(())
     }
 }

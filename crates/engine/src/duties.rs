@@ -138,7 +138,7 @@ impl Engine {
                 "verdict": store.verdict, "row": drill_digest(row),
             });
             let record = self.file(Entry { kind: REPLAYED, store: &store.name, ok, body })?;
-            report.evidence = Some(format!("evidence:{}", record.seq));
+            report.records.push(record.seq);
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use lifeboat_base::ids::StoreName;
 use lifeboat_base::secret::Secret;
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::RunRow;
-use lifeboat_evidence::{BundleSummary, Chain, Filter, Head};
+use lifeboat_evidence::{BundleSummary, Chain, Filter, Head, Page};
 use lifeboat_keys::SigningKey;
 use serde_json::Value;
 
@@ -115,14 +115,21 @@ impl Engine {
         if let Value::Object(fields) = &mut body {
             fields.insert("ok".to_owned(), Value::Bool(ok));
         }
+        let filed = self.append(kind, store.as_str(), body.clone())?;
+        let Filed { seq: evidence, at } = filed;
+        let run = RunRow { evidence, kind: kind.to_owned(), store: store.clone(), at, ok, body };
+        let catalog = self.catalog()?;
+        catalog.put_run(&run).and_then(|()| catalog.set_last_evidence(evidence)).map_err(Failure::from)?;
+        Ok(filed)
+    }
+
+    /// Signs a record and adds it to the chain; it is durable when this returns.
+    pub(crate) fn append(&self, kind: &str, subject: &str, body: Value) -> Result<Filed, EngineError> {
         let at = self.env.clock.now();
         let signer = self.signer()?;
         self.evidence_whole()?;
         let chain = Chain::open(&self.evidence_dir()).map_err(evidence)?;
-        let record = chain.append(&signer, at, kind, store.as_str(), body.clone()).map_err(evidence)?;
-        let run = RunRow { evidence: record.seq, kind: kind.to_owned(), store: store.clone(), at, ok, body };
-        let catalog = self.catalog()?;
-        catalog.put_run(&run).and_then(|()| catalog.set_last_evidence(record.seq)).map_err(Failure::from)?;
+        let record = chain.append(&signer, at, kind, subject, body).map_err(evidence)?;
         Ok(Filed { seq: record.seq, at })
     }
 
@@ -134,10 +141,20 @@ impl Engine {
         Ok(Chain::open(&self.evidence_dir()).map_err(evidence)?.head().map_err(evidence)?)
     }
 
-    /// Writes a bundle an outsider can verify offline.
+    /// Writes the whole chain as a bundle an outsider can verify offline.
     pub fn export_evidence(&self, out: &Path) -> Result<BundleSummary, EngineError> {
-        let filter = Filter::default();
-        lifeboat_evidence::export(&self.evidence_dir(), out, &self.signer()?, self.env.clock.now(), &filter)
+        self.export(out, &Filter::default(), &[])
+    }
+
+    /// Writes what a filter takes, with pages beside it.
+    pub(crate) fn export(
+        &self,
+        out: &Path,
+        filter: &Filter,
+        beside: &[Page],
+    ) -> Result<BundleSummary, EngineError> {
+        let now = self.env.clock.now();
+        lifeboat_evidence::export(&self.evidence_dir(), out, &self.signer()?, now, filter, beside)
             .map_err(|error| evidence(error).into())
     }
 

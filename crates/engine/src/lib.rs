@@ -6,6 +6,7 @@
 //! Invariant: never prints, never exits, never reads the environment; everything it learns goes back as a value.
 
 mod adapters;
+mod audit;
 mod backup;
 mod check;
 mod context;
@@ -19,9 +20,11 @@ mod load;
 mod logs;
 mod passwords;
 mod places;
+mod plans;
 mod points;
 mod rebuild;
 mod recipients;
+mod rehearsals;
 mod restore;
 mod retain;
 mod status;
@@ -29,6 +32,7 @@ mod verify;
 mod view;
 mod when;
 
+pub use audit::{AuditReport, AuditSummary, Gap, Rebuild};
 pub use backup::{BackupOptions, BackupReport, StoreBackup};
 pub use check::{CheckReport, CheckedCopy, CheckedRecipient, CheckedStore};
 pub use context::{Engine, Environment, Observer};
@@ -44,6 +48,7 @@ pub use lifeboat_policy::Endpoint;
 pub use lifeboat_stores::{CheckState, Conflict, MergeOptions};
 pub use load::LoadOutcome;
 pub use logs::{FetchOptions, FetchReport, FollowOptions, FollowReport, Kept, PushOptions, PushReport};
+pub use plans::PlanStatus;
 pub use points::{PointView, PointsReport, RangeView};
 pub use rebuild::RebuildReport;
 pub use restore::{RestoreOptions, RestoreOutcome};

@@ -12,6 +12,7 @@ use crate::backup::worst;
 use crate::context::Engine;
 use crate::error::EngineError;
 use crate::journal::evidence;
+use crate::plans::PLANNED;
 
 /// What a rebuild found.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -113,13 +114,13 @@ impl Engine {
         Ok(findings)
     }
 
-    /// Takes one record over; one of a store the policy no longer names is passed over.
+    /// Takes one record over; one of a store or a plan the policy no longer names is passed over.
     fn replay(&self, catalog: &Catalog, record: &Record) -> Result<(), EngineError> {
-        let Some(store) =
-            StoreName::new(&record.subject).ok().filter(|name| self.policy.stores.contains_key(name))
-        else {
-            return Ok(());
+        let known = |name: &StoreName| match record.kind.as_str() {
+            PLANNED => self.policy.drills.keys().any(|plan| plan.as_str() == name.as_str()),
+            _ => self.policy.stores.contains_key(name),
         };
+        let Some(store) = StoreName::new(&record.subject).ok().filter(known) else { return Ok(()) };
         let body = &record.body;
         let ok = body.get("ok").and_then(Value::as_bool).unwrap_or(false);
         let run = RunRow {

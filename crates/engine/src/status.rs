@@ -10,6 +10,7 @@ use lifeboat_base::human;
 use lifeboat_base::ids::{CopyName, PointId, StoreName};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
+use lifeboat_drill::Forecast;
 use lifeboat_policy::{CopyUrl, Decided, Retention, Store};
 use lifeboat_stores::Duties;
 use lifeboat_vault::Vault;
@@ -18,6 +19,7 @@ use serde::Serialize;
 use crate::context::Engine;
 use crate::duties::{LOOKED, REPLAYED, owed};
 use crate::error::EngineError;
+use crate::plans::PlanStatus;
 use crate::view::{View, drill_digest, in_future, rules_digests, source_digest};
 use log::LogState;
 
@@ -148,12 +150,15 @@ pub struct StatusReport {
     pub policy_hash: Digest,
     /// Its rows, in the order of the policy.
     pub stores: Vec<StoreStatus>,
+    /// The drills the policy plans; empty where only some stores were asked for.
+    pub drills: Vec<PlanStatus>,
 }
 
 impl StatusReport {
-    /// How many cells are in a state.
+    /// How many cells and planned drills are in a state.
     pub fn count(&self, state: PromiseState) -> usize {
-        self.stores.iter().flat_map(|store| &store.promises).filter(|cell| cell.state == state).count()
+        let cells = self.stores.iter().flat_map(|store| &store.promises).map(|cell| cell.state);
+        cells.chain(self.drills.iter().map(|plan| plan.state)).filter(|found| *found == state).count()
     }
 
     /// A broken promise is a finding; one that is not proven is shown, and does not fail the command.
@@ -180,6 +185,8 @@ struct Facts<'a> {
     verify: Vec<(CopyName, RunRow)>,
     drill: Option<RunRow>,
     drill_ok: Option<RunRow>,
+    /// What the drills so far foretell of a restore of the newest point.
+    forecast: Option<Forecast>,
     /// The last drill that restored to a moment within the log.
     pitr: Option<RunRow>,
     /// Whether there are others to be drilled with.
@@ -226,7 +233,14 @@ impl Engine {
                 last_failure: facts.backup.as_ref().filter(|run| !run.ok).map(|run| failure(run, now)),
             });
         }
-        Ok(StatusReport { schema: "lifeboat.status/v1", at: now, policy_hash: self.policy_hash, stores })
+        let drills = if names.is_empty() { self.plans(now)? } else { Vec::new() };
+        Ok(StatusReport {
+            schema: "lifeboat.status/v1",
+            at: now,
+            policy_hash: self.policy_hash,
+            stores,
+            drills,
+        })
     }
 
     fn has_partners(&self, row: &Store) -> bool {
@@ -257,6 +271,13 @@ impl Engine {
             captured: catalog.last_capture(&row.name).map_err(Failure::from)?,
             verify: self.verifications(row)?,
             drill: catalog.last_drill(&row.name, false).map_err(Failure::from)?,
+            forecast: {
+                let newest = points.iter().rev().find(|point| point.usable());
+                match newest.map(|point| point.manifest.facts.logical_bytes) {
+                    Some(bytes) => self.forecast(&row.name, bytes)?,
+                    None => None,
+                }
+            },
             drill_ok: catalog.last_drill(&row.name, true).map_err(Failure::from)?,
             decided: match row.retention.value {
                 Retention::Keep(keep) => Some(self.decide(row, keep, &points, now)),
@@ -364,7 +385,7 @@ impl Engine {
 }
 
 /// The time from `then` to `now`. What claims to come from the future is as old as can be: it proves nothing.
-fn age(now: Timestamp, then: Timestamp) -> Duration {
+pub(crate) fn age(now: Timestamp, then: Timestamp) -> Duration {
     if in_future(then, now) {
         return Duration::MAX;
     }

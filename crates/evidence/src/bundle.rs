@@ -2,7 +2,7 @@
 //!
 //! In: a chain that verifies, its signing key, a filter. Out: `records/` with the signed files as they are,
 //! `bundle.json` (signed: the digest of every record of the chain and of every other file), `head.json`,
-//! `public.key`, `index.md`, `index.json`, `records.csv`, `VERIFY.md`, `verify.py`.
+//! `public.key`, `index.md`, `index.json`, `records.csv`, `VERIFY.md`, `verify.py`, and the pages of whoever exports.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use lifeboat_base::digest::Digest;
 use lifeboat_base::time::Timestamp;
 use lifeboat_keys::{PublicKey, SigningKey};
 
+use crate::archive;
 use crate::check;
 use crate::error::EvidenceError;
 use crate::files::{self, HEAD, PUBLIC_KEY, RECORDS};
@@ -30,6 +31,10 @@ pub(crate) const BUNDLE_TYPE: &str = "application/vnd.lifeboat.evidence-bundle+j
 /// The largest `bundle.json` written or read, in bytes: a chain of about 400,000 records.
 pub(crate) const MAX_BUNDLE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// The files every bundle lists, so that none can be left out of the list and then altered.
+pub(crate) const PAGES: [&str; 7] =
+    ["VERIFY.md", HEAD, "index.json", "index.md", PUBLIC_KEY, "records.csv", "verify.py"];
+
 /// Which records go into a bundle; the default takes all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
@@ -43,6 +48,31 @@ pub struct Filter {
     /// Records about one of these subjects; empty for all.
     #[serde(default)]
     pub subjects: Vec<String>,
+    /// Records with one of these numbers; empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub numbers: Vec<u64>,
+}
+
+/// A page that stands beside the records, such as a report for people; listed and signed like the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// `report.html`: lowercase letters, digits and `-`, then `.html`, `.md`, `.json` or `.csv`; not a name of the bundle's own.
+    pub name: String,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+impl Page {
+    /// Whether a file of this name can stand in a bundle: never outside of it, and never as something of the bundle's own.
+    pub(crate) fn may_be_called(name: &str) -> bool {
+        let Some((stem, ending)) = name.rsplit_once('.') else { return false };
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        (1..=64).contains(&stem.len())
+            && stem.bytes().all(plain)
+            && ["html", "md", "json", "csv"].contains(&ending)
+            && name != BUNDLE
+            && !PAGES.contains(&name)
+    }
 }
 
 impl Filter {
@@ -52,6 +82,7 @@ impl Filter {
             && self.until.is_none_or(|until| record.at < until)
             && (self.kinds.is_empty() || self.kinds.contains(&record.kind))
             && (self.subjects.is_empty() || self.subjects.contains(&record.subject))
+            && (self.numbers.is_empty() || self.numbers.contains(&record.seq))
     }
 
     fn words(&self) -> String {
@@ -67,6 +98,10 @@ impl Filter {
         }
         if !self.subjects.is_empty() {
             words.push(format!("subject {}", self.subjects.join(" or ")));
+        }
+        if !self.numbers.is_empty() {
+            let numbers: Vec<String> = self.numbers.iter().map(u64::to_string).collect();
+            words.push(format!("number {}", numbers.join(" or ")));
         }
         if words.is_empty() { "the whole chain".to_owned() } else { words.join(", ") }
     }
@@ -119,16 +154,19 @@ pub(crate) struct ListedRecord {
     pub(crate) included: bool,
 }
 
-/// Writes a bundle of the chain in `dir` to `out`, which must not exist; it appears whole or not at all.
+/// Writes a bundle of the chain in `dir` to `out`, which must not exist; it appears whole or not at all. A name that ends in
+/// `.tar` makes it one file.
 ///
 /// The chain is verified first and one with problems is refused. `signer` is the chain's key. Writes each included
 /// record durably (a few milliseconds each on a disk); holds about 300 bytes per record and `records.csv` in memory.
+/// `beside` are the pages that go with the records.
 pub fn export(
     dir: &Path,
     out: &Path,
     signer: &SigningKey,
     at: Timestamp,
     filter: &Filter,
+    beside: &[Page],
 ) -> Result<BundleSummary, EvidenceError> {
     if fs::symlink_metadata(out).is_ok() {
         return Err(EvidenceError::Exists { path: out.to_owned() });
@@ -143,11 +181,15 @@ pub fn export(
         });
     };
     let staging = staging(out);
-    let made = write_bundle(&staging, dir, signer, at, filter, head).and_then(|summary| {
-        crashsafe::publish(&staging, out).map_err(EvidenceError::io("publish", out))?;
+    let made = write_bundle(&staging, dir, (signer, at), filter, head, beside).and_then(|summary| {
+        if archive::is_wanted(out) {
+            archive::pack(&staging, out)?;
+        } else {
+            crashsafe::publish(&staging, out).map_err(EvidenceError::io("publish", out))?;
+        }
         Ok(BundleSummary { path: out.to_owned(), ..summary })
     });
-    if made.is_err() {
+    if made.is_err() || archive::is_wanted(out) {
         // What remains is named as temporary and is nobody's evidence.
         drop(crashsafe::remove_tree(&staging));
     }
@@ -165,10 +207,10 @@ fn staging(out: &Path) -> PathBuf {
 fn write_bundle(
     staging: &Path,
     dir: &Path,
-    signer: &SigningKey,
-    at: Timestamp,
+    (signer, at): (&SigningKey, Timestamp),
     filter: &Filter,
     head: Head,
+    beside: &[Page],
 ) -> Result<BundleSummary, EvidenceError> {
     let public = signer.public();
     let folder = staging.join(RECORDS);
@@ -188,9 +230,15 @@ fn write_bundle(
         ("verify.py", index::VERIFIER.as_bytes().to_vec()),
     ];
     let mut named = Vec::new();
-    for (name, bytes) in &pages {
+    let own = pages.iter().map(|(name, bytes)| (*name, bytes));
+    for (name, bytes) in own.chain(beside.iter().map(|page| (page.name.as_str(), &page.bytes))) {
+        let own = PAGES.contains(&name);
+        if (!own && !Page::may_be_called(name)) || named.iter().any(|page: &NamedDigest| page.name == name) {
+            let why = format!("no page of a bundle can be called `{name}`");
+            return Err(EvidenceError::InvalidRecord { why });
+        }
         write(&staging.join(name), bytes)?;
-        named.push(NamedDigest { name: (*name).to_owned(), digest: Digest::of(bytes) });
+        named.push(NamedDigest { name: name.to_owned(), digest: Digest::of(bytes) });
     }
     let included = copied.rows.len() as u64;
     let counts = Counts { chain: head.seq, included, omitted: head.seq.saturating_sub(included) };

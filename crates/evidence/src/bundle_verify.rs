@@ -14,17 +14,13 @@ use lifeboat_base::human::printable;
 use lifeboat_base::time::Timestamp;
 use lifeboat_keys::PublicKey;
 
-use crate::bundle::{BUNDLE, BUNDLE_FORMAT, BUNDLE_TYPE, MAX_BUNDLE_BYTES, Manifest};
+use crate::bundle::{BUNDLE, BUNDLE_FORMAT, BUNDLE_TYPE, MAX_BUNDLE_BYTES, Manifest, PAGES, Page};
 use crate::chain::MAX_SMALL_FILE_BYTES;
 use crate::check::{self, Fault, Problem, ProblemKind, Problems};
 use crate::error::EvidenceError;
-use crate::files::{self, HEAD, PUBLIC_KEY, RECORDS};
+use crate::files::{self, HEAD, RECORDS};
 use crate::record::{Head, MAX_RECORD_BYTES, NOTHING};
 use crate::verify::extra;
-
-/// The files a bundle must list, so that none can be left out of the list and then altered.
-const PAGES: [&str; 7] =
-    ["VERIFY.md", HEAD, "index.json", "index.md", PUBLIC_KEY, "records.csv", "verify.py"];
 
 /// What the verification of a bundle found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,10 +94,13 @@ fn manifest(bytes: &[u8], public: &PublicKey) -> Result<Manifest, Fault> {
     let counts = &manifest.counts;
     let numbered = (1u64..).zip(&manifest.records).all(|(seq, record)| record.seq == seq);
     let last = manifest.records.last().map_or(NOTHING, |record| record.digest);
-    let named = PAGES.iter().all(|page| manifest.files.iter().filter(|file| file.name == *page).count() == 1);
+    let names: BTreeSet<&str> = manifest.files.iter().map(|file| file.name.as_str()).collect();
+    let beside = || names.iter().filter(|name| !PAGES.contains(name));
+    let named = names.len() == manifest.files.len()
+        && PAGES.iter().all(|page| names.contains(page))
+        && beside().all(|name| Page::may_be_called(name));
     if numbered
         && named
-        && manifest.files.len() == PAGES.len()
         && manifest.public_key == *public
         && manifest.head.digest == last
         && manifest.head.seq == manifest.records.len() as u64
@@ -185,7 +184,8 @@ fn strays(dir: &Path, manifest: &Manifest, problems: &mut Problems) -> Result<()
     for name in listing.extra {
         problems.file(&format!("{RECORDS}/{name}"), extra());
     }
-    let expected: Vec<&str> = PAGES.iter().copied().chain([BUNDLE, RECORDS]).collect();
+    let listed = manifest.files.iter().map(|file| file.name.as_str());
+    let expected: Vec<&str> = listed.chain([BUNDLE, RECORDS]).collect();
     for name in files::unexpected(dir, &expected).map_err(EvidenceError::io("list", dir))? {
         problems.file(&name, extra());
     }

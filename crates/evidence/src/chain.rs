@@ -242,6 +242,15 @@ impl Chain {
         }
     }
 
+    /// One record by its number; `Damaged` if the chain does not reach it.
+    pub fn get(&self, seq: u64) -> Result<StoredRecord, EvidenceError> {
+        let path = files::record_path(&self.dir, seq);
+        let Some((public, _)) = self.span()?.filter(|(_, last)| (1..=*last).contains(&seq)) else {
+            return Err(EvidenceError::damaged(&path, "is missing"));
+        };
+        read_record(&path).and_then(|bytes| authentic(path, &bytes, &public, seq))
+    }
+
     fn span(&self) -> Result<Option<(PublicKey, u64)>, EvidenceError> {
         let Some((public, head)) = self.begun()? else { return Ok(None) };
         Ok(Some((public, self.adopt(&public, head)?.seq)))

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use lifeboat_base::digest::Digest;
-use lifeboat_base::human::{count, printable};
+use lifeboat_base::human::{count, markdown as escaped, spreadsheet};
 use lifeboat_base::time::Timestamp;
 use lifeboat_keys::PublicKey;
 
@@ -50,29 +50,8 @@ impl Row {
     }
 }
 
-fn markdown_cell(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in printable(text).chars() {
-        match c {
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '&' => out.push_str("&amp;"),
-            '|' | '`' | '*' | '_' | '[' | ']' | '\\' | '!' | '~' => {
-                out.push('\\');
-                out.push(c);
-            }
-            _ => out.push(c),
-        }
-    }
-    out
-}
-
-/// Quotes a cell, and keeps a spreadsheet from running it: a cell that starts like a formula gets an apostrophe.
-fn csv_cell(text: &str) -> String {
-    let formula =
-        |c: char| matches!(c, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠');
-    let guard = if text.trim_start_matches(' ').starts_with(formula) { "'" } else { "" };
-    format!("\"{guard}{}\"", text.replace('"', "\"\""))
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", spreadsheet(text).replace('"', "\"\""))
 }
 
 /// The table for spreadsheets, grown record by record.
@@ -91,12 +70,12 @@ impl Csv {
         let cells = [
             row.seq.to_string(),
             row.at.to_string(),
-            csv_cell(&row.kind),
-            csv_cell(&row.subject),
-            csv_cell(&row.tool),
+            quoted(&row.kind),
+            quoted(&row.subject),
+            quoted(&row.tool),
             row.digest.to_string(),
-            csv_cell(&row.file),
-            csv_cell(&body),
+            quoted(&row.file),
+            quoted(&body),
         ];
         self.0.push_str(&cells.join(","));
         self.0.push_str("\r\n");
@@ -148,7 +127,7 @@ pub(crate) fn markdown(cover: &Cover<'_>) -> String {
         head.digest,
         count(included),
         count(head.seq),
-        markdown_cell(filter),
+        escaped(filter),
     );
     for row in *rows {
         // Writing into a string cannot fail.
@@ -158,8 +137,8 @@ pub(crate) fn markdown(cover: &Cover<'_>) -> String {
             row.seq,
             row.file,
             row.at,
-            markdown_cell(&row.kind),
-            markdown_cell(&row.subject),
+            escaped(&row.kind),
+            escaped(&row.subject),
             row.digest
         );
     }
@@ -198,23 +177,4 @@ pub(crate) fn instructions(cover: &Cover<'_>) -> String {
          - That the holder of the signing key told the truth, or that the clock was right.\n\
          - That no later records exist: ask for the current head and compare.\n"
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cell_that_starts_like_a_formula_is_not_run_by_a_spreadsheet() {
-        for text in ["=HYPERLINK(\"http://x\")", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "  =1", "＝1"] {
-            assert!(csv_cell(text).starts_with("\"'"), "{text:?}");
-        }
-        assert_eq!(csv_cell("orders"), "\"orders\"");
-        assert_eq!(csv_cell("a \"b\", c"), "\"a \"\"b\"\", c\"");
-    }
-
-    #[test]
-    fn a_subject_cannot_leave_its_cell_of_the_page() {
-        assert_eq!(markdown_cell("a|b<script>`x`\u{1b}[2J"), "a\\|b&lt;script&gt;\\`x\\`\u{fffd}\\[2J");
-    }
 }

@@ -5,6 +5,7 @@
 //!
 //! Invariant: knows nothing about drills, vaults or stores; a body is any JSON. No record is ever changed or deleted.
 
+mod archive;
 mod bundle;
 mod bundle_verify;
 mod chain;
@@ -15,7 +16,8 @@ mod index;
 mod record;
 mod verify;
 
-pub use bundle::{BundleSummary, Filter, export};
+pub use archive::unpack;
+pub use bundle::{BundleSummary, Filter, Page, export};
 pub use bundle_verify::{BundleReport, verify_bundle};
 pub use chain::{Chain, RecordRef, Records, StoredRecord};
 pub use check::{Problem, ProblemKind};

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import sys
 
 from cryptography.exceptions import InvalidSignature
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 TYPES = "application/vnd.lifeboat.evidence"
 PAGES = {"VERIFY.md", "head.json", "index.json", "index.md", "public.key", "records.csv", "verify.py"}
+BESIDE = re.compile(r"[a-z0-9-]{1,64}\.(html|md|json|csv)\Z")
 TEMPORARY = ".lifeboat-tmp-"
 
 
@@ -80,6 +82,16 @@ class Bundle:
         if sha256(self.read(listed["name"])) != listed["digest"]:
             raise ValueError("was changed")
 
+    @staticmethod
+    def well_named(names):
+        """Every page of a bundle once; others beside them only under plain names."""
+        others = set(names) - PAGES
+        return (
+            len(names) == len(set(names))
+            and PAGES <= set(names)
+            and all(BESIDE.match(name) and name != "bundle.json" for name in others)
+        )
+
     def manifest(self):
         _, bundle = self.signed("bundle.json", "-bundle")
         records, head = bundle["records"], bundle["head"]
@@ -89,7 +101,7 @@ class Bundle:
             or bundle["public_key"] != self.key_text
             or [record["seq"] for record in records] != list(range(1, head["seq"] + 1))
             or head["digest"] != last
-            or sorted(file["name"] for file in bundle["files"]) != sorted(PAGES)
+            or not self.well_named([file["name"] for file in bundle["files"]])
         ):
             raise ValueError("contradicts itself")
         return bundle
@@ -107,7 +119,8 @@ class Bundle:
                 expected.add(os.path.basename(name))
                 self.check(name, lambda: self.record(name, listed, previous))
             previous = listed["digest"]
-        for folder, known in (("", PAGES | {"bundle.json", "records"}), ("records", expected)):
+        named = {listed["name"] for listed in bundle["files"]}
+        for folder, known in (("", named | {"bundle.json", "records"}), ("records", expected)):
             for name in sorted(os.listdir(os.path.join(self.directory, folder))):
                 if name not in known and not name.startswith(TEMPORARY):
                     self.problems.append("%s: does not belong here" % os.path.join(folder, name))

@@ -58,6 +58,7 @@ pub(crate) const TOP: &[Key] = &[
     key("copy", Shape::Sections("copies"), "Places where vaults live."),
     key("store", Shape::Sections("stores"), "The rows of the matrix."),
     key("agreement", Shape::Sections("agreements"), "What stores must say of each other at one moment."),
+    key("drill", Shape::Sections("drills"), "Rehearsals that are due again and again."),
 ];
 
 /// `[keys]`.
@@ -166,6 +167,28 @@ pub(crate) const AGREEMENT: &[Key] = &[
         "within",
         Shape::Span,
         "How long the application may take from one store to the other. Default: no time.",
+    ),
+];
+
+/// `[drill.NAME]`.
+pub(crate) const DRILL: &[Key] = &[
+    key("stores", Shape::StoreNames, "What is restored. Default: everything that is retained."),
+    key(
+        "every",
+        Shape::Cadence,
+        "How often it is due. Default: daily with `stores`, weekly with `back`, monthly for everything, quarterly \
+         with `without` or `open_with`.",
+    ),
+    key("back", Shape::Span, "How long ago the moment is that is restored. Default: the newest there is."),
+    key(
+        "without",
+        Shape::CopyNames,
+        "Copies that are treated as gone, as in the loss of a region. Default: none.",
+    ),
+    key(
+        "open_with",
+        Shape::Recipients,
+        "The only recipients that are there, as break-glass keys. Default: all.",
     ),
 ];
 

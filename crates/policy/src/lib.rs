@@ -19,6 +19,7 @@ pub mod value;
 
 mod agreement;
 mod check;
+mod drill;
 mod keys;
 mod mask;
 mod parse;
@@ -33,9 +34,9 @@ mod suggest;
 pub use explain::{ExplainLine, explain};
 pub use kind::Kind;
 pub use model::{
-    Agreement, Checks, CopyPlace, CopyUrl, Encryption, Endpoint, EtcdAccess, Expectation, Keys, Lock,
-    LockMode, Origin, Policy, Promises, Recipient, RedisCapture, RedisScan, Selected, Selection, Source,
-    Sourced, Store, Tier, Verify, Written,
+    Agreement, Checks, CopyPlace, CopyUrl, DrillPlan, Encryption, Endpoint, EtcdAccess, Expectation, Keys,
+    Lock, LockMode, Origin, Policy, Promises, Recipient, RedisCapture, RedisScan, Selected, Selection,
+    Source, Sourced, Store, Tier, Verify, Written,
 };
 pub use order::{Phase, restore_order};
 pub use parse::{digest, parse};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::tz::TimeZone;
-use lifeboat_base::ids::{AgreementName, CopyName, StoreName, TierName};
+use lifeboat_base::ids::{AgreementName, CopyName, PlanName, StoreName, TierName};
 use lifeboat_base::secret::SecretRef;
 
 use crate::kind::Kind;
@@ -36,6 +36,8 @@ pub struct Policy {
     pub stores: BTreeMap<StoreName, Store>,
     /// What stores must say of each other when they show one moment.
     pub agreements: BTreeMap<AgreementName, Agreement>,
+    /// The drills that are due again and again.
+    pub drills: BTreeMap<PlanName, DrillPlan>,
     /// What is allowed but probably not meant, in the order of the file.
     pub warnings: Vec<Problem>,
 }
@@ -479,6 +481,23 @@ pub struct Checks {
     pub replay_environment: Vec<String>,
     /// Patterns of keys that may have no time to live in a store that is not retained.
     pub durable: Vec<String>,
+}
+
+/// A `[drill.NAME]` section: a rehearsal that is due again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrillPlan {
+    /// What is restored; empty for everything that is retained.
+    pub stores: Vec<StoreName>,
+    /// How often it is due.
+    pub every: Span,
+    /// How long before the drill the moment lies that is restored; nothing for the newest.
+    pub back: Option<Span>,
+    /// Copies that are treated as gone.
+    pub without: Vec<CopyName>,
+    /// The only recipients that are there; empty for all.
+    pub open_with: Vec<Recipient>,
+    /// The line of its name, from 1.
+    pub line: usize,
 }
 
 /// A `[agreement.NAME]` section: what two stores must say of each other when both show one moment.

@@ -11,6 +11,7 @@ use toml::de::DeTable;
 
 use crate::agreement;
 use crate::check;
+use crate::drill::{self, Known};
 use crate::keys;
 use crate::mask;
 use crate::model::{Keys, Policy, Store};
@@ -123,6 +124,14 @@ fn read(root: &Section<'_>, context: &mut Context) -> Option<Policy> {
     let agreements =
         agreement::agreements(&root.table("agreement", context), &known_stores, &stores, context);
 
+    let known = Known {
+        stores: &known_stores,
+        rows: &stores,
+        copies: &copies,
+        recipients: recipients.as_deref().unwrap_or_default(),
+    };
+    let drills = drill::plans(&root.table("drill", context), &known, context);
+
     if let (Some(recipients), Some(store)) = (&recipients, retained)
         && recipients.is_empty()
     {
@@ -148,6 +157,7 @@ fn read(root: &Section<'_>, context: &mut Context) -> Option<Policy> {
             .collect(),
         stores,
         agreements,
+        drills,
         warnings: Vec::new(),
     })
 }

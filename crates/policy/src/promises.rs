@@ -113,7 +113,7 @@ fn verify(section: &Section<'_>, context: &mut Context) -> Field<Verify> {
     if context.found.len() > reported { Field::Broken } else { Field::Set(verify, value.span()) }
 }
 
-fn cadence(text: &str) -> Result<Span, InvalidValue> {
+pub(crate) fn cadence(text: &str) -> Result<Span, InvalidValue> {
     let words: Vec<&str> = keys::CADENCES.iter().map(|(word, _)| *word).collect();
     if let Some((_, span)) = keys::CADENCES.iter().find(|(word, _)| *word == text) {
         return span.parse();

@@ -32,6 +32,7 @@ pub fn json_schema() -> Value {
             "copies": named(NAME, &object(keys::COPY, &["url"])),
             "stores": named(NAME, &stores()),
             "agreements": named(NAME, &object(keys::AGREEMENT, &["left", "right"])),
+            "drills": named(NAME, &object(keys::DRILL, &[])),
             "selection": object(keys::SELECTION, &["store"]),
             "span": {"type": "string", "pattern": SPAN},
             "spanOrNone": {"anyOf": [{"$ref": "#/$defs/span"}, {"const": "none"}]},

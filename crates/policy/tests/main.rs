@@ -4,6 +4,8 @@
 
 #[path = "main/documents.rs"]
 mod documents;
+#[path = "main/drills.rs"]
+mod drills;
 #[path = "main/examples.rs"]
 mod examples;
 #[path = "main/invalid.rs"]

@@ -52,8 +52,11 @@ pub(super) fn run(engine: &Engine, action: &EvidenceAction, output: &Output) -> 
             }
             finish(chain_report(report, &key, own), output)
         }
-        EvidenceAction::Export { to } => {
-            let summary = engine.export_evidence(to)?;
+        EvidenceAction::Export { drill, to } => {
+            let summary = match drill {
+                Some(drill) => engine.export_drill(drill, to)?,
+                None => engine.export_evidence(to)?,
+            };
             output.result(&summary, || {
                 format!(
                     "{}: {} records up to number {}\ncheck it anywhere with `lifeboat evidence verify --dir {}`",
@@ -71,6 +74,12 @@ pub(super) fn run(engine: &Engine, action: &EvidenceAction, output: &Output) -> 
 
 /// Verifies a chain or a bundle without any policy.
 pub(super) fn verify(dir: &Path, public_key: Option<&str>, output: &Output) -> Outcome {
+    if dir.is_file() {
+        let failed = |error| Failure::io("failed to make room for the bundle", error);
+        let room = tempfile::tempdir().map_err(failed)?;
+        evidence::unpack(dir, room.path()).map_err(self::failed)?;
+        return verify(room.path(), public_key, output);
+    }
     let (key, own) = trusted(dir, public_key, None)?;
     let verified = if dir.join("bundle.json").exists() {
         let report = evidence::verify_bundle(dir, &key).map_err(failed)?;

@@ -436,6 +436,9 @@ impl Demo<'_> {
             summary.included,
             bundle.display()
         ))?;
+        let report = self.dir.join("drill");
+        engine.export_drill("last", &report)?;
+        self.say(&format!("the last drill for people: {}", report.join("report.html").display()))?;
         Ok(summary.included)
     }
 

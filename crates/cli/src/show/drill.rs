@@ -39,7 +39,8 @@ pub(crate) fn page(report: &DrillReport, verbose: bool) -> String {
     }
     page.findings(&report.findings);
     if let Some(evidence) = &report.evidence {
-        page.line(format!("filed as {evidence}"));
+        let id = &report.id;
+        page.line(format!("filed as {evidence}; `lifeboat evidence export {id} --to DIR` writes the report"));
     }
     page.finish()
 }

@@ -1,5 +1,6 @@
 //! Reports as people read them: one page each, the worst first, the next command at the end.
 
+pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod drill;
 pub(crate) mod jobs;

@@ -85,6 +85,7 @@ pub(crate) fn page(report: &StatusReport, colour: bool, verbose: bool) -> String
     if verbose {
         reasons(report, PromiseState::Kept, "Kept", &mut page);
     }
+    drills(report, &mut page);
     page.finish()
 }
 
@@ -118,6 +119,19 @@ fn summary(report: &StatusReport, page: &mut Page) {
         report.count(PromiseState::Broken),
         report.count(PromiseState::Unproven)
     ));
+}
+
+/// The drills that the policy plans; each of them is a promise.
+fn drills(report: &StatusReport, page: &mut Page) {
+    if report.drills.is_empty() {
+        return;
+    }
+    page.line("").line("Planned drills:");
+    for plan in &report.drills {
+        let state = if plan.state == PromiseState::Broken { "BROKEN" } else { plan.state.words() };
+        let evidence = plan.evidence.as_ref().map(|record| format!("  [{record}]")).unwrap_or_default();
+        page.line(format!("  {} {state}: {}{evidence}", plan.name, plan.reason));
+    }
 }
 
 fn reasons(report: &StatusReport, state: PromiseState, title: &str, page: &mut Page) {
@@ -156,6 +170,14 @@ pub(crate) fn markdown(report: &StatusReport) -> String {
             store.tier.as_deref().unwrap_or("-"),
             cells.join(" | ")
         ));
+    }
+    for plan in &report.drills {
+        let state = if plan.state == PromiseState::Kept {
+            "kept".to_owned()
+        } else {
+            format!("**{}**", plan.state.words())
+        };
+        page.line("").line(format!("Drill `{}`: {state} ({})", plan.name, plan.reason));
     }
     page.line("").line(format!("As of {}, policy `{}`.", moment(report.at), report.policy_hash));
     page.finish()

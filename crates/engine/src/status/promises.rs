@@ -6,6 +6,7 @@ use lifeboat_base::human;
 use lifeboat_base::ids::{CopyName, PointId};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
+use lifeboat_drill::Forecast;
 use lifeboat_policy::{Decision, Reason, Retention, Span, Verdict};
 use serde_json::Value;
 
@@ -223,7 +224,25 @@ fn rto(facts: &Facts<'_>) -> PromiseView {
     if took > target.approx() {
         return cell.broken(format!("the last drill took {}", human::duration(took)));
     }
-    cell.kept(format!("the last drill restored and checked it in {}", human::duration(took)))
+    let kept = format!("the last drill restored and checked it in {}", human::duration(took));
+    cell.kept(match &facts.forecast {
+        Some(next) => format!("{kept}; {}", foretold(next, target.approx())),
+        None => kept,
+    })
+}
+
+/// What is to be expected of the next restore, and whether the promise may be missed then.
+fn foretold(next: &Forecast, target: Duration) -> String {
+    let span = |seconds: f64| human::duration(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    let (low, high, drills) = (span(next.low_s), span(next.high_s), next.drills);
+    let mut said = format!("{low} to {high} expected next, from {drills} drills");
+    if next.high_s > target.as_secs_f64() {
+        said.push_str(": the promise may be missed");
+    }
+    if next.beyond {
+        said.push_str(" (a guess: it is far larger than it was drilled)");
+    }
+    said
 }
 
 fn retention(facts: &Facts<'_>) -> PromiseView {

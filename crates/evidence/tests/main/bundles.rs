@@ -6,14 +6,14 @@ use std::process::{Command, Stdio};
 
 use lifeboat_base::failure::FailureKind;
 use lifeboat_evidence::ProblemKind::{Dropped, Edited, Extra, ForeignKey, Reordered};
-use lifeboat_evidence::{EvidenceError, Filter, export, verify_bundle};
+use lifeboat_evidence::{EvidenceError, Filter, Page, export, unpack, verify_bundle};
 use serde_json::Value;
 
 use super::tools::{Sample, at, overwrite, place, poke, public, record, signer, stranger, summary};
 
 fn bundle(sample: &Sample, filter: &Filter) -> PathBuf {
     let out = sample.dir.parent().unwrap().join("bundle");
-    export(&sample.dir, &out, &signer(), at(100), filter).unwrap();
+    export(&sample.dir, &out, &signer(), at(100), filter, &[]).unwrap();
     out
 }
 
@@ -153,19 +153,91 @@ fn a_bundle_is_not_made_of_a_damaged_chain_or_with_another_key_or_over_something
     let sample = Sample::of(3);
     let out = sample.dir.parent().unwrap().join("bundle");
     overwrite(&sample.record(2), b"{}");
-    let error = export(&sample.dir, &out, &signer(), at(9), &Filter::default()).unwrap_err();
+    let error = export(&sample.dir, &out, &signer(), at(9), &Filter::default(), &[]).unwrap_err();
     assert!(
         matches!(&error, EvidenceError::NotSound { first, .. } if first.contains("00000002.json")),
         "{error}"
     );
     assert_eq!(error.kind(), FailureKind::Damaged);
     let sample = Sample::of(3);
-    assert!(export(&sample.dir, &out, &stranger(), at(9), &Filter::default()).is_err());
+    assert!(export(&sample.dir, &out, &stranger(), at(9), &Filter::default(), &[]).is_err());
     assert!(!out.exists());
     let out = bundle(&sample, &Filter::default());
-    let error = export(&sample.dir, &out, &signer(), at(9), &Filter::default()).unwrap_err();
+    let error = export(&sample.dir, &out, &signer(), at(9), &Filter::default(), &[]).unwrap_err();
     assert_eq!(error.kind(), FailureKind::Refused);
     assert!(verify_bundle(&sample.dir, &public()).is_err(), "a chain is no bundle");
+}
+
+#[test]
+fn a_page_beside_the_records_is_signed_like_them_and_can_be_nothing_else() {
+    let sample = Sample::of(3);
+    let out = sample.dir.parent().unwrap().join("bundle");
+    let page = |name: &str| Page { name: name.to_owned(), bytes: b"<p>1 of 1</p>".to_vec() };
+    for name in
+        ["../report.html", "records.csv", "bundle.json", "report", "a/b.md", "Report.md", ".md", "x.py"]
+    {
+        let refused = export(&sample.dir, &out, &signer(), at(9), &Filter::default(), &[page(name)]);
+        assert!(refused.is_err() && !out.exists(), "{name}");
+    }
+    let twice = [page("report.html"), page("report.html")];
+    assert!(export(&sample.dir, &out, &signer(), at(9), &Filter::default(), &twice).is_err());
+
+    let filter = Filter { numbers: vec![2, 3], ..Filter::default() };
+    export(&sample.dir, &out, &signer(), at(9), &filter, &[page("report.html")]).unwrap();
+    let report = verify_bundle(&out, &public()).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!((report.included, report.omitted), (2, 1));
+    assert_eq!(python(&out, &public().to_string()).0, Some(0));
+    overwrite(&out.join("report.html"), b"<p>0 of 1</p>");
+    let problems = summary(&verify_bundle(&out, &public()).unwrap().problems);
+    assert_eq!(problems, [("report.html".to_owned(), Edited)]);
+    assert_eq!(python(&out, &public().to_string()).0, Some(6));
+}
+
+#[test]
+fn a_bundle_in_one_file_opens_to_what_it_was_and_to_nothing_else() {
+    let sample = Sample::of(3);
+    let parent = sample.dir.parent().unwrap();
+    let page = Page { name: "report.html".to_owned(), bytes: b"<p>1 of 1</p>".to_vec() };
+    let pack = |name: &str| {
+        let out = parent.join(name);
+        export(&sample.dir, &out, &signer(), at(9), &drills(), std::slice::from_ref(&page)).unwrap();
+        fs::read(out).unwrap()
+    };
+    assert_eq!(names(parent), ["evidence"]);
+    let archive = pack("one.tar");
+    assert_eq!(names(parent), ["evidence", "one.tar"]);
+    let opened = parent.join("opened");
+    unpack(&parent.join("one.tar"), &opened).unwrap();
+    assert!(verify_bundle(&opened, &public()).unwrap().is_sound());
+    assert_eq!(fs::read(opened.join("report.html")).unwrap(), page.bytes);
+
+    // Every name in it is a plain one; a hostile archive has others.
+    for hostile in
+        ["one/../../escaped.md", "one/records/../x.md", "one/verify.sh", "/etc/x.md", "one/records/1.json"]
+    {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(1);
+        header.as_mut_bytes()[..hostile.len()].copy_from_slice(hostile.as_bytes());
+        header.set_cksum();
+        builder.append(&header, b"x".as_slice()).unwrap();
+        overwrite(&parent.join("bad.tar"), &builder.into_inner().unwrap());
+        let error = unpack(&parent.join("bad.tar"), &parent.join("bad")).unwrap_err();
+        assert_eq!(error.kind(), FailureKind::Damaged, "{hostile}");
+        fs::remove_dir_all(parent.join("bad")).unwrap();
+    }
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    builder.append_link(&mut header, "one/report.md", "/etc/passwd").unwrap();
+    overwrite(&parent.join("link.tar"), &builder.into_inner().unwrap());
+    assert!(unpack(&parent.join("link.tar"), &parent.join("link")).is_err());
+    overwrite(&parent.join("cut.tar"), &archive[..archive.len() / 2]);
+    let cut = unpack(&parent.join("cut.tar"), &parent.join("cut"));
+    assert!(cut.is_err() || verify_bundle(&parent.join("cut"), &public()).is_err(), "half of it opens");
+    assert!(!parent.parent().unwrap().join("escaped.md").exists());
 }
 
 fn python(out: &Path, key: &str) -> (Option<i32>, String) {

@@ -1,0 +1,219 @@
+//! Drills that are due again and again: run as the policy plans them, filed, and judged by when they passed last.
+
+use lifeboat_base::digest::Digest;
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::human;
+use lifeboat_base::ids::{CopyName, PlanName, StoreName};
+use lifeboat_base::time::{SignedDuration, Timestamp};
+use lifeboat_catalog::RunRow;
+use lifeboat_drill::{DrillReport, DrillVerdict};
+use lifeboat_policy::{DrillPlan, Policy, Recipient};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::context::Engine;
+use crate::drills::DrillOptions;
+use crate::error::EngineError;
+use crate::journal::Entry;
+use crate::status::{PromiseState, age};
+
+/// The kind of record that says how a planned drill ended; its subject is the plan.
+pub(crate) const PLANNED: &str = "planned-drill";
+
+/// One planned drill of the policy.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanStatus {
+    /// Its name.
+    pub name: PlanName,
+    /// Kept if it passed, as it is planned now, within its time.
+    pub state: PromiseState,
+    /// How often it is due, as in the policy.
+    pub every: String,
+    /// Seconds since it ran last.
+    pub age_s: Option<u64>,
+    /// Why it is in this state.
+    pub reason: String,
+    /// The record of the evidence chain it rests on.
+    pub evidence: Option<String>,
+}
+
+impl Engine {
+    /// Runs a planned drill as if what it does without were gone, and files how it ended.
+    pub fn drill_planned(&self, name: &PlanName) -> Result<DrillReport, EngineError> {
+        let plan = self.plan_named(name)?;
+        let at = match plan.back {
+            Some(back) => Some(before(self.env.clock.now(), back.approx())?.to_string()),
+            None => None,
+        };
+        let options = DrillOptions {
+            at,
+            copy: None,
+            plan: Some(name.clone()),
+            lessened: !plan.without.is_empty() || !plan.open_with.is_empty(),
+        };
+        let policy = lessened(&self.policy, plan);
+        let result = self.with_policy(policy).drill(&plan.stores, &options);
+        let (ok, said) = match &result {
+            Ok(report) => (
+                report.verdict == DrillVerdict::Passed,
+                json!({ "drill": report.id, "rehearsal": report.evidence }),
+            ),
+            Err(error) => (false, json!({ "error": error.failure.chain() })),
+        };
+        let mut body = json!({ "plan": digest(plan).to_string() });
+        if let (Value::Object(body), Value::Object(said)) = (&mut body, said) {
+            body.extend(said);
+        }
+        let filed = subject(name).and_then(|subject| {
+            self.file(Entry { kind: PLANNED, store: &subject, ok, body })?;
+            Ok(())
+        });
+        // What stopped the drill is what is told, also where that could not be filed.
+        let report = result?;
+        filed?;
+        Ok(report)
+    }
+
+    /// The planned drills that are not kept now, in the order of their names.
+    pub fn due_drills(&self) -> Result<Vec<PlanName>, EngineError> {
+        let plans = self.plans(self.env.clock.now())?;
+        Ok(plans.into_iter().filter(|plan| plan.state != PromiseState::Kept).map(|plan| plan.name).collect())
+    }
+
+    /// How every planned drill stands.
+    pub(crate) fn plans(&self, now: Timestamp) -> Result<Vec<PlanStatus>, EngineError> {
+        let catalog = self.catalog()?;
+        let of = |(name, plan): (&PlanName, &DrillPlan)| {
+            let last = catalog.last_run(&subject(name)?, PLANNED, false).map_err(Failure::from)?;
+            Ok(judge(name, plan, last.as_ref(), now))
+        };
+        self.policy.drills.iter().map(of).collect()
+    }
+
+    fn plan_named(&self, name: &PlanName) -> Result<&DrillPlan, EngineError> {
+        self.policy.drills.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.policy.drills.keys().map(PlanName::as_str).collect();
+            let next = if known.is_empty() {
+                "add a `[drill.NAME]` to the policy; docs/policy.md says what it can say".to_owned()
+            } else {
+                format!("name one of: {}", known.join(", "))
+            };
+            EngineError::new(FailureKind::Usage, format!("the policy plans no drill `{name}`")).next(next)
+        })
+    }
+}
+
+fn judge(name: &PlanName, plan: &DrillPlan, last: Option<&RunRow>, now: Timestamp) -> PlanStatus {
+    let every = plan.every.to_string();
+    let age = last.map(|run| age(now, run.at));
+    let ago = age.map(human::duration).unwrap_or_default();
+    let run_it = format!("lifeboat drill --plan {name}");
+    let (state, reason) = match (last, age) {
+        (None, _) | (_, None) => (PromiseState::Unproven, format!("it never ran: {run_it}")),
+        (Some(run), _)
+            if run.body.get("plan").and_then(Value::as_str) != Some(digest(plan).to_string().as_str()) =>
+        {
+            (PromiseState::Unproven, format!("the plan has changed since it ran: {run_it}"))
+        }
+        (Some(run), _) if !run.ok => {
+            let why = run
+                .body
+                .get("error")
+                .and_then(Value::as_str)
+                .map(|why| format!(": {why}"))
+                .unwrap_or_default();
+            (PromiseState::Broken, format!("it failed {ago} ago{why}"))
+        }
+        (Some(_), Some(age)) if age > plan.every.approx() => (
+            PromiseState::Broken,
+            format!("it is overdue: it ran {ago} ago, every {every} is planned: {run_it}"),
+        ),
+        (Some(_), Some(_)) => (PromiseState::Kept, format!("it passed {ago} ago, every {every} is planned")),
+    };
+    PlanStatus {
+        name: name.clone(),
+        state,
+        every,
+        age_s: age.map(|age| age.as_secs()),
+        reason,
+        evidence: last.map(|run| format!("evidence:{}", run.evidence)),
+    }
+}
+
+/// The policy after the loss that a plan imagines: other code sees nothing of what is gone.
+fn lessened(policy: &Policy, plan: &DrillPlan) -> Policy {
+    let mut policy = policy.clone();
+    for row in policy.stores.values_mut() {
+        row.copies.value.retain(|copy| !plan.without.contains(copy));
+    }
+    if !plan.open_with.is_empty() {
+        policy.keys.recipients.retain(|recipient| plan.open_with.contains(recipient));
+    }
+    policy
+}
+
+/// What a plan asks for; how often it does is not part of it.
+fn digest(plan: &DrillPlan) -> Digest {
+    let stores: Vec<&str> = plan.stores.iter().map(StoreName::as_str).collect();
+    let without: Vec<&str> = plan.without.iter().map(CopyName::as_str).collect();
+    let open_with: Vec<String> = plan.open_with.iter().map(Recipient::to_string).collect();
+    let back = plan.back.map(|back| back.to_string());
+    Digest::of(
+        json!({ "stores": stores, "without": without, "open_with": open_with, "back": back })
+            .to_string()
+            .as_bytes(),
+    )
+}
+
+/// Plans and stores are named by one rule; their records are told apart by kind.
+fn subject(name: &PlanName) -> Result<StoreName, EngineError> {
+    StoreName::new(name.as_str()).map_err(|error| {
+        Failure::with_source(FailureKind::Internal, "failed to name the record", error).into()
+    })
+}
+
+fn before(now: Timestamp, span: std::time::Duration) -> Result<Timestamp, EngineError> {
+    SignedDuration::try_from(span)
+        .ok()
+        .and_then(|span| now.checked_sub(span).ok())
+        .ok_or_else(|| EngineError::new(FailureKind::Usage, "the moment of the drill is before all time"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(stores: &[&str]) -> DrillPlan {
+        DrillPlan {
+            stores: stores.iter().map(|name| StoreName::new(*name).unwrap()).collect(),
+            every: "1d".parse().unwrap(),
+            back: None,
+            without: Vec::new(),
+            open_with: Vec::new(),
+            line: 1,
+        }
+    }
+
+    #[test]
+    fn a_planned_drill_is_kept_only_while_it_passed_in_time_as_it_is_planned_now() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let name = PlanName::new("smoke").unwrap();
+        let run = |hours_ago: i64, ok: bool, plan: &DrillPlan| RunRow {
+            evidence: 7,
+            kind: PLANNED.to_owned(),
+            store: subject(&name).unwrap(),
+            at: now - SignedDuration::from_hours(hours_ago),
+            ok,
+            body: json!({ "plan": digest(plan).to_string() }),
+        };
+        let planned = plan(&["orders"]);
+        let state = |last: Option<RunRow>| judge(&name, &planned, last.as_ref(), now).state;
+        assert_eq!(state(None), PromiseState::Unproven);
+        assert_eq!(state(Some(run(23, true, &planned))), PromiseState::Kept);
+        assert_eq!(state(Some(run(25, true, &planned))), PromiseState::Broken);
+        assert_eq!(state(Some(run(1, false, &planned))), PromiseState::Broken);
+        assert_eq!(state(Some(run(1, true, &plan(&["uploads"])))), PromiseState::Unproven);
+        // What claims to come from the future proves nothing.
+        assert_eq!(state(Some(run(-48, true, &planned))), PromiseState::Broken);
+    }
+}
