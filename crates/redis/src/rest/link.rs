@@ -57,7 +57,7 @@ impl RestLink {
     }
 
     fn pipeline(&mut self, body: &[u8], commands: &[Command]) -> Result<Vec<Reply>, RedisError> {
-        let answer = self.http.request("POST", "/pipeline", body)?;
+        let answer = self.http.post("/pipeline", body)?;
         let answer = self.accepted(answer, commands)?;
         match json::answers(&answer.body) {
             Some(Ok(replies)) if replies.len() == commands.len() => Ok(replies),
@@ -115,7 +115,7 @@ impl RestLink {
 
     fn single(&mut self, command: &Command) -> Result<Reply, RedisError> {
         let (path, body) = form(command)?;
-        let answer = self.http.request("POST", &path, body)?;
+        let answer = self.http.post(&path, body)?;
         let complained = answer.status == 400;
         if complained {
             return Ok(Reply::Error(json::complaint(&answer.body)));
@@ -131,8 +131,8 @@ impl RestLink {
         }
         let all: Vec<u8> = (0..=255).collect();
         let asked = [vec![b"ECHO".to_vec(), all.clone()]];
-        let by_body = self.http.request("POST", "/ECHO", &all)?;
-        let by_path = self.http.request("GET", &format!("/ECHO/{}", encoded(&all)), &[])?;
+        let by_body = self.http.post("/ECHO", &all)?;
+        let by_path = self.http.get(&format!("/ECHO/{}", encoded(&all)))?;
         let mut knows = true;
         for answer in [by_body, by_path] {
             let answer = match self.accepted(answer, &asked) {
