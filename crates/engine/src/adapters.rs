@@ -6,14 +6,15 @@ use std::sync::Arc;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StoreName;
 use lifeboat_base::secret::{Secret, SecretRef};
-use lifeboat_policy::{Checks, Endpoint, EtcdAccess, Kind, RedisAccess, RedisCapture, Source, Store};
+use lifeboat_policy::{Checks, Endpoint, EtcdAccess, Kind, RedisScan, Source, Store};
 use lifeboat_stores::etcd::{
     ClientOptions, Login, Order as EtcdOrder, OutsideCommand, Reach as EtcdReach, TlsPem,
 };
 use lifeboat_stores::redis::Variables;
 use lifeboat_stores::{
     Adapter, Address, EtcdAdapter, EtcdOptions, EtcdSource, FilesAdapter, FilesOptions, PostgresAdapter,
-    PostgresOptions, RedisAdapter, RedisOptions, ScanOptions, SqliteAdapter, SqliteOptions, Upkeep,
+    PostgresOptions, RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions, ScanOptions,
+    SqliteAdapter, SqliteOptions, Upkeep,
 };
 
 use crate::context::Engine;
@@ -72,16 +73,25 @@ impl Engine {
                 };
                 Ok(Box::new(PostgresAdapter::new(options)))
             }
-            Source::Redis { url: endpoint, access } => {
+            Source::Redis { url: endpoint, token, scan } => {
                 let options = RedisOptions {
                     url: Arc::new(self.address(endpoint)),
                     programs: self.env.programs.clone(),
                     commands: row.checks.commands.clone(),
                     upkeep: self.upkeep(&row.checks),
-                    scan: scan_options(access),
-                    token: access.token.clone().map(|token| self.token(token)),
+                    scan: scan.as_deref().map(scan_options),
+                    token: token.clone().map(|token| self.token(token)),
                 };
                 Ok(Box::new(RedisAdapter::new(options)))
+            }
+            Source::RedisFiles { dir, config } => {
+                let options = RedisFilesOptions {
+                    dir: self.resolve(dir),
+                    config: config.as_ref().map(|config| self.resolve(config)),
+                    programs: self.env.programs.clone(),
+                    commands: row.checks.commands.clone(),
+                };
+                Ok(Box::new(RedisFilesAdapter::new(options)))
             }
             Source::Etcd { url, access } => {
                 let source = EtcdSource::Members(self.etcd_members(url, EtcdAccess::clone(access)));
@@ -170,14 +180,13 @@ impl Engine {
     }
 }
 
-/// How a server is read key by key, if it is.
-fn scan_options(access: &RedisAccess) -> Option<ScanOptions> {
-    (access.capture == RedisCapture::Scan).then(|| ScanOptions {
-        prefix: access.prefix.clone(),
-        requests_per_second: access.requests_per_second,
-        second_pass: access.second_pass,
-        skip_unknown: access.skip_unknown,
-    })
+fn scan_options(scan: &RedisScan) -> ScanOptions {
+    ScanOptions {
+        prefix: scan.prefix.clone(),
+        requests_per_second: scan.requests_per_second,
+        second_pass: scan.second_pass,
+        skip_unknown: scan.skip_unknown,
+    }
 }
 
 /// A replication slot takes fewer characters than the name of a store.

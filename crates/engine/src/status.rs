@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::context::Engine;
 use crate::duties::{LOOKED, REPLAYED, owed};
 use crate::error::EngineError;
-use crate::view::{View, drill_digest, in_future, source_digest};
+use crate::view::{View, drill_digest, in_future, rules_digests, source_digest};
 use log::LogState;
 
 mod log;
@@ -182,6 +182,12 @@ struct Facts<'a> {
     drill_ok: Option<RunRow>,
     /// The last drill that restored to a moment within the log.
     pitr: Option<RunRow>,
+    /// Whether there are others to be drilled with.
+    has_partners: bool,
+    /// The last drill with others.
+    together: Option<RunRow>,
+    /// What the row and others must say of each other, by name, and the last time they were asked.
+    rules: Vec<(String, Digest, Option<RunRow>)>,
     /// What retention makes of the points; nothing for a row that is not retained.
     decided: Option<Decided>,
     /// Copies that hold something of a store that must not be kept.
@@ -223,6 +229,11 @@ impl Engine {
         Ok(StatusReport { schema: "lifeboat.status/v1", at: now, policy_hash: self.policy_hash, stores })
     }
 
+    fn has_partners(&self, row: &Store) -> bool {
+        let kept = |other: &&Store| !matches!(other.retention.value, Retention::None);
+        self.policy.stores.values().filter(kept).any(|other| other.name != row.name)
+    }
+
     fn facts<'a>(&self, row: &'a Store, now: Timestamp) -> Result<Facts<'a>, EngineError> {
         let catalog = self.catalog()?;
         let View { mut points, other_kind, lost } = self.view(row)?;
@@ -252,6 +263,15 @@ impl Engine {
                 Retention::None => None,
             },
             pitr: catalog.last_pitr(&row.name).map_err(Failure::from)?,
+            has_partners: self.has_partners(row),
+            together: catalog.last_together(&row.name).map_err(Failure::from)?,
+            rules: rules_digests(&self.policy, &row.name)
+                .into_iter()
+                .map(|(name, digest)| {
+                    let last = catalog.last_compared(&row.name, &format!("agreement/{name}"))?;
+                    Ok((name, digest, last))
+                })
+                .collect::<Result<_, Failure>>()?,
             supported: self.adapter(row).is_ok(),
             log: self.log_state(row, &points),
             points,

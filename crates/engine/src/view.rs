@@ -3,14 +3,15 @@
 //! A point counts only in the copies the row names today, only if it was captured as the kind the row has today, and
 //! not where damage was met that no later verification has cleared.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::Failure;
-use lifeboat_base::ids::CopyName;
+use lifeboat_base::ids::{CopyName, StoreName};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{Catalog, PointRow, ProofLevel};
-use lifeboat_policy::{Source, Store};
+use lifeboat_policy::{Policy, Source, Store};
 use serde_json::Value;
 
 use crate::context::Engine;
@@ -40,6 +41,19 @@ fn place(row: &Store) -> String {
 /// What a drill of a row proves: changes when its kind, its place or its checks do.
 pub(crate) fn drill_digest(row: &Store) -> Digest {
     Digest::of(format!("{:?} {} {:?}", row.kind, place(row), row.checks).as_bytes())
+}
+
+/// What a row and others must say of each other, by the names of the rules: each changes when its rule does, or one of its stores.
+pub(crate) fn rules_digests(policy: &Policy, store: &StoreName) -> BTreeMap<String, Digest> {
+    let own =
+        policy.agreements.iter().filter(|(_, rule)| rule.left.store == *store || rule.right.store == *store);
+    own.map(|(name, rule)| {
+        let rows =
+            [&rule.left.store, &rule.right.store].map(|store| policy.stores.get(store).map(drill_digest));
+        let said = (&rule.left, &rule.right, rule.expect, rule.within, rows);
+        (name.to_string(), Digest::of(format!("{said:?}").as_bytes()))
+    })
+    .collect()
 }
 
 /// The points of a row.

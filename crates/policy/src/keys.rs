@@ -28,6 +28,10 @@ pub(crate) enum Shape {
     RedisCapture,
     Count,
     Checks,
+    StoreNames,
+    StoreName,
+    Expectation,
+    Selection,
     Sections(&'static str),
 }
 
@@ -53,6 +57,7 @@ pub(crate) const TOP: &[Key] = &[
     key("tier", Shape::Sections("tiers"), "Promises shared by the rows that name the tier."),
     key("copy", Shape::Sections("copies"), "Places where vaults live."),
     key("store", Shape::Sections("stores"), "The rows of the matrix."),
+    key("agreement", Shape::Sections("agreements"), "What stores must say of each other at one moment."),
 ];
 
 /// `[keys]`.
@@ -93,6 +98,7 @@ pub(crate) const PROMISES: &[Key] = &[
 pub(crate) const STORE: &[Key] = &[
     key("kind", Shape::Kind, "What the store is. Required."),
     key("tier", Shape::TierName, "The tier whose promises it takes."),
+    key("needs", Shape::StoreNames, "The stores that are restored before it. Default: none."),
 ];
 
 /// `[store.NAME]` of the kinds `files` and `sqlite`.
@@ -109,6 +115,32 @@ pub(crate) const FILES: &[Key] = &[
     key("one_file_system", Shape::Switch, "Leave out what is mounted below the path. Default: false."),
 ];
 
+/// `[store.NAME]` of the kind `redis`, which has a `url` or a `dir`.
+pub(crate) const REDIS: &[Key] = &[
+    key(
+        "url",
+        Shape::StoreUrl,
+        "Where the server is: a reference, or a URL without a password. This or `dir`.",
+    ),
+    key(
+        "capture",
+        Shape::RedisCapture,
+        "How it is captured: replication, files (those of a server on this machine), or scan (key by key, for \
+         services). Default: replication, and scan for http(s).",
+    ),
+    key("dir", Shape::Text, "With files: the server's folder, on this machine."),
+    key("config", Shape::Text, "With files: the server's configuration. Default: usual names."),
+    key("token", Shape::Reference, "The token of a REST address, http:// or https://."),
+    key("prefix", Shape::Text, "With scan: only keys whose names begin like this. Default: all."),
+    key("requests_per_second", Shape::Count, "With scan: commands a second at most. Default: no limit."),
+    key("second_pass", Shape::Switch, "With scan: read all once more, to count what changed. Default: true."),
+    key(
+        "skip_unknown",
+        Shape::Switch,
+        "With scan: leave out keys of unknown types and say so. Default: false.",
+    ),
+];
+
 /// `[store.NAME]` of the kind `etcd`, which has a `url` or a `command`.
 pub(crate) const ETCD: &[Key] = &[
     key("url", Shape::StoreUrl, "Where its members listen, with commas between them. This or `command`."),
@@ -121,22 +153,36 @@ pub(crate) const ETCD: &[Key] = &[
     key("environment", Shape::Texts, "The variables that the command may see. Default: none."),
 ];
 
-/// `[store.NAME]` of the kind `redis`, beside its `url`.
-pub(crate) const REDIS: &[Key] = &[
+/// `[agreement.NAME]`.
+pub(crate) const AGREEMENT: &[Key] = &[
+    key("left", Shape::Selection, "What one store says. Required."),
+    key("right", Shape::Selection, "What another store says of the same. Required."),
     key(
-        "capture",
-        Shape::RedisCapture,
-        "How it is read: replication, or scan, key by key, for services. Default: replication, scan for http(s).",
+        "expect",
+        Shape::Expectation,
+        "exists: all of left is in right; same: both ways, also in value; newest: equally new. Default: exists.",
     ),
-    key("token", Shape::Reference, "The token of a REST address, http:// or https://."),
-    key("prefix", Shape::Text, "With scan: only keys whose names begin like this. Default: all."),
-    key("requests_per_second", Shape::Count, "With scan: commands a second at most. Default: no limit."),
-    key("second_pass", Shape::Switch, "With scan: read all once more, to count what changed. Default: true."),
     key(
-        "skip_unknown",
-        Shape::Switch,
-        "With scan: leave out keys of unknown types and say so. Default: false.",
+        "within",
+        Shape::Span,
+        "How long the application may take from one store to the other. Default: no time.",
     ),
+];
+
+/// `left = { … }` and `right = { … }`.
+pub(crate) const SELECTION: &[Key] = &[
+    key("store", Shape::StoreName, "The store that is asked. Required."),
+    key(
+        "sql",
+        Shape::Text,
+        "postgres, sqlite: a query; first the name, then columns called `value` and `at`.",
+    ),
+    key("database", Shape::Text, "postgres: the database that is asked. Default: that of the store's url."),
+    key("paths", Shape::Text, "files: a glob of paths below the root."),
+    key("keys", Shape::Text, "redis: a pattern of keys, with `dbN:` before it for another database than 0."),
+    key("under", Shape::Text, "etcd: what the keys start with."),
+    key("prefix", Shape::Text, "What stands before each name and is no part of it. Default: nothing."),
+    key("suffix", Shape::Text, "What stands after each name and is no part of it. Default: nothing."),
 ];
 
 /// `verify = { … }`.
@@ -196,7 +242,7 @@ pub(crate) fn of_store(kind: Option<Kind>) -> Vec<&'static Key> {
     if fits(Kind::is_path) {
         keys.push(&PATH);
     }
-    if fits(|kind| !kind.is_path() && kind != Kind::Etcd) {
+    if fits(|kind| !kind.is_path() && !matches!(kind, Kind::Etcd | Kind::Redis)) {
         keys.push(&URL);
     }
     if fits(Kind::has_checks) {
@@ -206,7 +252,8 @@ pub(crate) fn of_store(kind: Option<Kind>) -> Vec<&'static Key> {
         keys.extend(FILES);
     }
     if fits(|kind| kind == Kind::Redis) {
-        keys.extend(REDIS);
+        // Of any kind: `url` is there already.
+        keys.extend(REDIS.iter().filter(|key| kind.is_some() || key.name != URL.name));
     }
     if fits(|kind| kind == Kind::Etcd) {
         // Of any kind: `url` is there already.

@@ -12,7 +12,7 @@ use toml::de::DeValue;
 use crate::keys::{self, Key};
 use crate::kind::Kind;
 use crate::mask;
-use crate::model::{Checks, Endpoint, Source};
+use crate::model::{Checks, Endpoint, RedisCapture, Source};
 use crate::reader::{Context, Field, Section};
 use crate::suggest;
 use crate::value::InvalidValue;
@@ -55,6 +55,11 @@ pub(crate) fn refuse_foreign_keys(section: &Section<'_>, kind: Option<Kind>, con
             );
         }
     }
+}
+
+/// How a row of kind `redis` is captured; nothing for other kinds, and where it is not known.
+pub(crate) fn capture(section: &Section<'_>, kind: Option<Kind>) -> Option<RedisCapture> {
+    redis::capture(section).filter(|_way| kind == Some(Kind::Redis))
 }
 
 /// Where the store is.

@@ -161,6 +161,9 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
         let log = log.map(|log| format!(", and {log}")).unwrap_or_default();
         return cell.broken(format!("what is held shows the store {} ago{log}", human::duration(lag)));
     }
+    if let Some(why) = alarmed(point) {
+        return if why.is_damage { cell.broken(why.text) } else { cell.unproven(why.text) };
+    }
     let fuzzy = match point.manifest.facts.changes() {
         None => ", taken while nobody looked how much changed".to_owned(),
         Some(0) => String::new(),
@@ -168,6 +171,31 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
     };
     let shown = if lag < own { "with its log shows" } else { "shows" };
     cell.kept(format!("{} {shown} the store {} ago{fuzzy}", point.manifest.id, human::duration(lag)))
+}
+
+/// What a store said against itself when a point was taken of it.
+struct Alarm {
+    is_damage: bool,
+    text: String,
+}
+
+fn alarmed(point: &PointRow) -> Option<Alarm> {
+    let alarms = point.manifest.facts.environment.get("alarms")?.as_array()?;
+    let said: Vec<&str> = alarms.iter().filter_map(Value::as_str).collect();
+    let (all, id) = (said.join(", "), &point.manifest.id);
+    if said.is_empty() {
+        return None;
+    }
+    // A member that has compared itself with the others and differs.
+    let is_damage = said.iter().any(|alarm| alarm.ends_with("CORRUPT"));
+    let text = if is_damage {
+        format!("{all} when {id} was taken: what it shows may not be what the cluster agreed on")
+    } else {
+        format!(
+            "{all} when {id} was taken: the cluster takes no writes, and what its clients could not write is nowhere"
+        )
+    };
+    Some(Alarm { is_damage, text })
 }
 
 fn seconds(body: &Value, field: &str) -> Option<Duration> {
@@ -395,6 +423,7 @@ enum Overdue {
 fn overdue(facts: &Facts<'_>, word: &str, span: Span) -> Option<Overdue> {
     let level = match word {
         "pitr" => return pitr(facts, span),
+        "drill" if facts.has_partners => return together(facts, span),
         "checksum" => ProofLevel::Checksummed,
         "readable" => ProofLevel::Readable,
         "restore" | "drill" => ProofLevel::Restored,
@@ -425,6 +454,16 @@ fn pitr(facts: &Facts<'_>, span: Span) -> Option<Overdue> {
     too_old(facts, "pitr", span, last.map(|run| run.at), "")
 }
 
+/// A drill must have restored the row together with others.
+fn together(facts: &Facts<'_>, span: Span) -> Option<Overdue> {
+    let current = |run: &&RunRow| says(Some(run), "row", drill_digest(facts.row));
+    let last = facts.together.as_ref().filter(current);
+    if last.is_some_and(|run| !run.ok) {
+        return Some(Overdue::Late("the last drill with other stores failed".to_owned()));
+    }
+    too_old(facts, "drill", span, last.map(|run| run.at), "")
+}
+
 fn too_old(facts: &Facts<'_>, word: &str, span: Span, at: Option<Timestamp>, place: &str) -> Option<Overdue> {
     let Some(at) = at else {
         let first =
@@ -439,6 +478,20 @@ fn too_old(facts: &Facts<'_>, word: &str, span: Span, at: Option<Timestamp>, pla
     })
 }
 
+/// Why a rule of a drill was not shown to hold, in words; nothing if it was.
+fn disagreement(run: &RunRow, name: &str) -> Option<String> {
+    let id = format!("agreement/{name}");
+    let rules = run.body.get("agreement").and_then(Value::as_array)?;
+    let rule = rules.iter().find(|rule| rule.get("id").and_then(Value::as_str) == Some(&id))?;
+    let said = |field: &str| rule.get(field).and_then(Value::as_str).unwrap_or_default();
+    let powered = rule.get("canary_caught").and_then(Value::as_bool) == Some(true);
+    match said("state") {
+        "passed" if powered => None,
+        "passed" => Some(format!("{id} has no power")),
+        _ => Some(format!("{id}: {}", said("measured"))),
+    }
+}
+
 fn drill(facts: &Facts<'_>) -> PromiseView {
     let cell = Cell::new(PromiseKind::Drill);
     let Some(last) = &facts.drill else {
@@ -449,6 +502,21 @@ fn drill(facts: &Facts<'_>) -> PromiseView {
         return cell.unproven("the row has changed since the last drill");
     }
     if last.ok {
+        // A drill that did not ask a rule takes nothing of it back.
+        for (name, digest, asked) in &facts.rules {
+            let Some(run) = asked else {
+                return cell.unproven(format!("the rule `{name}` was never asked: lifeboat drill --all"));
+            };
+            let same = run.body.pointer(&format!("/rules/{name}")).and_then(Value::as_str);
+            if same != Some(digest.to_string().as_str()) {
+                let why = "or one of its stores has changed since it was asked: lifeboat drill --all";
+                return cell.unproven(format!("the rule `{name}` {why}"));
+            }
+            if let Some(why) = disagreement(run, name) {
+                let cell = cell.rests_on(facts.now, run).observed("disagrees");
+                return cell.broken(format!("the last drill that asked it failed: {why}"));
+            }
+        }
         let took = seconds(&last.body, "rto_s").map(human::duration).unwrap_or_default();
         return cell.observed("passed").kept(format!("passed in {took}"));
     }

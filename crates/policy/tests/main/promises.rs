@@ -2,7 +2,7 @@
 
 use lifeboat_base::ids::StoreName;
 use lifeboat_policy::{
-    CopyUrl, Endpoint, Origin, Policy, Recipient, RedisCapture, Retention, Severity, Source, explain, parse,
+    CopyUrl, Endpoint, Origin, Policy, Recipient, Retention, Severity, Source, explain, parse,
 };
 
 const POLICY: &str = r#"version = 1
@@ -122,8 +122,8 @@ fn places_and_recipients_are_read() {
     let sessions = &policy.stores[&name("sessions")].source;
     assert!(matches!(
         sessions,
-        Source::Redis { url: Endpoint::Plain(url), access }
-            if url == "redis://cache.internal:6379" && access.capture == RedisCapture::Replication
+        Source::Redis { url: Endpoint::Plain(url), token: None, scan: None }
+            if url == "redis://cache.internal:6379"
     ));
     assert_eq!((policy.state.as_str(), policy.timezone_name.as_str()), ("./state", "Europe/Berlin"));
 }

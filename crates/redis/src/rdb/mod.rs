@@ -18,7 +18,7 @@ mod text;
 mod value;
 mod write;
 
-pub use dump::{About, Item, KEY_HEAD_BYTES, Key, read};
+pub use dump::{About, Item, KEY_HEAD_BYTES, Key, empty, opening, read, read_first};
 pub use error::RdbError;
 pub use sum::Sum;
 pub(crate) use sum::{Hash, Hasher};

@@ -313,8 +313,7 @@ fn stream_head(stream: &StreamHead, length: u64, hasher: &mut Hasher) {
     for group in &stream.groups {
         hasher.text(&group.name);
         id(group.last, hasher);
-        // A dump has -1 where the number is not known.
-        hasher.number(group.read.unwrap_or(u64::MAX));
+        // How many entries it has read is left out, as it is for dumps: no server tells it to its replicas.
         hasher.number(group.pending.len() as u64);
         for pending in &group.pending {
             id(pending.id, hasher);

@@ -9,6 +9,7 @@ use lifeboat_base::failure::Failure;
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::secret::Secret;
 use lifeboat_base::time::{Clock, SystemClock, Timestamp};
+use lifeboat_redis::place::{Found, Target};
 use lifeboat_redis::rest::{RestLink, RestOptions};
 use lifeboat_redis::scan::{Link, Pace, RespLink};
 use lifeboat_redis::server::{RUNTIME, sweep};
@@ -18,14 +19,15 @@ use super::capture::RedisCapture;
 use super::checks::{self, START, Subject};
 use super::duties::{self, Upkeep};
 use super::feed::RedisFeed;
-use super::hosted::{self, ScanOptions};
-use super::{canaries, error, facts, load, merge, replay, restore};
+use super::hosted::{self, Reach, ScanOptions};
+use super::{canaries, error, facts, load, merge, replay, restore, select, shards};
 use crate::adapter::{
     Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
 };
 use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Stop};
 use crate::duties::{Duties, Look, Rebuilt};
 use crate::load::{LoadOptions, Loaded, Loader, MergeOptions};
+use crate::select::{Select, Selection, Take};
 
 /// How a server is reached and what is checked after a restore.
 #[derive(Clone)]
@@ -79,31 +81,44 @@ impl RedisAdapter {
         }
     }
 
+    /// The server as it is now: sentinels and clusters are asked each time.
+    fn find(&self) -> Result<Found, Failure> {
+        Target::parse(&(self.options.url)()?).and_then(|target| target.find()).map_err(error::place)
+    }
+
     /// A way to a server that takes plain commands.
     fn link(&self, address: &Secret<String>, per_second: Option<u32>) -> Result<Box<dyn Link>, Failure> {
-        let pace = Pace::new(Arc::clone(&self.clock), per_second);
-        if is_rest(address) {
-            // The row's token is for the row's service: whoever else is named must come with one of their own.
-            let is_own = (self.options.url)().is_ok_and(|own| own.expose() == address.expose());
-            let token = self.options.token.as_ref().filter(|_token| is_own);
-            let token = token.map(|token| token()).transpose()?;
-            let options = RestOptions::parse(address, token)
-                .map_err(error::connection("failed to understand the address of the service"))?;
-            return Ok(Box::new(RestLink::new(options, pace)));
+        if !is_rest(address) {
+            return self.resp(&place(address)?, per_second);
         }
-        let link = RespLink::open(&place(address)?, pace);
+        // The row's token is for the row's service: whoever else is named must come with one of their own.
+        let is_own = (self.options.url)().is_ok_and(|own| own.expose() == address.expose());
+        let token = self.options.token.as_ref().filter(|_token| is_own);
+        let token = token.map(|token| token()).transpose()?;
+        let options = RestOptions::parse(address, token)
+            .map_err(error::connection("failed to understand the address of the service"))?;
+        Ok(Box::new(RestLink::new(options, Pace::new(Arc::clone(&self.clock), per_second))))
+    }
+
+    fn resp(&self, options: &ConnectOptions, per_second: Option<u32>) -> Result<Box<dyn Link>, Failure> {
+        let link = RespLink::open(options, Pace::new(Arc::clone(&self.clock), per_second));
         Ok(Box::new(link.map_err(error::connection("failed to reach the server"))?))
     }
 
     /// How the server is read key by key and a way to it, if it is: because the row says so, or its address does.
-    fn scanned(&self) -> Result<Option<Scanned>, Failure> {
+    fn scanned(&self) -> Result<Option<(ScanOptions, Reach)>, Failure> {
         let address = (self.options.url)()?;
-        let scan = self.options.scan.clone().or_else(|| is_rest(&address).then(ScanOptions::default));
-        scan.map(|scan| Ok((scan.clone(), self.link(&address, scan.requests_per_second)?))).transpose()
-    }
-
-    fn connect_options(&self) -> Result<ConnectOptions, Failure> {
-        place(&(self.options.url)()?)
+        let is_rest = is_rest(&address);
+        let Some(scan) = self.options.scan.clone().or_else(|| is_rest.then(ScanOptions::default)) else {
+            return Ok(None);
+        };
+        let reach = if is_rest {
+            Reach { link: self.link(&address, scan.requests_per_second)?, found: None }
+        } else {
+            let found = self.find()?;
+            Reach { link: self.resp(&found.options, scan.requests_per_second)?, found: Some(found) }
+        };
+        Ok(Some((scan, reach)))
     }
 }
 
@@ -114,16 +129,20 @@ impl Adapter for RedisAdapter {
 
     fn inspect(&self) -> Result<Inspection, Failure> {
         match self.scanned()? {
-            Some((scan, link)) => hosted::inspect(link, &scan),
-            None => facts::inspect(&self.connect_options()?),
+            Some((scan, reach)) => hosted::inspect(reach, &scan),
+            None => facts::inspect(&self.find()?),
         }
     }
 
     fn capture(&self, at: &CaptureContext<'_>) -> Result<Box<dyn Capture>, Failure> {
         match self.scanned()? {
-            Some((scan, link)) => hosted::start(link, &scan, at),
-            None => Ok(Box::new(RedisCapture::start(&self.connect_options()?, at)?)),
+            Some((scan, reach)) => hosted::start(reach, &scan, at),
+            None => Ok(Box::new(RedisCapture::start(&self.find()?, at)?)),
         }
+    }
+
+    fn selects(&self) -> Option<&dyn Select> {
+        Some(self)
     }
 
     fn restore(
@@ -138,6 +157,10 @@ impl Adapter for RedisAdapter {
             return hosted::restore(from, facts, into, with);
         }
         restore::restore(from, facts, into, with)
+    }
+
+    fn identity(&self, facts: &CaptureFacts) -> Option<String> {
+        shards::identity(facts)
     }
 
     fn essential(&self) -> &'static [&'static str] {
@@ -177,8 +200,18 @@ impl Adapter for RedisAdapter {
     }
 }
 
-/// How a server is read key by key, and a way to it.
-type Scanned = (ScanOptions, Box<dyn Link>);
+impl Select for RedisAdapter {
+    fn select(
+        &self,
+        facts: &CaptureFacts,
+        artefact: &Path,
+        wanted: &[Selection],
+        monitor: &dyn Monitor,
+        take: &mut Take<'_>,
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        select::select(&self.subject(facts, monitor), artefact, wanted, take)
+    }
+}
 
 fn place(address: &Secret<String>) -> Result<ConnectOptions, Failure> {
     ConnectOptions::parse(address)
@@ -221,9 +254,13 @@ fn is_rest(address: &Secret<String>) -> bool {
 }
 
 impl Duties for RedisAdapter {
+    fn reach(&self) -> Result<Inspection, Failure> {
+        facts::reach(&self.find()?)
+    }
+
     fn look(&self, monitor: &dyn Monitor) -> Result<Look, Failure> {
         monitor.phase("looking at its keys", None);
-        duties::look(&self.connect_options()?, &self.options.upkeep, self.clock.as_ref())
+        duties::look(&self.find()?.options, &self.options.upkeep, self.clock.as_ref())
     }
 
     fn is_rebuildable(&self) -> bool {
@@ -263,11 +300,15 @@ impl Continuous for RedisAdapter {
     }
 
     fn follow(&self, resume: Option<Resume>, _known: &[String]) -> Result<Box<dyn LogFeed>, Failure> {
-        let options = self.connect_options()?;
-        Ok(Box::new(RedisFeed::start(&options, resume, Arc::clone(&self.clock))?))
+        let found = self.find()?;
+        Ok(Box::new(RedisFeed::start(&found, resume, Arc::clone(&self.clock))?))
     }
 
     fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure> {
+        if facts.environment.contains_key("redis.capture") {
+            // Captured in a way that leads into no stream.
+            return Ok(LogPosition { timeline: 0, offset: 0 });
+        }
         Ok(LogPosition { timeline: 0, offset: replay::place(facts)?.offset })
     }
 

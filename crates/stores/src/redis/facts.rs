@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use super::feed::lag;
 use lifeboat_base::capture::CaptureFacts;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Finding;
+use lifeboat_base::time::SignedDuration;
+use lifeboat_redis::place::{Found, Role};
 use lifeboat_redis::rdb::Survey;
 use lifeboat_redis::replication::setting;
 use lifeboat_redis::wire::{ConnectOptions, Connection, Info, RedisError};
 use serde_json::{Value, json};
 
-use super::error;
+use super::{error, shards};
 use crate::adapter::Inspection;
 
 /// Settings that say what a restored server must be like, none of them secret.
@@ -28,6 +31,8 @@ pub(super) struct Facts {
     pub(super) used_bytes: Option<u64>,
     pub(super) items: Vec<(String, u64)>,
     pub(super) findings: Vec<Finding>,
+    /// How far a replica may be behind its primary.
+    pub(super) behind: SignedDuration,
 }
 
 /// Asks a server who it is. `Unreachable` for something that is no Redis.
@@ -42,6 +47,7 @@ pub(super) fn read(options: &ConnectOptions) -> Result<Facts, Failure> {
     };
     version.clone_into(&mut facts.version);
     loaded(&info)?;
+    facts.behind = lag(&info).unwrap_or_default();
     let mut note = |name: &str, value: Value| facts.environment.insert(format!("redis.{name}"), value);
     note("version", json!(version));
     for field in ["redis_mode", "role", "os", "server_name", "aof_enabled", "rdb_last_bgsave_status"] {
@@ -84,11 +90,50 @@ fn loaded(info: &Info) -> Result<(), Failure> {
     Err(Failure::new(FailureKind::Unreachable, why))
 }
 
+/// The same for a server that was found: it must still be what it was found as.
+pub(super) fn of(found: &Found) -> Result<Facts, Failure> {
+    let mut facts = read(&found.options)?;
+    in_role(found, facts.environment.get("redis.role").and_then(Value::as_str))?;
+    shards::note(&mut facts.environment, found);
+    shards::findings(&mut facts.findings, found);
+    Ok(facts)
+}
+
+/// Refuses a server that says that it is in another role than the one it was found in.
+pub(super) fn in_role(found: &Found, said: Option<&str>) -> Result<(), Failure> {
+    let wanted = found.role.map(|role| match role {
+        Role::Primary => "master",
+        Role::Replica => "slave",
+    });
+    if wanted.is_some() && wanted != said {
+        let what = format!("{} has changed its role since it was found", found.options.target());
+        return Err(Failure::new(FailureKind::Unreachable, what));
+    }
+    Ok(())
+}
+
+/// For `lifeboat check` of what is not captured: whether it is there.
+pub(super) fn reach(found: &Found) -> Result<Inspection, Failure> {
+    // What stands in the way of a capture is of no matter.
+    Ok(Inspection { findings: Vec::new(), ..inspection(of(found)?, found) })
+}
+
+fn inspection(mut facts: Facts, found: &Found) -> Inspection {
+    facts.items.sort();
+    Inspection {
+        version: format!("Redis {}", facts.version),
+        logical_bytes: facts.used_bytes,
+        items: facts.items,
+        findings: facts.findings,
+        share: shards::share(found),
+    }
+}
+
 /// For `lifeboat check`: whether a capture would work, without making one.
-pub(super) fn inspect(options: &ConnectOptions) -> Result<Inspection, Failure> {
-    let mut facts = read(options)?;
+pub(super) fn inspect(found: &Found) -> Result<Inspection, Failure> {
+    let facts = of(found)?;
     let mut connection =
-        Connection::open(options).map_err(error::connection("failed to reach the server"))?;
+        Connection::open(&found.options).map_err(error::connection("failed to reach the server"))?;
     // Answered without doing anything by a server that lets us.
     match connection.ask("REPLCONF capa psync2") {
         Ok(_) => {}
@@ -98,13 +143,19 @@ pub(super) fn inspect(options: &ConnectOptions) -> Result<Inspection, Failure> {
         }
         Err(error) => return Err(error::connection("failed to ask for replication")(error)),
     }
-    facts.items.sort();
-    Ok(Inspection {
-        version: format!("Redis {}", facts.version),
-        logical_bytes: facts.used_bytes,
-        items: facts.items,
-        findings: facts.findings,
-    })
+    Ok(inspection(facts, found))
+}
+
+/// What a dump says about itself, beside its numbers.
+pub(super) fn note_dump(environment: &mut BTreeMap<String, Value>, survey: &Survey) {
+    let mut note = |name: &str, value| environment.insert(format!("redis.{name}"), value);
+    note("rdb_version", json!(survey.about.version));
+    note("rdb_checksummed", json!(survey.about.checksummed));
+    note("rdb_aux", json!(survey.about.aux));
+    note("opaque", json!(survey.opaque));
+    let ttl: serde_json::Map<_, _> =
+        survey.databases.iter().map(|(db, found)| (format!("db{db}"), json!(found.ttl))).collect();
+    note("time_to_live", json!(ttl));
 }
 
 /// Whether a point was captured key by key.

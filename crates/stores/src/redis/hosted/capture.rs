@@ -18,14 +18,16 @@ use lifeboat_base::human;
 use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::path::RelPath;
 use lifeboat_base::time::Timestamp;
+use lifeboat_redis::place::Found as Server;
 use lifeboat_redis::scan::{Abilities, Link, Scope};
+use lifeboat_redis::wire::{Info, Reply};
 use serde_json::{Value, json};
 
 use super::lines::{FORMAT, LineSink};
 use super::passes::{Found, Passes, ScanOptions};
 use crate::adapter::{CaptureContext, Inspection};
 use crate::redis::capture::{KEYS, describe};
-use crate::redis::{facts, layout};
+use crate::redis::{error, facts, layout, shards};
 
 /// The name of the keys in a point.
 pub(super) const KEYS_FILE: &str = "keys.jsonl";
@@ -39,16 +41,23 @@ fn locked(shared: &Shared) -> MutexGuard<'_, Option<Result<Found, Failure>>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A server that takes plain commands.
+pub(in crate::redis) struct Reach {
+    /// The way to it.
+    pub(in crate::redis) link: Box<dyn Link>,
+    /// As what it was found; nothing over REST.
+    pub(in crate::redis) found: Option<Server>,
+}
+
 /// For `lifeboat check`: whether a capture would work, without making one.
-pub(in crate::redis) fn inspect(
-    mut link: Box<dyn Link>,
-    options: &ScanOptions,
-) -> Result<Inspection, Failure> {
-    let abilities = probe(link.as_mut(), options)?;
+pub(in crate::redis) fn inspect(mut reach: Reach, options: &ScanOptions) -> Result<Inspection, Failure> {
+    let abilities = probe(reach.link.as_mut(), options)?;
     let items = abilities.databases.iter().map(|db| (format!("db{db}"), 1)).collect();
     let version = abilities.version.as_deref().unwrap_or("of unknown version");
-    let findings = findings(&abilities);
-    Ok(Inspection { version: format!("Redis {version}, key by key"), logical_bytes: None, items, findings })
+    let findings = findings(&abilities, reach.found.as_ref());
+    let share = reach.found.as_ref().and_then(shards::share);
+    let version = format!("Redis {version}, key by key");
+    Ok(Inspection { version, logical_bytes: None, items, findings, share })
 }
 
 fn probe(link: &mut dyn Link, options: &ScanOptions) -> Result<Abilities, Failure> {
@@ -65,7 +74,7 @@ fn probe(link: &mut dyn Link, options: &ScanOptions) -> Result<Abilities, Failur
     })
 }
 
-fn findings(abilities: &Abilities) -> Vec<Finding> {
+fn findings(abilities: &Abilities, found: Option<&Server>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if abilities.mode.as_deref() == Some("cluster") {
         let message =
@@ -77,6 +86,9 @@ fn findings(abilities: &Abilities) -> Vec<Finding> {
             format!("{count} libraries of functions are not captured: keep their code with your program");
         findings.push(Finding::new("redis-functions", "redis", message));
     }
+    if let Some(found) = found {
+        shards::findings(&mut findings, found);
+    }
     findings
 }
 
@@ -84,6 +96,7 @@ fn findings(abilities: &Abilities) -> Vec<Finding> {
 struct ScanCapture {
     options: ScanOptions,
     abilities: Abilities,
+    server: Option<Server>,
     asked: Timestamp,
     rest: VecDeque<Entry>,
     found: Shared,
@@ -94,15 +107,19 @@ struct ScanCapture {
 
 /// Asks what can be asked, and begins to walk.
 pub(in crate::redis) fn start(
-    mut link: Box<dyn Link>,
+    mut reach: Reach,
     options: &ScanOptions,
     at: &CaptureContext<'_>,
 ) -> Result<Box<dyn Capture>, Failure> {
     let asked = at.clock.now();
-    let abilities = probe(link.as_mut(), options)?;
+    let abilities = probe(reach.link.as_mut(), options)?;
+    let mut findings = findings(&abilities, reach.found.as_ref());
+    let shard = reach.found.as_ref().and_then(|server| server.shard.as_ref());
+    findings.extend(shards::moved(shard, at.known));
+    let server = reach.found.clone();
     let found = Shared::default();
     let walker = Walker {
-        link,
+        reach,
         abilities: abilities.clone(),
         options: options.clone(),
         asked,
@@ -116,9 +133,8 @@ pub(in crate::redis) fn start(
         Entry { path: path(DATA)?, meta: meta(0o700), body: Body::Dir },
         Entry { path: path(&format!("{DATA}/{KEYS_FILE}"))?, meta: meta(0o600), body },
     ]);
-    let findings = findings(&abilities);
     let (options, lost, described) = (options.clone(), None, None);
-    Ok(Box::new(ScanCapture { options, abilities, asked, rest, found, findings, lost, described }))
+    Ok(Box::new(ScanCapture { options, abilities, server, asked, rest, found, findings, lost, described }))
 }
 
 fn path(text: &str) -> Result<RelPath, Failure> {
@@ -172,6 +188,9 @@ impl ScanCapture {
         let ttl: serde_json::Map<_, _> =
             found.survey.databases.iter().map(|(db, found)| (format!("db{db}"), json!(found.ttl))).collect();
         note("time_to_live", json!(ttl));
+        if let Some(server) = &self.server {
+            shards::note(&mut environment, server);
+        }
         if found.changes.is_none() {
             environment.insert(MEASURED.to_owned(), json!(false));
         }
@@ -271,7 +290,7 @@ impl Capture for ScanCapture {
 
 /// What the thread needs.
 struct Walker {
-    link: Box<dyn Link>,
+    reach: Reach,
     abilities: Abilities,
     options: ScanOptions,
     asked: Timestamp,
@@ -302,13 +321,14 @@ impl Walker {
         });
         sink.other(&header).map_err(io)?;
         let mut passes = Passes {
-            link: self.link.as_mut(),
+            link: self.reach.link.as_mut(),
             abilities: &self.abilities,
             scope: &Scope { prefix: prefix.to_vec() },
             stop: &self.stop,
             now_ms: self.asked.as_millisecond(),
         };
         let found = passes.run(&mut sink, self.options.second_pass)?;
+        in_role(&mut self.reach)?;
         if !found.unknown.is_empty() && !self.options.skip_unknown {
             return Err(unknown(&found.unknown));
         }
@@ -318,6 +338,16 @@ impl Walker {
         sink.finish().map_err(io)?;
         Ok(found)
     }
+}
+
+/// A primary that became a replica meanwhile was read without what its successor was told.
+fn in_role(reach: &mut Reach) -> Result<(), Failure> {
+    let Some(server) = reach.found.as_ref().filter(|server| server.role.is_some()) else { return Ok(()) };
+    let question = vec![b"INFO".to_vec(), b"replication".to_vec()];
+    let fail = error::connection("the server could not be asked for its role");
+    let said = reach.link.ask(0, &[question]).map_err(fail)?;
+    let said = said.first().and_then(Reply::text).unwrap_or_default();
+    facts::in_role(server, Info::read(&said).get("role"))
 }
 
 fn unknown(types: &BTreeMap<String, u64>) -> Failure {

@@ -25,7 +25,7 @@ pub(in crate::redis) fn restore(
     into: &Path,
     (monitor, clock): (&dyn Monitor, &dyn Clock),
 ) -> Result<RestoreReport, Failure> {
-    refuse_more(from, KEYS_FILE)?;
+    refuse_more(from, &[KEYS_FILE])?;
     let keys = RelPath::new(format!("{DATA}/{KEYS_FILE}"))
         .map_err(|error| Failure::with_source(FailureKind::Internal, "failed to name the keys", error))?;
     let fail = |error| Failure::io("failed to write the restored server", error);
@@ -34,7 +34,7 @@ pub(in crate::redis) fn restore(
     let source = Watched { from: from.open(&keys)?, monitor };
     let survey = parse::read(source, clock.now().as_millisecond(), &mut dump, fail)?;
     let (_keys, bytes) = dump.finish().map_err(fail)?;
-    finish(facts, into, &survey, monitor)?;
+    finish((from, facts), into, &survey, monitor)?;
     let stats =
         MaterializeStats { files: 4, others: 1, bytes, fetched_bytes: bytes, ..MaterializeStats::default() };
     Ok(RestoreReport { stats, artefact: into.to_owned() })
