@@ -77,12 +77,15 @@ pub struct BackupReport {
     pub schema: &'static str,
     /// Each store, in the order of the policy.
     pub stores: Vec<StoreBackup>,
+    /// What is wrong with what several stores make up together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
 }
 
 impl BackupReport {
     /// The worst thing found; nothing if every promise touched was kept.
     pub fn worst(&self) -> Option<FailureKind> {
-        worst(self.stores.iter().flat_map(|store| &store.findings))
+        worst(self.stores.iter().flat_map(|store| &store.findings).chain(&self.findings))
     }
 }
 
@@ -145,7 +148,7 @@ impl Engine {
         let rows = self.select(names)?;
         self.refuse_place_conflicts(&rows)?;
         let jobs = if options.jobs == 0 { DEFAULT_JOBS } else { options.jobs.min(MAX_JOBS) };
-        let queue: Mutex<VecDeque<(usize, &Store)>> = Mutex::new(rows.into_iter().enumerate().collect());
+        let queue: Mutex<VecDeque<(usize, &Store)>> = Mutex::new(rows.iter().copied().enumerate().collect());
         let done: Mutex<Vec<(usize, StoreBackup)>> = Mutex::new(Vec::new());
         // Opened before the threads start, so that a broken catalog is one error and not one for each store.
         self.catalog()?;
@@ -165,7 +168,12 @@ impl Engine {
         let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         done.sort_by_key(|(index, _result)| *index);
         let stores = done.into_iter().map(|(_index, result)| result).collect();
-        Ok(BackupReport { schema: "lifeboat.backup/v1", stores })
+        // The points are made, whatever comes of this.
+        let findings = self.uncaptured(&rows).unwrap_or_else(|error| {
+            let what = format!("nobody knows whether rows are missing: {}", error.failure.chain());
+            vec![Finding::new("shares-unknown", "policy", what).with_kind(error.kind())]
+        });
+        Ok(BackupReport { schema: "lifeboat.backup/v1", stores, findings })
     }
 
     fn backup_store(&self, row: &Store, options: &BackupOptions) -> StoreBackup {

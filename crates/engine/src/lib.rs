@@ -24,6 +24,7 @@ mod rebuild;
 mod recipients;
 mod restore;
 mod retain;
+mod shares;
 mod status;
 mod verify;
 mod view;

@@ -8,6 +8,7 @@ use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind, chain};
 use lifeboat_base::human;
 use lifeboat_base::ids::{CopyName, PointId, StoreName};
+use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
 use lifeboat_policy::{CopyUrl, Decided, Retention, Store};
@@ -148,6 +149,9 @@ pub struct StatusReport {
     pub policy_hash: Digest,
     /// Its rows, in the order of the policy.
     pub stores: Vec<StoreStatus>,
+    /// What is wrong with what several rows make up together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
 }
 
 impl StatusReport {
@@ -158,7 +162,8 @@ impl StatusReport {
 
     /// A broken promise is a finding; one that is not proven is shown, and does not fail the command.
     pub fn worst(&self) -> Option<FailureKind> {
-        (self.count(PromiseState::Broken) > 0).then_some(FailureKind::Findings)
+        let is_broken = self.count(PromiseState::Broken) > 0 || !self.findings.is_empty();
+        is_broken.then_some(FailureKind::Findings)
     }
 }
 
@@ -215,8 +220,9 @@ impl Engine {
     pub fn status(&self, names: &[StoreName]) -> Result<StatusReport, EngineError> {
         self.evidence_whole()?;
         let now = self.env.clock.now();
+        let rows = self.select(names)?;
         let mut stores = Vec::new();
-        for row in self.select(names)? {
+        for row in rows.iter().copied() {
             let facts = self.facts(row, now)?;
             stores.push(StoreStatus {
                 name: row.name.clone(),
@@ -226,7 +232,9 @@ impl Engine {
                 last_failure: facts.backup.as_ref().filter(|run| !run.ok).map(|run| failure(run, now)),
             });
         }
-        Ok(StatusReport { schema: "lifeboat.status/v1", at: now, policy_hash: self.policy_hash, stores })
+        let findings = self.uncaptured(&rows)?;
+        let (schema, policy_hash) = ("lifeboat.status/v1", self.policy_hash);
+        Ok(StatusReport { schema, at: now, policy_hash, stores, findings })
     }
 
     fn has_partners(&self, row: &Store) -> bool {

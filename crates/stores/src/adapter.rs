@@ -42,8 +42,8 @@ pub struct Inspection {
 /// A part of something that several rows keep together, such as a shard of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
-    /// What tells the whole from others, at one moment.
-    pub whole: String,
+    /// Who makes up the whole: shares that have one of these in common are of the same whole.
+    pub members: Vec<String>,
     /// What this part has, as numbers from the first to the last.
     pub ranges: Vec<(u32, u32)>,
     /// Numbers below this one must all be had by someone.
@@ -167,6 +167,13 @@ pub trait Adapter: Send + Sync {
     /// What tells the store a point was taken of from every other, for a kind that has such a thing.
     fn identity(&self, facts: &CaptureFacts) -> Option<String> {
         self.continuous().and_then(|store| store.identity(facts))
+    }
+
+    /// What a point has of something larger that needs several rows.
+    fn share(&self, facts: &CaptureFacts) -> Option<Share> {
+        // Most stores are whole.
+        let _facts = facts;
+        None
     }
 
     /// The store's parts that can be taken out alone, if its kind has any.

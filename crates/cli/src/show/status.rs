@@ -82,6 +82,7 @@ pub(crate) fn page(report: &StatusReport, colour: bool, verbose: bool) -> String
             page.line(format!("{}: {failure}", store.name));
         }
     }
+    page.findings(&report.findings);
     if verbose {
         reasons(report, PromiseState::Kept, "Kept", &mut page);
     }
@@ -156,6 +157,9 @@ pub(crate) fn markdown(report: &StatusReport) -> String {
             store.tier.as_deref().unwrap_or("-"),
             cells.join(" | ")
         ));
+    }
+    for finding in &report.findings {
+        page.line("").line(format!("**{}**", finding.message));
     }
     page.line("").line(format!("As of {}, policy `{}`.", moment(report.at), report.policy_hash));
     page.finish()

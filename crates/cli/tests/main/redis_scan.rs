@@ -59,6 +59,23 @@ fn what_was_not_measured_is_called_not_measured() {
 }
 
 #[test]
+fn a_replica_is_read_key_by_key_only_while_it_has_its_primary() {
+    let primary = server();
+    let replica = RedisServer::start(RedisOptions::default());
+    replica.run(&format!("REPLICAOF 127.0.0.1 {}", primary.port()));
+    while replica.connect().info("replication").unwrap().get("master_link_status") != Some("up") {
+        std::thread::yield_now();
+    }
+    let world = world(&replica, "");
+    world.backup("cache");
+    replica.run("REPLICAOF 127.0.0.1 1");
+    for command in ["check", "backup"] {
+        let ran = world.run(&[command]).expect(4);
+        assert!(format!("{ran:?}").contains("a replica that has lost its primary"), "{ran:?}");
+    }
+}
+
+#[test]
 fn a_policy_that_contradicts_itself_is_refused() {
     let server = RedisServer::start(RedisOptions::default());
     server.load([words("SET a 1")]);

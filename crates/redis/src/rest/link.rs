@@ -3,7 +3,7 @@
 use super::http::{Answer, Http};
 use super::json;
 use super::options::RestOptions;
-use crate::scan::{Command, Link, Pace, Patience};
+use crate::scan::{Command, Link, Pace, name};
 use crate::wire::{RedisError, Reply, ServerError};
 
 /// How many commands go in one request.
@@ -194,11 +194,6 @@ fn encoded(bytes: &[u8]) -> String {
     text
 }
 
-fn name(commands: &[Command]) -> String {
-    let name = commands.first().and_then(|command| command.first());
-    String::from_utf8_lossy(name.map(Vec::as_slice).unwrap_or_default()).into_owned()
-}
-
 impl Link for RestLink {
     fn ask(&mut self, _db: u64, questions: &[Command]) -> Result<Vec<Reply>, RedisError> {
         let mut patience = self.pace.patience();
@@ -236,19 +231,15 @@ impl Link for RestLink {
         false
     }
 
-    fn at_once(&self) -> usize {
-        self.pace.most_at_once(AT_ONCE)
+    fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    fn most_commands(&self) -> usize {
+        AT_ONCE
     }
 
     fn most_bytes(&self) -> usize {
         MOST_BYTES
-    }
-
-    fn patience(&self) -> Patience {
-        self.pace.patience()
-    }
-
-    fn clock(&self) -> &dyn lifeboat_base::time::Clock {
-        self.pace.clock()
     }
 }

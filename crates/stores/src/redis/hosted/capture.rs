@@ -19,6 +19,7 @@ use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::path::RelPath;
 use lifeboat_base::time::Timestamp;
 use lifeboat_redis::place::Found as Server;
+use lifeboat_redis::rdb::Sum;
 use lifeboat_redis::scan::{Abilities, Link, Scope};
 use lifeboat_redis::wire::{Info, Reply};
 use serde_json::{Value, json};
@@ -27,6 +28,7 @@ use super::lines::{FORMAT, LineSink};
 use super::passes::{Found, Passes, ScanOptions};
 use crate::adapter::{CaptureContext, Inspection};
 use crate::redis::capture::{KEYS, describe};
+use crate::redis::feed::lag;
 use crate::redis::{error, facts, layout, shards};
 
 /// The name of the keys in a point.
@@ -52,6 +54,7 @@ pub(in crate::redis) struct Reach {
 /// For `lifeboat check`: whether a capture would work, without making one.
 pub(in crate::redis) fn inspect(mut reach: Reach, options: &ScanOptions) -> Result<Inspection, Failure> {
     let abilities = probe(reach.link.as_mut(), options)?;
+    facts::loaded(&abilities.info)?;
     let items = abilities.databases.iter().map(|db| (format!("db{db}"), 1)).collect();
     let version = abilities.version.as_deref().unwrap_or("of unknown version");
     let findings = findings(&abilities, reach.found.as_ref());
@@ -111,8 +114,12 @@ pub(in crate::redis) fn start(
     options: &ScanOptions,
     at: &CaptureContext<'_>,
 ) -> Result<Box<dyn Capture>, Failure> {
-    let asked = at.clock.now();
+    let now = at.clock.now();
     let abilities = probe(reach.link.as_mut(), options)?;
+    facts::loaded(&abilities.info)?;
+    // A replica shows what it had heard of its primary, and that may be silent without its knowing.
+    let behind = lag(&abilities.info).unwrap_or_default();
+    let asked = now.checked_sub(behind).unwrap_or(now);
     let mut findings = findings(&abilities, reach.found.as_ref());
     let shard = reach.found.as_ref().and_then(|server| server.shard.as_ref());
     findings.extend(shards::moved(shard, at.known));
@@ -153,6 +160,7 @@ impl ScanCapture {
         let text = match &*guard {
             Some(Ok(found)) => {
                 self.findings.extend(told(found));
+                self.findings.extend(self.server.as_mut().and_then(shards::open_since));
                 describe(&found.survey)?
             }
             Some(Err(_)) => {
@@ -181,8 +189,10 @@ impl ScanCapture {
         note("capture", json!("scan"));
         note("version", json!(self.abilities.version));
         note("redis_mode", json!(self.abilities.mode));
+        note("role", json!(self.abilities.info.get("role")));
         note("keys_sha256", json!(self.described));
         note("opaque", json!(0));
+        note(facts::REVISION, json!(Sum::REVISION));
         let highest = found.survey.databases.keys().max().map_or(0, |db| db.saturating_add(1));
         note("databases", json!(layout::USUAL_DATABASES.max(highest)));
         let ttl: serde_json::Map<_, _> =
@@ -328,7 +338,7 @@ impl Walker {
             now_ms: self.asked.as_millisecond(),
         };
         let found = passes.run(&mut sink, self.options.second_pass)?;
-        in_role(&mut self.reach)?;
+        in_role(&mut self.reach, &self.abilities)?;
         if !found.unknown.is_empty() && !self.options.skip_unknown {
             return Err(unknown(&found.unknown));
         }
@@ -340,14 +350,26 @@ impl Walker {
     }
 }
 
-/// A primary that became a replica meanwhile was read without what its successor was told.
-fn in_role(reach: &mut Reach) -> Result<(), Failure> {
-    let Some(server) = reach.found.as_ref().filter(|server| server.role.is_some()) else { return Ok(()) };
+/// A primary that became a replica meanwhile was read without what its successor was told. One that does not say what it is
+/// cannot be asked, unless it was found by what it is.
+fn in_role(reach: &mut Reach, abilities: &Abilities) -> Result<(), Failure> {
+    let was_primary = abilities.info.get("role") == Some("master");
+    let server = reach.found.as_ref().filter(|server| server.role.is_some());
+    if !was_primary && server.is_none() {
+        return Ok(());
+    }
     let question = vec![b"INFO".to_vec(), b"replication".to_vec()];
     let fail = error::connection("the server could not be asked for its role");
     let said = reach.link.ask(0, &[question]).map_err(fail)?;
-    let said = said.first().and_then(Reply::text).unwrap_or_default();
-    facts::in_role(server, Info::read(&said).get("role"))
+    let said = Info::read(&said.first().and_then(Reply::text).unwrap_or_default());
+    if let Some(server) = server {
+        facts::in_role(server, said.get("role"))?;
+    }
+    if was_primary && said.get("role").is_some_and(|role| role != "master") {
+        let what = format!("{} has changed its role while its keys were read", reach.link.target());
+        return Err(Failure::new(FailureKind::Unreachable, what));
+    }
+    Ok(())
 }
 
 fn unknown(types: &BTreeMap<String, u64>) -> Failure {
