@@ -25,21 +25,17 @@ fn missing(shares: &[Held]) -> Vec<(Vec<&Held>, String)> {
     for held in shares {
         let mut members: BTreeSet<&str> = held.share.members.iter().map(String::as_str).collect();
         let mut together = vec![held];
-        let (same, others) =
-            wholes.into_iter().partition(|(known, _): &(BTreeSet<&str>, _)| !known.is_disjoint(&members));
+        let (same, others): (Vec<_>, Vec<_>) =
+            wholes.into_iter().partition(|(known, _)| !known.is_disjoint(&members));
         wholes = others;
-        let same: Vec<(BTreeSet<&str>, Vec<&Held>)> = same;
         for (known, holders) in same {
             members.extend(known);
             together.extend(holders);
         }
         wholes.push((members, together));
     }
-    wholes
-        .into_iter()
-        .filter_map(|(_, holders)| Some((gaps(&holders)?, holders)))
-        .map(|(gaps, holders)| (holders, gaps))
-        .collect()
+    let gaps = |(_, holders): (_, Vec<_>)| gaps(&holders).map(|gaps| (holders, gaps));
+    wholes.into_iter().filter_map(gaps).collect()
 }
 
 /// Numbers that no share has.
@@ -88,7 +84,7 @@ impl Engine {
         }
         let is_asked = |held: &&Held| asked.iter().any(|row| row.name == held.store);
         let missing = missing(&shares);
-        let missing = missing.iter().filter(|(holders, _)| holders.iter().any(|held| is_asked(&held)));
+        let missing = missing.iter().filter(|(holders, _)| holders.iter().any(&is_asked));
         Ok(missing.map(|(_, slots)| finding("no recovery point holds", slots)).collect())
     }
 }

@@ -215,11 +215,11 @@ fn slots_on_their_way_are_told_and_stand_in_the_point() {
     let nodes = cluster();
     let world = world_of(&nodes[0], &[("a", "0"), ("b", "6000"), ("c", "16383")]);
     world.run(&["backup"]).expect(0);
-    let key = (0..600).map(|number| format!("key:{number}"));
+    let mut keys = (0..600).map(|number| format!("key:{number}"));
     let slot_of = |key: &String| {
         nodes[0].server.run(&format!("CLUSTER KEYSLOT {key}")).integer().filter(|slot| *slot < 5461)
     };
-    let slot = key.filter_map(|key| slot_of(&key)).next().unwrap();
+    let slot = keys.find_map(|key| slot_of(&key)).unwrap();
     let (from, to) = (nodes[0].id(), nodes[1].id());
     nodes[1].server.run(&format!("CLUSTER SETSLOT {slot} IMPORTING {from}"));
     nodes[0].server.run(&format!("CLUSTER SETSLOT {slot} MIGRATING {to}"));

@@ -401,6 +401,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use CheckState::{Failed, NotApplicable, Passed};
 
     #[test]
     fn a_digest_of_an_older_kind_is_no_damage_where_it_may_differ_and_is_damage_elsewhere() {
@@ -426,7 +427,6 @@ mod tests {
             let results = compare(facts, &survey);
             results.into_iter().filter(|check| check.family() == CONTENT).map(|check| check.state).collect()
         };
-        use CheckState::{Failed, NotApplicable, Passed};
         assert_eq!(states(&facts(&checksums, 1)), [Passed, Passed]);
         for name in ["content/db0", "content/db1"] {
             checksums.insert(name.to_owned(), "another".to_owned());
