@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use lifeboat_redis::replication;
 use lifeboat_redis::wire::encode;
 use lifeboat_testkit::{RedisOptions, RedisServer, Sentinel};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::redis::{content, server_with, start_restored};
 use super::redis_log::{Follower, ledger, shipped, write};
@@ -83,7 +84,7 @@ fn a_failover_in_the_middle_of_the_stream_and_of_a_capture_is_followed() {
     world.write_policy(&world.policy);
     world.run(&["check"]).expect(0);
     world.backup("cache");
-    let follower = Follower(world.start(&["wal", "stream", "cache"]));
+    let mut follower = Follower(world.start(&["wal", "stream", "cache"]));
     for number in 1..=200 {
         write_twice(&primary, number);
     }
@@ -99,7 +100,8 @@ fn a_failover_in_the_middle_of_the_stream_and_of_a_capture_is_followed() {
     while ["local", "offsite"].iter().any(|copy| shipped(&world, copy) < reached) {
         pause(&replica);
     }
-    drop(follower);
+    kill_process(Pid::from_child(&follower.0), Signal::TERM).unwrap();
+    follower.0.wait().unwrap();
     world.run(&["restore", "cache", "--to", "latest"]).expect(0);
     assert_eq!(ledger(&world, "latest"), (1..=400).collect::<Vec<_>>());
     // The old one comes back as a replica of the new one, which dies while its dump is on its way.

@@ -120,7 +120,10 @@ impl SentinelOptions {
     /// go on to name the primary that was replaced, which does not know better either.
     fn counted(&self, answers: &[Answer], silent: usize) -> Result<Agreed, PlaceError> {
         let told: Vec<&Told> = answers.iter().filter_map(|answer| answer.told.as_ref()).collect();
-        let Some(newest) = told.iter().max_by_key(|told| told.epoch) else {
+        let votes = |primary: &Place| told.iter().filter(|told| told.primary == *primary).count();
+        let epoch = told.iter().map(|told| told.epoch).max();
+        let newest = told.iter().filter(|told| Some(told.epoch) == epoch);
+        let Some(newest) = newest.max_by_key(|told| votes(&told.primary)) else {
             let who = format!("{} of {} sentinels", answers.len(), self.sentinels.len());
             return Err(PlaceError::Unknown {
                 who,
@@ -129,9 +132,8 @@ impl SentinelOptions {
         };
         let others = told.iter().map(|told| told.others.saturating_add(1)).max().unwrap_or_default();
         let known = others.max(answers.len() + silent);
-        let agree = || told.iter().filter(|told| told.primary == newest.primary);
-        let votes = agree().count();
-        if votes * 2 <= known {
+        let agreed = votes(&newest.primary);
+        if agreed * 2 <= known {
             let mut named: BTreeMap<&Place, usize> = BTreeMap::new();
             for told in &told {
                 *named.entry(&told.primary).or_default() += 1;
@@ -141,8 +143,10 @@ impl SentinelOptions {
             let (name, named) = (self.quoted(), named.join(", "));
             return Err(PlaceError::Minority { name, known, answered: answers.len(), named });
         }
-        let replicas = agree().flat_map(|told| told.replicas.iter().cloned()).collect();
-        Ok(Agreed { primary: newest.primary.clone(), epoch: newest.epoch, votes, known, replicas })
+        let agree = told.iter().filter(|told| told.primary == newest.primary);
+        let replicas = agree.flat_map(|told| told.replicas.iter().cloned()).collect();
+        let (primary, epoch) = (newest.primary.clone(), newest.epoch);
+        Ok(Agreed { primary, epoch, votes: agreed, known, replicas })
     }
 
     fn ask(&self, sentinel: &ConnectOptions) -> Result<Answer, RedisError> {
@@ -239,6 +243,10 @@ mod tests {
         assert_eq!(counted(&[answer(1, 0, 0)], 0), Some((1, 1, 1)));
         assert_eq!(counted(&[answer(1, 4, 2), answer(1, 4, 2)], 1), Some((1, 2, 3)));
         assert_eq!(counted(&[answer(1, 4, 2), answer(1, 3, 2), answer(2, 3, 2)], 0), Some((1, 2, 3)));
+        for odd in 0..3 {
+            let all = [0, 1, 2].map(|index| answer(if index == odd { 2 } else { 1 }, 4, 2));
+            assert_eq!(counted(&all, 0), Some((1, 2, 3)), "{odd}");
+        }
         // One that is cut off, with what it knew before: alone, beside others that are silent, or that are not named.
         assert_eq!(counted(&[answer(1, 4, 2)], 0), None);
         assert_eq!(counted(&[answer(1, 4, 0)], 2), None);
