@@ -57,9 +57,9 @@ impl<'a> Walk<'a> {
         Self { db, scope, cursor: b"0".to_vec(), epoch: None, restarts: 0, is_over: false }
     }
 
-    /// Goes on at a cursor of the server that answers now.
-    pub fn resume(db: u64, scope: &'a Scope, cursor: &[u8], link: &dyn Link) -> Self {
-        Self { cursor: cursor.to_vec(), epoch: Some(link.epoch()), ..Self::new(db, scope) }
+    /// Goes on at a cursor of the server that answered in this epoch of the link.
+    pub fn resume(db: u64, scope: &'a Scope, cursor: &[u8], epoch: u64) -> Self {
+        Self { cursor: cursor.to_vec(), epoch: Some(epoch), ..Self::new(db, scope) }
     }
 
     /// Where it goes on behind the last page.

@@ -118,7 +118,7 @@ pub(in crate::redis) fn start(
     options: &ScanOptions,
     at: &CaptureContext<'_>,
 ) -> Result<Box<dyn Capture>, Failure> {
-    let now = at.clock.now();
+    let (now, epoch) = (at.clock.now(), reach.link.epoch());
     let abilities = probe(reach.link.as_mut(), options)?;
     facts::loaded(&abilities.info)?;
     // A replica shows what it had heard of its primary, and that may be silent without its knowing.
@@ -141,6 +141,7 @@ pub(in crate::redis) fn start(
         asked,
         stop: Arc::new(AtomicBool::new(false)),
         found: Arc::clone(&found),
+        epoch,
         left,
         trail,
     };
@@ -337,6 +338,8 @@ struct Walker {
     asked: Timestamp,
     stop: Arc<AtomicBool>,
     found: Shared,
+    /// The link's before the server was asked who it is.
+    epoch: u64,
     /// What a capture that did not end has left, and where this one keeps what it reads.
     left: Option<Left>,
     trail: Option<Trail>,
@@ -378,6 +381,7 @@ impl Walker {
             scope: &Scope { prefix: prefix.to_vec() },
             stop: &self.stop,
             now_ms,
+            epoch: self.epoch,
         };
         let mut page = |sink: &mut Sink, place: &Place, found: &mut Found, now: (bool, &dyn Clock)| {
             sink.out().flush()?;

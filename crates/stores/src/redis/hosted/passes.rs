@@ -115,6 +115,8 @@ pub(super) struct Passes<'a> {
     pub(super) scope: &'a Scope,
     pub(super) stop: &'a AtomicBool,
     pub(super) now_ms: i64,
+    /// The link's epoch before the server was asked who it is.
+    pub(super) epoch: u64,
 }
 
 fn lost(error: ReadError<io::Error>) -> Failure {
@@ -144,7 +146,7 @@ impl Passes<'_> {
         for db in self.abilities.databases.clone() {
             let walk = match &place {
                 Some(place) if db < place.db || (db == place.db && place.is_over) => continue,
-                Some(place) if db == place.db => Walk::resume(db, self.scope, &place.cursor, self.link),
+                Some(place) if db == place.db => Walk::resume(db, self.scope, &place.cursor, self.epoch),
                 _ => Walk::new(db, self.scope),
             };
             self.first(db, walk, sink, &mut begun, page)?;
@@ -165,7 +167,6 @@ impl Passes<'_> {
         page: Page<'_, S>,
     ) -> Result<(), Failure> {
         let Begun { known, found, .. } = begun;
-        let epoch = self.link.epoch();
         let mut sink = Counting { inner: sink, bytes: 0 };
         let before = found.restarts;
         while let Some(mut names) = next(&mut walk, self.link)? {
@@ -208,7 +209,7 @@ impl Passes<'_> {
             // What repeats because a walk began again was not repeated by the server.
             found.restarts = before + walk.restarts();
             let place = Place { db, cursor: walk.cursor().to_vec(), is_over: walk.is_over() };
-            let is_same = self.link.epoch() == epoch;
+            let is_same = self.link.epoch() == self.epoch;
             page(sink.inner, &place, found, (is_same, self.link.clock()))
                 .map_err(|error| Failure::io("the keys could not be handed on", error))?;
         }

@@ -46,6 +46,9 @@ pub(super) struct Beginning {
     begun: Timestamp,
     target: String,
     run_id: Option<String>,
+    /// What it is to others, and the history that it has: one that became a replica meanwhile has lost writes.
+    role: Option<String>,
+    history: Option<String>,
     prefix: String,
     exact_ends: bool,
     field_ends: bool,
@@ -58,6 +61,8 @@ impl Beginning {
             begun,
             target,
             run_id: abilities.info.get("run_id").map(str::to_owned),
+            role: abilities.info.get("role").map(str::to_owned),
+            history: abilities.info.get("master_replid").map(str::to_owned),
             prefix: prefix.to_owned(),
             exact_ends: abilities.exact_ends,
             field_ends: abilities.field_ends,
@@ -168,11 +173,18 @@ fn left(dir: &Path, now: &Beginning, (has_name, clock): (bool, Timestamp)) -> Re
         marks.push(found);
     }
     let Some(last) = marks.last() else { return Ok(None) };
-    if (Beginning { begun: now.begun, run_id: now.run_id.clone(), ..was.clone() }) != *now {
+    let same = Beginning {
+        begun: now.begun,
+        run_id: now.run_id.clone(),
+        role: now.role.clone(),
+        history: now.history.clone(),
+        ..was.clone()
+    };
+    if same != *now {
         return Err("it read another place, or in another way".to_owned());
     }
-    if was.run_id != now.run_id {
-        return Err("another server answers now".to_owned());
+    if (&was.run_id, &was.role, &was.history) != (&now.run_id, &now.role, &now.history) {
+        return Err("another server answers now, or one in another role or with another history".to_owned());
     }
     if was.run_id.is_none() && (has_name || clock.duration_since(last.at) > MAX_PAUSE) {
         return Err("nobody says whether the same server answers".to_owned());
@@ -408,4 +420,67 @@ impl Trail {
 /// A file in place of one that a killed run did not mark.
 fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use lifeboat_base::time::SystemClock;
+    use lifeboat_redis::wire::Info;
+
+    use super::*;
+
+    fn beginning(info: &str, begun: Timestamp) -> Beginning {
+        let abilities = Abilities { info: Info::read(info), ..Abilities::default() };
+        Beginning::of("server".to_owned(), "app:", &abilities, begun)
+    }
+
+    /// A trail with one mark behind this text, begun and marked now.
+    fn trail(dir: &Path, beginning: &Beginning) {
+        let clock = SystemClock::new();
+        let mut trail = open(dir, beginning, (false, &clock)).trail.unwrap();
+        trail.push(b"a line\n");
+        let place = Place { db: 3, cursor: b"17".to_vec(), is_over: true };
+        trail.page(&place, &mut Found::default(), (true, &clock));
+        assert_eq!((trail.number, trail.over), (1, None));
+    }
+
+    #[test]
+    fn a_walk_is_gone_on_with_on_the_very_same_server_only_and_not_for_ever() {
+        const INFO: &str = "run_id:a\nrole:master\nmaster_replid:h";
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("kept");
+        let now = SystemClock::new().now();
+        trail(&dir, &beginning(INFO, now));
+        let later = |hours: i64| now + SignedDuration::from_hours(hours) + SignedDuration::from_mins(1);
+        let goes_on = |info: &str, hours: i64, has_name| {
+            let again = beginning(info, later(hours));
+            left(&dir, &again, (has_name, later(hours)))
+                .is_ok_and(|left| left.is_some_and(|left| left.begun == now))
+        };
+        assert!(goes_on(INFO, 0, true) && goes_on(INFO, 23, true) && goes_on(INFO, 2, false));
+        assert!(!goes_on(INFO, 24, true));
+        for (from, to) in [("run_id:a", "run_id:b"), ("master\n", "slave\n"), ("replid:h", "replid:i")] {
+            assert!(!goes_on(&INFO.replace(from, to), 0, true), "{to}");
+        }
+        let prefix = Beginning { prefix: "other:".to_owned(), ..beginning(INFO, now) };
+        assert!(left(&dir, &prefix, (true, later(0))).is_err());
+        // A mark without its lines, and lines without a mark.
+        fs::remove_file(lines(&dir, 1)).unwrap();
+        assert!(!goes_on(INFO, 0, true));
+        fs::remove_file(mark(&dir, 1)).unwrap();
+        assert!(left(&dir, &beginning(INFO, later(0)), (true, later(0))).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_service_that_names_no_server_is_gone_on_with_for_an_hour() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("kept");
+        let now = SystemClock::new().now();
+        trail(&dir, &beginning("", now));
+        let again = |minutes: i64, has_name| {
+            let at = now + SignedDuration::from_mins(minutes);
+            left(&dir, &beginning("", at), (has_name, at)).is_ok_and(|left| left.is_some())
+        };
+        assert!(again(50, false) && !again(70, false) && !again(50, true));
+    }
 }
