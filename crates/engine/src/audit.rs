@@ -17,7 +17,7 @@ use crate::status::{PromiseKind, PromiseState, PromiseView, StatusReport};
 pub struct Gap {
     /// The row, or the planned drill.
     pub row: String,
-    /// The promise, such as `rpo`; `plan` for a planned drill.
+    /// The promise, such as `rpo`; `plan` for a planned drill, `rows` for what no row covers.
     pub field: &'static str,
     /// Broken, or not proven.
     pub state: PromiseState,
@@ -130,7 +130,16 @@ fn gaps(status: &StatusReport, has_rules: &dyn Fn(&StoreName) -> bool) -> Vec<Ga
         next: format!("lifeboat drill --plan {}", plan.name),
         evidence: plan.evidence.clone(),
     });
-    cells.chain(drills).collect()
+    let parts = status.findings.iter().map(|finding| Gap {
+        row: finding.subject.clone(),
+        field: "rows",
+        state: PromiseState::Broken,
+        expected: "every part has a row".to_owned(),
+        observed: finding.message.clone(),
+        next: "lifeboat check".to_owned(),
+        evidence: None,
+    });
+    cells.chain(drills).chain(parts).collect()
 }
 
 fn observed(cell: &PromiseView) -> String {
@@ -185,6 +194,7 @@ fn rebuild(row: &Store) -> Option<Rebuild> {
 fn summary(status: &StatusReport) -> AuditSummary {
     let [kept, broken, not_proven] =
         [PromiseState::Kept, PromiseState::Broken, PromiseState::Unproven].map(|state| status.count(state));
+    let broken = broken + status.findings.len();
     let verdict = match (broken, not_proven) {
         (0, 0) => PromiseState::Kept,
         (0, _) => PromiseState::Unproven,

@@ -27,6 +27,7 @@ mod recipients;
 mod rehearsals;
 mod restore;
 mod retain;
+mod shares;
 mod status;
 mod verify;
 mod view;

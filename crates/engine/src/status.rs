@@ -8,6 +8,7 @@ use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind, chain};
 use lifeboat_base::human;
 use lifeboat_base::ids::{CopyName, PointId, StoreName};
+use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
 use lifeboat_drill::Forecast;
@@ -152,6 +153,9 @@ pub struct StatusReport {
     pub stores: Vec<StoreStatus>,
     /// The drills the policy plans; empty where only some stores were asked for.
     pub drills: Vec<PlanStatus>,
+    /// What is wrong with what several rows make up together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
 }
 
 impl StatusReport {
@@ -163,7 +167,8 @@ impl StatusReport {
 
     /// A broken promise is a finding; one that is not proven is shown, and does not fail the command.
     pub fn worst(&self) -> Option<FailureKind> {
-        (self.count(PromiseState::Broken) > 0).then_some(FailureKind::Findings)
+        let is_broken = self.count(PromiseState::Broken) > 0 || !self.findings.is_empty();
+        is_broken.then_some(FailureKind::Findings)
     }
 }
 
@@ -222,8 +227,9 @@ impl Engine {
     pub fn status(&self, names: &[StoreName]) -> Result<StatusReport, EngineError> {
         self.evidence_whole()?;
         let now = self.env.clock.now();
+        let rows = self.select(names)?;
         let mut stores = Vec::new();
-        for row in self.select(names)? {
+        for row in rows.iter().copied() {
             let facts = self.facts(row, now)?;
             stores.push(StoreStatus {
                 name: row.name.clone(),
@@ -234,13 +240,9 @@ impl Engine {
             });
         }
         let drills = if names.is_empty() { self.plans(now)? } else { Vec::new() };
-        Ok(StatusReport {
-            schema: "lifeboat.status/v1",
-            at: now,
-            policy_hash: self.policy_hash,
-            stores,
-            drills,
-        })
+        let findings = self.uncaptured(&rows)?;
+        let (schema, policy_hash) = ("lifeboat.status/v1", self.policy_hash);
+        Ok(StatusReport { schema, at: now, policy_hash, stores, drills, findings })
     }
 
     fn has_partners(&self, row: &Store) -> bool {

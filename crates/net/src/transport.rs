@@ -7,6 +7,8 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use rustls::ClientConnection;
 
 use crate::socket::{Deadline, Socket, is_timeout};
@@ -105,16 +107,37 @@ impl Transport {
 
     /// What is there, at least one byte, waiting for it no longer than `limit`.
     pub fn read(&mut self, limit: Duration) -> Result<&[u8], Fault> {
-        let count = self.fill(limit)?;
+        let count = self.fill(READ_BYTES, limit)?;
         Ok(self.scratch.get(..count).unwrap_or_default())
     }
 
-    fn fill(&mut self, limit: Duration) -> Result<usize, Fault> {
+    /// The same, into a buffer that has room; gives the number of bytes.
+    pub fn read_into(&mut self, buffer: &mut [u8], limit: Duration) -> Result<usize, Fault> {
+        let count = self.fill(buffer.len(), limit)?;
+        for (to, from) in buffer.iter_mut().zip(self.scratch.iter().take(count)) {
+            *to = *from;
+        }
+        Ok(count)
+    }
+
+    /// Whether the peer has neither sent anything that was not read nor gone away, without waiting for either.
+    pub fn is_quiet(&self) -> bool {
+        let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let mut byte = [0];
+        let came = match &self.socket {
+            Socket::Tcp(stream) => rustix::net::recv(stream, &mut byte, peek),
+            Socket::Unix(stream) => rustix::net::recv(stream, &mut byte, peek),
+        };
+        matches!(came, Err(Errno::AGAIN)) && self.tls.as_ref().is_none_or(|tls| tls.wants_read())
+    }
+
+    fn fill(&mut self, most: usize, limit: Duration) -> Result<usize, Fault> {
+        let most = most.min(READ_BYTES);
         let deadline = Deadline::after(limit);
         let mut left = limit;
         loop {
             if let Some(tls) = &mut self.tls {
-                match tls.reader().read(&mut self.scratch) {
+                match tls.reader().read(self.scratch.get_mut(..most).unwrap_or_default()) {
                     Ok(0) => return Err(Fault::End),
                     Ok(count) => return Ok(count),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -131,7 +154,7 @@ impl Transport {
                         write_records(tls, &mut self.socket)?;
                     }
                 }
-                None => match self.socket.read(&mut self.scratch) {
+                None => match self.socket.read(self.scratch.get_mut(..most).unwrap_or_default()) {
                     Ok(0) => return Err(Fault::End),
                     Ok(count) => return Ok(count),
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}

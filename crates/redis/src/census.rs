@@ -1,6 +1,6 @@
 //! Counts the keys of a running server that have no time to live. Reads names and times, never a value.
 //!
-//! In: a connection, and patterns of names that may live for ever. Out: exact numbers, and the first names found by walking
+//! In: a link to a server, and patterns of names that may live for ever. Out: exact numbers, and the first names found by walking
 //! over at most so many keys. Needs a user with `+info +select +scan +pttl` and names to read.
 
 use std::time::Duration;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use lifeboat_base::time::Clock;
 
 use crate::pattern::fits;
-use crate::wire::{Connection, RedisError, Reply};
+use crate::scan::{Command, Link, Scope, Walk, command, good, single};
+use crate::wire::{Connection, Info, RedisError};
 
 /// How many names are asked for at a time.
 const PAGE_KEYS: &str = "500";
@@ -28,10 +29,12 @@ pub struct Bounds {
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Keys in all databases, as the server counts them.
+    /// Keys in all databases, as the server counts them; as they were met where it does not, or where not all are in scope.
     pub keys: u64,
-    /// Those of them without a time to live, as the server counts them.
+    /// Those of them without a time to live.
     pub endless: u64,
+    /// Whether the two are the server's own numbers.
+    pub counted: bool,
     /// Keys that were looked at; a key may be met twice while the server's table grows.
     pub looked_at: u64,
     /// Those of them without a time to live that no pattern allows.
@@ -43,16 +46,40 @@ pub struct Census {
 }
 
 impl Census {
-    /// Walks over the keys of all databases.
+    /// Walks over the keys of all databases that are in scope.
     pub fn take(
-        connection: &mut Connection,
-        allowed: &[String],
+        link: &mut dyn Link,
+        (scope, allowed): (&Scope, &[String]),
         bounds: Bounds,
         clock: &dyn Clock,
     ) -> Result<Self, RedisError> {
         let started = clock.monotonic();
         let mut census = Self { complete: true, ..Self::default() };
-        let info = connection.info("keyspace")?;
+        for database in census.count(link, scope)? {
+            let mut walk = Walk::new(database, scope);
+            while let Some(names) = walk.next_page(link)? {
+                let late = clock.monotonic().saturating_sub(started) > bounds.time;
+                if late || census.looked_at >= bounds.keys {
+                    census.complete = false;
+                    return Ok(census);
+                }
+                for names in names.chunks(link.at_once()) {
+                    census.look(link, database, names, allowed)?;
+                }
+            }
+        }
+        Ok(census)
+    }
+
+    /// What the server counts itself, and which databases there are.
+    fn count(&mut self, link: &mut dyn Link, scope: &Scope) -> Result<Vec<u64>, RedisError> {
+        let text = single(link.ask(0, &[command(&[b"INFO", b"keyspace"])])?, "INFO");
+        let info = match text {
+            Ok(reply) => Info::read(&reply.text().unwrap_or_default()),
+            // A service need not say it, and has one database.
+            Err(RedisError::Server { .. }) if !link.has_databases() => Info::default(),
+            Err(error) => return Err(error),
+        };
         let mut databases = Vec::new();
         for (name, text) in info.fields() {
             let Some(number) = name.strip_prefix("db").and_then(|number| number.parse::<u64>().ok()) else {
@@ -65,45 +92,38 @@ impl Census {
             let (Some(keys), Some(expires)) = (of("keys"), of("expires")) else {
                 return Err(RedisError::Protocol { what: "a database without its number of keys" });
             };
-            census.keys += keys;
-            census.endless += keys.saturating_sub(expires);
+            self.keys += keys;
+            self.endless += keys.saturating_sub(expires);
             databases.push(number);
         }
-        for database in databases {
-            connection.ask(&format!("SELECT {database}"))?;
-            let mut cursor = b"0".to_vec();
-            loop {
-                let late = clock.monotonic().saturating_sub(started) > bounds.time;
-                if late || census.looked_at >= bounds.keys {
-                    census.complete = false;
-                    return Ok(census);
-                }
-                let names = page(connection, &mut cursor)?;
-                census.look(connection, database, &names, allowed)?;
-                if cursor == b"0" {
-                    break;
-                }
+        self.counted = scope.prefix.is_empty() && (link.has_databases() || !databases.is_empty());
+        if !self.counted {
+            // What is met on the way is all that is known.
+            (self.keys, self.endless) = (0, 0);
+            if !link.has_databases() {
+                databases = vec![0];
             }
         }
-        Ok(census)
+        Ok(databases)
     }
 
     fn look(
         &mut self,
-        connection: &mut Connection,
+        link: &mut dyn Link,
         database: u64,
         names: &[Vec<u8>],
         allowed: &[String],
     ) -> Result<(), RedisError> {
-        let asked: Vec<[&[u8]; 2]> = names.iter().map(|name| [b"PTTL".as_slice(), name]).collect();
-        let answers = connection.commands(asked.iter().map(<[&[u8]; 2]>::as_slice))?;
+        let asked: Vec<Command> = names.iter().map(|name| command(&[b"PTTL", name])).collect();
+        let answers = link.ask(database, &asked)?;
         for (name, answer) in names.iter().zip(answers) {
-            if let Reply::Error(source) = answer {
-                return Err(RedisError::Server { command: "PTTL".to_owned(), source });
-            }
-            self.looked_at += 1;
             // -1: no end; -2: gone meanwhile.
-            let endless = answer.integer() == Some(-1);
+            let endless = good(answer, "PTTL")?.integer() == Some(-1);
+            self.looked_at += 1;
+            if !self.counted {
+                self.keys += 1;
+                self.endless += u64::from(endless);
+            }
             if !endless || allowed.iter().any(|pattern| fits(pattern.as_bytes(), name)) {
                 continue;
             }

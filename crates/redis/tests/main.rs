@@ -6,6 +6,7 @@ mod main {
     mod dumps;
     mod hostile;
     mod replication;
+    mod rest;
     mod samples;
     mod sandbox;
     mod scan;

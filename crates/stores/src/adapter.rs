@@ -42,8 +42,8 @@ pub struct Inspection {
 /// A part of something that several rows keep together, such as a shard of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
-    /// What tells the whole from others, at one moment.
-    pub whole: String,
+    /// Who makes up the whole: shares that have one of these in common are of the same whole.
+    pub members: Vec<String>,
     /// What this part has, as numbers from the first to the last.
     pub ranges: Vec<(u32, u32)>,
     /// Numbers below this one must all be had by someone.
@@ -56,6 +56,9 @@ pub struct CaptureContext<'a> {
     pub clock: &'a dyn Clock,
     /// An existing directory for scratch data. Scratch files have no name: a killed process leaves nothing there.
     pub spool: &'a Path,
+    /// A folder of this store alone, made when it is needed, in which a capture may keep what it has read: a next one finds it
+    /// there unless the caller has made a point of it. Nothing where nothing is to be kept.
+    pub kept: Option<&'a Path>,
     /// What the store was known as before, such as a system identifier: another store is refused. Empty if nothing is
     /// known, or for a kind without an identity.
     pub known: &'a [String],
@@ -167,6 +170,12 @@ pub trait Adapter: Send + Sync {
     /// What tells the store a point was taken of from every other, for a kind that has such a thing.
     fn identity(&self, facts: &CaptureFacts) -> Option<String> {
         self.continuous().and_then(|store| store.identity(facts))
+    }
+
+    /// What a point has of something larger that needs several rows.
+    fn share(&self, _facts: &CaptureFacts) -> Option<Share> {
+        // Most stores are whole.
+        None
     }
 
     /// The store's parts that can be taken out alone, if its kind has any.

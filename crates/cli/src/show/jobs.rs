@@ -19,6 +19,7 @@ pub(crate) fn backup(report: &BackupReport) -> String {
     for store in &report.stores {
         backup_store(store, &mut page);
     }
+    page.findings(&report.findings);
     page.finish()
 }
 

@@ -82,6 +82,7 @@ pub(crate) fn page(report: &StatusReport, colour: bool, verbose: bool) -> String
             page.line(format!("{}: {failure}", store.name));
         }
     }
+    page.findings(&report.findings);
     if verbose {
         reasons(report, PromiseState::Kept, "Kept", &mut page);
     }
@@ -178,6 +179,9 @@ pub(crate) fn markdown(report: &StatusReport) -> String {
             format!("**{}**", plan.state.words())
         };
         page.line("").line(format!("Drill `{}`: {state} ({})", plan.name, plan.reason));
+    }
+    for finding in &report.findings {
+        page.line("").line(format!("**{}**", finding.message));
     }
     page.line("").line(format!("As of {}, policy `{}`.", moment(report.at), report.policy_hash));
     page.finish()

@@ -170,3 +170,39 @@ fn a_server_that_is_away_loading_or_closed_to_us_is_said_to_be_so_and_no_point_i
     server.crash();
     assert!(ran(&world).contains("failed to connect"));
 }
+
+/// The largest value and the elements of a collection: the limits of a server, 512 MiB and more, are for runs by hand.
+const LARGE_BYTES: usize = 48 * 1024 * 1024;
+const ELEMENTS: usize = 60_000;
+
+#[test]
+fn values_of_every_size_binary_keys_sixteen_databases_and_keys_that_end_meanwhile_come_back() {
+    let server = server_with(RedisOptions::default());
+    let set = |key: &[u8], value: &[u8]| vec![b"SET".to_vec(), key.to_vec(), value.to_vec()];
+    for db in 0..16 {
+        let select = words(&format!("SELECT {db}"));
+        server.load([select, set(b"empty", b""), set(b"one", b"x"), set(b"\0\xff\r\nkey", b"\r\n\0\xfe")]);
+    }
+    server.load([set(b"large", &vec![b'v'; LARGE_BYTES])]);
+    for (command, step) in [("RPUSH list", 1), ("SADD set", 1), ("ZADD zset", 2), ("HSET hash", 2)] {
+        let elements = (0..ELEMENTS * step).map(|n| n.to_string().into_bytes());
+        server.load([words(command).into_iter().chain(elements).collect::<Vec<_>>()]);
+    }
+    server.load((0..3000).map(|n| words(&format!("SET short:{n} v PX {}", 1 + n))));
+    let world = World::of_redis(&server.url());
+    world.backup("cache");
+    let report = world.json(&["drill", "cache"], 0);
+    assert_eq!(report["verdict"], "passed", "{report}");
+    world.run(&["restore", "cache", "--to", "back"]).expect(0);
+    let back = start_restored(&world.path("back"));
+    for server in [&server, &back] {
+        // Everything that had to end has.
+        while server.run("EXISTS short:2999").integer() != Some(0) {
+            std::thread::yield_now();
+        }
+        drop(server.run("KEYS short:*"));
+    }
+    let expected = content(&server).databases;
+    assert_eq!(expected.len(), 16);
+    assert_eq!(content(&back).databases, expected);
+}

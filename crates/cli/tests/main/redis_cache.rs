@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use lifeboat_testkit::{RedisOptions, RedisServer};
+use lifeboat_testkit::{Mood, RedisOptions, RedisServer, RestFront};
 use serde_json::Value;
 
 use super::redis::words;
@@ -132,6 +132,7 @@ fn a_cache_that_cannot_be_looked_at_is_a_finding_and_not_proven() {
 fn the_rights_that_init_prints_for_a_cache_are_enough_and_needed() {
     let server = RedisServer::start(RedisOptions::default());
     server.load((0..50).map(|n| words(&format!("SET session:{n} v EX 9000"))));
+    server.load(["SELECT 1", "SET session:other v EX 9000"].map(words));
     server.run("SET stays 1");
     let mut world = world(&server, "checks = { durable = [\"stays\"] }");
     let said = world.run(&["init", "redis"]).expect(0).stdout;
@@ -242,4 +243,40 @@ fn check_reaches_a_cache_with_the_rights_of_a_look_and_says_when_it_is_away() {
     let report = world.json(&["check"], 4);
     assert_eq!(report["stores"][0]["ok"], false, "{report}");
     assert!(!report.to_string().contains("canary"));
+}
+
+#[test]
+fn a_cache_over_rest_is_looked_at_too_also_where_the_service_counts_nothing() {
+    const TOKEN: &str = "a-canary-of-a-token";
+    let server = RedisServer::start(RedisOptions::default());
+    server.load((0..700).map(|n| words(&format!("SET session:{n} v EX 9000"))));
+    let front = RestFront::start(&server, TOKEN, true, |_| Mood::Answer);
+    let mut world = world(&server, "token = \"env:CACHE_TOKEN\"\nchecks = { durable = [\"flag:*\"] }");
+    world.policy = world.policy.replace("\"env:CACHE_URL\"", &format!("\"{}\"", front.url()));
+    world.write_policy(&world.policy);
+    world.env = vec![("CACHE_TOKEN".to_owned(), TOKEN.to_owned())];
+    for counts in [true, false] {
+        if !counts {
+            server.run("ACL SETUSER default -info");
+        }
+        let report = world.json(&["check"], 0);
+        assert_eq!(report["stores"][0]["ok"], true, "{report}");
+        let store = &world.json(&["backup"], 0)["stores"][0];
+        assert_eq!((&store["looked_at"]["keys"], &store["looked_at"]["endless"]), (&700.into(), &0.into()));
+        kept(&world, "retention");
+        server.run("SET flag:dark on");
+        world.run(&["backup"]).expect(0);
+        server.run("SET basket:1 v");
+        let ran = world.run(&["backup"]).expect(5);
+        let said = format!("{ran:?}");
+        assert!(
+            said.contains("2 of 702 keys have no time to live") && said.contains("db0 basket:1"),
+            "{said}"
+        );
+        assert!(!said.contains("canary"), "{said}");
+        server.run("DEL basket:1 flag:dark");
+    }
+    for copy in ["local", "offsite"] {
+        assert!(!world.vault(copy, "cache").exists());
+    }
 }

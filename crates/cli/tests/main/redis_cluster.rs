@@ -2,6 +2,7 @@
 
 use lifeboat_redis::wire::Reply;
 use lifeboat_testkit::{Port, RedisOptions, RedisServer};
+use serde_json::Value;
 
 use super::redis::start_restored;
 use super::world::World;
@@ -88,9 +89,19 @@ fn every_shard_has_its_row_and_slots_without_one_are_told() {
     let some = world_of(&nodes[1], &[("a", "0"), ("c", "16383")]);
     let ran = some.run(&["check"]).expect(5);
     assert!(format!("{ran:?}").contains("no row keeps the slots 5461-10922"), "{ran:?}");
+    for command in ["backup", "status"] {
+        let ran = some.run(&[command]).expect(5);
+        assert!(format!("{ran:?}").contains("no recovery point holds the slots 5461-10922"), "{ran:?}");
+    }
+    let report = some.json(&["status"], 5);
+    assert_eq!(report["findings"][0]["code"], "slots-uncovered", "{report}");
     let world = world_of(&nodes[1], &[("a", "0"), ("b", "6000"), ("c", "16383")]);
     world.run(&["check"]).expect(0);
+    // Rows are no points.
+    let ran = world.run(&["backup", "a", "b"]).expect(5);
+    assert!(format!("{ran:?}").contains("no recovery point holds the slots 10923-16383"), "{ran:?}");
     world.run(&["backup"]).expect(0);
+    assert_eq!(world.json(&["status"], 0)["findings"], Value::Null);
     let mut found = 0;
     for (name, node) in ["a", "b", "c"].iter().zip(&nodes) {
         world.run(&["restore", name, "--to", name]).expect(0);
@@ -112,7 +123,7 @@ fn a_shard_that_is_read_key_by_key_is_known_by_its_slots() {
     world.write_policy(&world.policy);
     // Its slots count as those of a row, and it is no surprise that it is a shard.
     world.run(&["check"]).expect(0);
-    world.run(&["backup", "a"]).expect(0);
+    world.run(&["backup"]).expect(0);
     world.run(&["drill", "a"]).expect(0);
     world.run(&["restore", "a", "--to", "back"]).expect(0);
     assert_eq!(start_restored(&world.path("back")).run("DBSIZE"), nodes[0].server.run("DBSIZE"));
@@ -126,13 +137,18 @@ fn a_shard_that_is_read_key_by_key_is_known_by_its_slots() {
     let ran = world.run(&["backup", "a"]).expect(5);
     let said = format!("{}{}", ran.stdout, ran.stderr);
     assert!(said.contains("had the slots 0-5460 at the point before"), "{said}");
+    // Until the other shard has a point with that slot, no newest point has it.
+    let ran = world.run(&["backup", "a"]).expect(5);
+    assert!(format!("{ran:?}").contains(&format!("holds the slots {slot} of")), "{ran:?}");
+    world.run(&["backup", "b"]).expect(5);
     world.run(&["backup", "a"]).expect(0);
 }
 
 #[test]
 fn slots_that_moved_are_told_once_and_a_failover_inside_a_shard_is_followed() {
     let nodes = cluster();
-    let world = world_of(&nodes[0], &[("a", "0")]);
+    let world = world_of(&nodes[0], &[("a", "0"), ("b", "6000"), ("c", "16383")]);
+    world.run(&["backup"]).expect(0);
     let backup = |code: i32| {
         let ran = world.run(&["backup", "a"]).expect(code);
         format!("{}{}", ran.stdout, ran.stderr)
@@ -151,6 +167,7 @@ fn slots_that_moved_are_told_once_and_a_failover_inside_a_shard_is_followed() {
         said.contains("had the slots 0-5460 at the point before") && said.contains("keys have moved"),
         "{said}"
     );
+    world.run(&["backup", "b"]).expect(5);
     backup(0);
     // The shard's replica becomes its primary.
     let replica = Node::start();
@@ -191,4 +208,49 @@ fn slots_that_moved_are_told_once_and_a_failover_inside_a_shard_is_followed() {
     replica.server.run("SET {06S}after-the-failover 1");
     backup(0);
     assert!(replica.server.connect().info("stats").unwrap().number("sync_full") >= Some(2));
+}
+
+#[test]
+fn slots_on_their_way_are_told_and_stand_in_the_point() {
+    let nodes = cluster();
+    let world = world_of(&nodes[0], &[("a", "0"), ("b", "6000"), ("c", "16383")]);
+    world.run(&["backup"]).expect(0);
+    let mut keys = (0..600).map(|number| format!("key:{number}"));
+    let slot_of = |key: &String| {
+        nodes[0].server.run(&format!("CLUSTER KEYSLOT {key}")).integer().filter(|slot| *slot < 5461)
+    };
+    let slot = keys.find_map(|key| slot_of(&key)).unwrap();
+    let (from, to) = (nodes[0].id(), nodes[1].id());
+    nodes[1].server.run(&format!("CLUSTER SETSLOT {slot} IMPORTING {from}"));
+    nodes[0].server.run(&format!("CLUSTER SETSLOT {slot} MIGRATING {to}"));
+    for (row, way) in [("a", format!("({slot}->{to})")), ("b", format!("({slot}<-{from})"))] {
+        for command in ["check", "backup"] {
+            let args: &[&str] = if command == "check" { &["check"] } else { &["backup", row] };
+            let ran = world.run(args).expect(5);
+            let said = format!("{ran:?}");
+            assert!(said.contains("slots are being moved") && said.contains(&way), "{way}: {said}");
+        }
+    }
+    // Neither end says it any more.
+    for node in [&nodes[0], &nodes[1]] {
+        node.server.run(&format!("CLUSTER SETSLOT {slot} STABLE"));
+    }
+    world.run(&["backup"]).expect(0);
+}
+
+#[test]
+fn every_node_that_is_named_is_asked_and_the_newest_that_is_well_is_believed() {
+    let nodes = cluster();
+    // Of an older epoch, with all slots: as one that was cut off and does not know it. And one that knows nothing.
+    let (old, empty) = (Node::start(), Node::start());
+    old.server.run("CLUSTER ADDSLOTSRANGE 0 16383");
+    wait(|| old.knows("cluster_state:ok"));
+    old.server.run("SET old 1");
+    let world = world_of(&nodes[0], &[("a", "0"), ("b", "6000"), ("c", "16383")]);
+    let first = format!("{},127.0.0.1:{},", empty.server.port(), old.server.port());
+    world.write_policy(&world.policy.replace("127.0.0.1:1,", &format!("127.0.0.1:1,127.0.0.1:{first}")));
+    world.run(&["check"]).expect(0);
+    world.run(&["backup"]).expect(0);
+    world.run(&["restore", "b", "--to", "back"]).expect(0);
+    assert_eq!(start_restored(&world.path("back")).run("DBSIZE"), nodes[1].server.run("DBSIZE"));
 }

@@ -322,7 +322,9 @@ fn the_last_file_is_cut_after_its_last_whole_command_and_a_log_at_rest_is_as_old
     edit(&last, |bytes| {
         bytes.extend(b"*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$4\r\ntorn\r\n$1\r\n1\r\n*1\r\n$4\r\nEX");
     });
-    world.backup("cache");
+    let ran = world.run(&["backup", "cache"]).expect(5);
+    let said = "the last 55 bytes of appendonlydir/appendonly.aof.9.incr.aof are no whole command";
+    assert!(format!("{ran:?}").contains(said), "{ran:?}");
     world.run(&["drill", "cache"]).expect(0);
     world.run(&["restore", "cache", "--to", "back"]).expect(0);
     assert_eq!(ledger(&world, "back"), (1..=20).collect::<Vec<_>>());
@@ -332,6 +334,19 @@ fn the_last_file_is_cut_after_its_last_whole_command_and_a_log_at_rest_is_as_old
     let changed = fs::metadata(&last).unwrap().modified().unwrap();
     // A full disk may have taken only a part of the last write.
     assert_eq!(Timestamp::try_from(changed).unwrap() - Duration::from_secs(2), moment(&world));
+}
+
+#[test]
+fn a_base_without_a_checksum_is_taken_and_told_each_time() {
+    let server = server_with(logged().set("rdbchecksum", "no"));
+    rewrite(&server);
+    let world = of_files(&server.data());
+    for _ in 0..2 {
+        let ran = world.run(&["backup", "cache"]).expect(5);
+        assert!(format!("{ran:?}").contains("written without a checksum (`rdbchecksum no`)"), "{ran:?}");
+    }
+    world.run(&["restore", "cache", "--to", "back"]).expect(0);
+    assert_eq!(content(&start_restored(&world.path("back"))).databases, content(&server).databases);
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! The stream of commands of a Redis server, end to end: every moment and offset between two points.
 
 use std::process::Child;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_redis::replication;
 use lifeboat_redis::wire::Connection;
 use lifeboat_testkit::{RedisOptions, RedisServer};
@@ -12,7 +15,6 @@ use super::redis::{content, server, start_restored, words};
 use super::world::World;
 
 fn now() -> String {
-    use lifeboat_base::time::{Clock, SystemClock};
     SystemClock::new().now().to_string()
 }
 
@@ -135,6 +137,19 @@ impl Drop for Follower {
 /// Replication is not synchronous: what a server acknowledged in its last moments it may not have sent. What the follower
 /// has called durable is another matter.
 const DURABLE: u64 = 3000;
+/// What others write meanwhile.
+const MIXED: [&str; 8] = [
+    "INCR mixed:number",
+    "RPUSH mixed:list a b c",
+    "LTRIM mixed:list -500 -1",
+    "HINCRBY mixed:hash field 3",
+    "ZADD mixed:zset 1.5 member",
+    "XADD mixed:stream MAXLEN 100 * field value",
+    "SET mixed:short value PX 20",
+    "SPOP mixed:set",
+];
+/// What may be lost of the time under load.
+const MAX_LOST: Duration = Duration::from_secs(2);
 
 #[test]
 fn a_server_killed_under_load_is_restored_to_the_latest_and_to_ten_offsets_without_a_torn_unit() {
@@ -148,6 +163,8 @@ fn a_server_killed_under_load_is_restored_to_the_latest_and_to_ten_offsets_witho
     }
     let (acknowledged, durable) = (AtomicU64::new(0), AtomicBool::new(false));
     let options = server.options();
+    let clock = SystemClock::new();
+    let times = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut connection = Connection::open(&options).unwrap();
@@ -162,12 +179,17 @@ fn a_server_killed_under_load_is_restored_to_the_latest_and_to_ten_offsets_witho
                         return;
                     }
                 }
+                times.lock().unwrap().push(clock.monotonic());
                 acknowledged.store(number, Ordering::SeqCst);
                 if number == DURABLE {
                     connection.ask("WAIT 1 0").unwrap();
                     durable.store(true, Ordering::SeqCst);
                 }
             }
+        });
+        scope.spawn(|| {
+            let mut connection = Connection::open(&options).unwrap();
+            while MIXED.iter().all(|command| connection.ask(command).is_ok()) {}
         });
         while !durable.load(Ordering::SeqCst) || acknowledged.load(Ordering::SeqCst) < DURABLE + 200 {
             std::thread::yield_now();
@@ -182,7 +204,12 @@ fn a_server_killed_under_load_is_restored_to_the_latest_and_to_ten_offsets_witho
     assert_eq!(shipped(&world, "offsite"), reached);
     world.run(&["restore", "cache", "--to", "latest"]).expect(0);
     let latest = ledger(&world, "latest");
-    println!("acknowledged {acknowledged}, restored {}", latest.len());
+    // From the last write that came back to the last one that was acknowledged.
+    let times = times.into_inner().unwrap();
+    let at = |number: usize| times[number.min(times.len()) - 1];
+    let lost = at(times.len()).saturating_sub(at(latest.len()));
+    println!("acknowledged {acknowledged}, restored {}: RPO {} ms", latest.len(), lost.as_millis());
+    assert!(lost < MAX_LOST, "{lost:?}");
     assert_eq!(latest, (1..=latest.len() as u64).collect::<Vec<_>>());
     assert!(latest.len() as u64 >= DURABLE, "{} of {acknowledged}", latest.len());
     let mut last = 0;

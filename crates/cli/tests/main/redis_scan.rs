@@ -59,6 +59,23 @@ fn what_was_not_measured_is_called_not_measured() {
 }
 
 #[test]
+fn a_replica_is_read_key_by_key_only_while_it_has_its_primary() {
+    let primary = server();
+    let replica = RedisServer::start(RedisOptions::default());
+    replica.run(&format!("REPLICAOF 127.0.0.1 {}", primary.port()));
+    while replica.connect().info("replication").unwrap().get("master_link_status") != Some("up") {
+        std::thread::yield_now();
+    }
+    let world = world(&replica, "");
+    world.backup("cache");
+    replica.run("REPLICAOF 127.0.0.1 1");
+    for command in ["check", "backup"] {
+        let ran = world.run(&[command]).expect(4);
+        assert!(format!("{ran:?}").contains("a replica that has lost its primary"), "{ran:?}");
+    }
+}
+
+#[test]
 fn a_policy_that_contradicts_itself_is_refused() {
     let server = RedisServer::start(RedisOptions::default());
     server.load([words("SET a 1")]);
@@ -84,6 +101,10 @@ fn a_service_over_rest_is_kept_proven_and_filled_again_and_its_token_is_nowhere(
     );
     let mut world = World::with(&[&row]);
     world.env.push(("CACHE_TOKEN".to_owned(), TOKEN.to_owned()));
+    // Nobody is there, and nobody is asked: a token goes to the row's own address.
+    for name in ["ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy"] {
+        world.env.push((name.to_owned(), "http://127.0.0.1:9".to_owned()));
+    }
     world.run(&["check"]).expect(0);
     world.backup("cache");
     assert_eq!(world.json(&["drill", "cache"], 0)["verdict"], "passed");

@@ -1,10 +1,13 @@
 //! Redis through sentinels: real ones that make a replica the primary, and ones of ours that say what is not so.
 
+use std::borrow::Borrow;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use lifeboat_redis::replication;
+use lifeboat_redis::wire::encode;
 use lifeboat_testkit::{RedisOptions, RedisServer, Sentinel};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::redis::{content, server_with, start_restored};
 use super::redis_log::{Follower, ledger, shipped, write};
@@ -44,9 +47,9 @@ fn house() -> (RedisServer, RedisServer, [Sentinel; 3]) {
     (primary, replica, sentinels)
 }
 
-fn url(sentinels: &[Sentinel], more: &str) -> String {
+fn url<S: Borrow<Sentinel>>(sentinels: &[S], more: &str) -> String {
     let hosts: Vec<String> =
-        sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port())).collect();
+        sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.borrow().port())).collect();
     format!(
         "redis+sentinel://lifeboat:canary-of-servers@{}/shop?sentinel_password={PASSWORD}{more}",
         hosts.join(",")
@@ -81,7 +84,7 @@ fn a_failover_in_the_middle_of_the_stream_and_of_a_capture_is_followed() {
     world.write_policy(&world.policy);
     world.run(&["check"]).expect(0);
     world.backup("cache");
-    let follower = Follower(world.start(&["wal", "stream", "cache"]));
+    let mut follower = Follower(world.start(&["wal", "stream", "cache"]));
     for number in 1..=200 {
         write_twice(&primary, number);
     }
@@ -97,7 +100,8 @@ fn a_failover_in_the_middle_of_the_stream_and_of_a_capture_is_followed() {
     while ["local", "offsite"].iter().any(|copy| shipped(&world, copy) < reached) {
         pause(&replica);
     }
-    drop(follower);
+    kill_process(Pid::from_child(&follower.0), Signal::TERM).unwrap();
+    follower.0.wait().unwrap();
     world.run(&["restore", "cache", "--to", "latest"]).expect(0);
     assert_eq!(ledger(&world, "latest"), (1..=400).collect::<Vec<_>>());
     // The old one comes back as a replica of the new one, which dies while its dump is on its way.
@@ -139,52 +143,79 @@ fn a_replica_is_found_where_one_is_wanted_and_secrets_are_not_told() {
     assert_eq!(replica.connect().info("stats").unwrap().number("sync_full"), Some(1));
     world.run(&["restore", "cache", "--to", "back", "--at", &point]).expect(0);
     assert_eq!(content(&start_restored(&world.path("back"))).databases, content(&primary).databases);
-    // Most sentinels are gone: the one that is left knows enough, since the server is asked too.
+    // Two of three are most of them.
     let [one, two, three] = sentinels;
-    drop((one, two));
-    set_url(&mut world, url(std::slice::from_ref(&three), ""));
+    drop(one);
+    let left = [two, three];
+    set_url(&mut world, url(&left, ""));
     world.backup("cache");
     for (from, to, said) in [
         (PASSWORD, "canary-that-is-wrong", "WRONGPASS"),
         ("canary-of-servers", "canary-that-is-wrong", "WRONGPASS"),
         ("/shop", "/shelf", "know no primary called `shelf`"),
     ] {
-        set_url(&mut world, url(std::slice::from_ref(&three), "").replace(from, to));
+        set_url(&mut world, url(&left, "").replace(from, to));
         let ran = world.run(&["backup", "cache"]).expect(4);
         let all = format!("{ran:?}");
         assert!(all.contains(said) && !all.contains("canary"), "{said}: {all}");
     }
+    // One that is left of three may be cut off from the others, whether they are named or not.
+    let [two, three] = left;
+    let (both, alone) = (url(&[&two, &three], ""), url(&[&three], ""));
+    drop(two);
+    for left in [both, alone.clone()] {
+        set_url(&mut world, left);
+        let ran = world.run(&["backup", "cache"]).expect(4);
+        let said = "only a minority of the sentinels agrees on a primary of `shop`: 3 are known, 1 answered";
+        assert!(format!("{ran:?}").contains(said), "{ran:?}");
+    }
     drop(three);
+    set_url(&mut world, alone);
     let ran = world.run(&["backup", "cache"]).expect(4);
     assert!(format!("{ran:?}").contains("none of 1 sentinels answered"), "{ran:?}");
 }
 
-/// A sentinel that names this port of 127.0.0.1 to whoever asks, for ever.
-fn liar(names: u16) -> u16 {
+/// A sentinel that names this port of 127.0.0.1 to whoever asks, for ever, and knows so many others.
+fn liar(names: u16, epoch: u64, others: u64) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let own = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            drop(stream.read(&mut [0; 1024]));
-            let text = names.to_string();
-            let answer = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{text}\r\n", text.len());
-            drop(stream.write_all(answer.as_bytes()));
+            std::thread::spawn(move || {
+                let mut asked = [0; 1024];
+                while let Ok(count @ 1..) = stream.read(&mut asked) {
+                    let text = String::from_utf8_lossy(&asked[..count]).into_owned();
+                    let [names, epoch, others] =
+                        [names.into(), epoch, others].map(|number: u64| number.to_string());
+                    let answer = if text.contains("MYID") {
+                        format!("+{own}\r\n").into_bytes()
+                    } else if text.contains("GET-MASTER") {
+                        encode(&[b"127.0.0.1", names.as_bytes()])
+                    } else {
+                        let words = ["config-epoch", &epoch, "num-other-sentinels", &others];
+                        encode(&words.map(str::as_bytes))
+                    };
+                    drop(stream.write_all(&answer));
+                }
+            });
         }
     });
-    port
+    own
 }
 
 #[test]
-fn what_sentinels_say_is_believed_only_when_the_server_says_so_too() {
+fn what_sentinels_say_is_believed_only_if_most_of_them_say_it_and_the_server_too() {
     let one = server_with(RedisOptions::default());
     let other = server_with(RedisOptions::default());
     other.run("SET other 1");
     let replica = RedisServer::start(RedisOptions::default());
     replica.run(&format!("REPLICAOF 127.0.0.1 {}", one.port()));
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (of_one, of_one_too, of_other) = (liar(one.port()), liar(one.port()), liar(other.port()));
-    let (of_replica, of_dead, of_dead_too) = (liar(replica.port()), liar(dead), liar(dead));
+    let [of_one, of_one_too] = [0; 2].map(|_| liar(one.port(), 3, 0));
+    let (of_other, of_replica) = (liar(other.port(), 3, 0), liar(replica.port(), 3, 0));
+    let [of_dead, of_dead_too] = [0; 2].map(|_| liar(dead, 3, 0));
+    let (cut_off, ahead) = (liar(other.port(), 2, 2), liar(other.port(), 4, 0));
     let mut world = World::of_redis("redis://127.0.0.1:1");
     let mut backup = |ports: &[u16], code: i32, said: &str| {
         let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
@@ -192,14 +223,23 @@ fn what_sentinels_say_is_believed_only_when_the_server_says_so_too() {
         let ran = world.run(&["backup", "cache"]).expect(code);
         assert!(format!("{ran:?}").contains(said), "{said}: {ran:?}");
     };
+    let minority = "only a minority of the sentinels agrees";
     backup(&[of_dead], 4, "failed to connect");
     backup(&[of_replica], 4, "is none");
-    backup(&[of_one, of_other], 4, "the sentinels disagree");
-    // A dead address and a replica are passed over, also if most name them.
-    backup(&[of_dead, of_dead_too, of_one], 0, "");
-    backup(&[of_replica, of_one], 0, "");
-    backup(&[dead, of_one], 0, "");
-    // Two that were never told of each other: most sentinels stand behind one.
+    backup(&[of_one, of_other], 4, minority);
+    backup(&[of_replica, of_one], 4, minority);
+    // One that does not answer is one all the same.
+    backup(&[dead, of_one], 4, minority);
+    backup(&[of_one, dead, of_one_too], 0, "");
+    // Under two addresses it is one too.
+    backup(&[of_one, of_one, of_other], 4, minority);
+    // One that is cut off, and knows that there are two more.
+    backup(&[cut_off], 4, "3 are known, 1 answered");
+    backup(&[cut_off, of_one, of_one_too], 0, "");
+    // What most name is dead: one that says otherwise is not followed.
+    backup(&[of_dead, of_dead_too, of_one], 4, "failed to connect");
+    // A failover of which most have not heard.
+    backup(&[ahead, of_one, of_one_too], 4, minority);
     backup(&[of_other, of_one, of_one_too], 0, "");
     world.run(&["restore", "cache", "--to", "back"]).expect(0);
     assert!(start_restored(&world.path("back")).run("EXISTS other").integer() == Some(0));
@@ -209,7 +249,7 @@ fn what_sentinels_say_is_believed_only_when_the_server_says_so_too() {
 fn a_server_that_is_read_key_by_key_is_found_too_and_must_keep_its_role_to_the_end() {
     let server = server_with(RedisOptions::default());
     let mut world = redis_scan::world(&server, "");
-    let address = format!("redis+sentinel://127.0.0.1:{}/shop", liar(server.port()));
+    let address = format!("redis+sentinel://127.0.0.1:{}/shop", liar(server.port(), 0, 0));
     set_url(&mut world, address);
     world.run(&["check"]).expect(0);
     world.backup("cache");

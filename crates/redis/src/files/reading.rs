@@ -52,10 +52,21 @@ pub struct Reading {
     pub count: u64,
     /// Bytes at the end of the last file that are no whole command.
     pub cut_bytes: u64,
+    /// The last file, and its length when it was read.
+    tail: Option<(String, Arc<File>, u64)>,
     /// How many databases the server must have.
     pub databases: u64,
     /// What was acknowledged before this moment is in it.
     pub moment: Timestamp,
+}
+
+impl Reading {
+    /// The last file, if something was cut from it that nobody has gone on with since it was read: it is torn. What a server
+    /// is in the middle of writing is not.
+    pub fn torn(&self) -> Option<&str> {
+        let (name, file, length) = self.tail.as_ref().filter(|_| self.cut_bytes > 0)?;
+        file.metadata().is_ok_and(|now| now.len() == *length).then_some(name)
+    }
 }
 
 impl Chosen {
@@ -70,6 +81,7 @@ impl Chosen {
             databases: 1,
             bytes: 0,
             cut: 0,
+            tail: None,
             noted_s: None,
             last_commands: 0,
         };
@@ -107,7 +119,7 @@ impl Chosen {
             || FilesError::Undated { name: self.last().map(|piece| piece.name.clone()).unwrap_or_default() };
         let highest = survey.databases.keys().max().map_or(0, |db| db.saturating_add(1));
         let is_log = self.origin != Origin::Dump;
-        let (count, cut_bytes) = (log.commands, log.cut);
+        let (count, cut_bytes, tail) = (log.commands, log.cut, log.tail.take());
         Ok(Reading {
             origin: self.origin,
             databases: self.databases.unwrap_or_default().max(highest).max(log.databases),
@@ -117,6 +129,7 @@ impl Chosen {
             survey,
             count,
             cut_bytes,
+            tail,
         })
     }
 }
@@ -163,6 +176,7 @@ struct Log {
     databases: u64,
     bytes: u64,
     cut: u64,
+    tail: Option<(String, Arc<File>, u64)>,
     noted_s: Option<i64>,
     /// How many commands the last file has.
     last_commands: u64,
@@ -196,6 +210,7 @@ impl Log {
         }
         self.noted_s = found.noted_s.or(self.noted_s);
         self.cut = length - end;
+        self.tail = Some((piece.name.clone(), Arc::clone(&range.file), at + length));
         self.last_commands = found.commands;
         if end == 0 {
             return Ok(());

@@ -1,6 +1,7 @@
 //! A cluster: any node says who has a slot, and the one that is named is asked who it is.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use lifeboat_base::failure::chain;
@@ -39,14 +40,22 @@ impl fmt::Display for SlotRange {
 }
 
 /// A primary's part of a cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Shard {
     /// Its slots, in order.
     pub ranges: Vec<SlotRange>,
     /// The id of its primary.
     pub primary: String,
-    /// The ids of all primaries that have slots, in order: what tells this cluster from others, at one moment.
+    /// The ids of all primaries that have slots, in order.
     pub primaries: Vec<String>,
+    /// The ids of all nodes that have slots or follow one that has, in order: what tells this cluster from others, also after
+    /// failovers.
+    pub nodes: Vec<String>,
+    /// How the primary is reached.
+    home: ConnectOptions,
+    /// Slots that were on their way to another primary or from one, as `77->ID` and `77<-ID`: their keys were in two places.
+    /// Nothing where the primary did not say.
+    pub open: Option<Vec<String>>,
     /// `ok`, unless the cluster says that slots are without a node.
     pub state: String,
     /// The cluster's epoch: it grows with every failover and every slot that moves.
@@ -57,6 +66,12 @@ impl Shard {
     /// Its slots, as `0-5460,6000`.
     pub fn slots(&self) -> String {
         self.ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+
+    /// Slots that are on their way now. The primary alone knows; nothing where it does not say.
+    pub fn open_now(&self) -> Option<Vec<String>> {
+        let text = Connection::open(&self.home).ok()?.ask("CLUSTER NODES").ok()?.text()?;
+        open_in(&text)
     }
 }
 
@@ -77,25 +92,34 @@ struct Part {
 const MALFORMED: RedisError = RedisError::Protocol { what: "an answer to CLUSTER that is none" };
 
 impl ClusterOptions {
+    /// Asks every node that is named. What a node says that the cluster is well comes first, then what is of the highest epoch:
+    /// one that was cut off may still name those who were replaced.
     pub(super) fn find(&self) -> Result<Found, PlaceError> {
         let mut last = None;
+        let mut maps = Vec::new();
         for seed in &self.nodes {
             match ask(seed) {
-                Ok((parts, state, epoch)) => return self.among(seed, &parts, state, epoch),
+                Ok(map) => maps.push((seed, map)),
                 Err(error) => last = Some(error),
             }
         }
+        maps.sort_by_key(|(_, map)| (map.state != "ok", Reverse(map.epoch)));
+        let mut first = None;
+        for (seed, map) in maps {
+            match self.among(seed, map) {
+                Err(error @ PlaceError::Unknown { .. }) => first = first.or(Some(error)),
+                // What others name of an older state is not asked.
+                other => return other,
+            }
+        }
         let source = last.unwrap_or(MALFORMED);
-        Err(PlaceError::NobodyAnswers { asked: self.nodes.len(), who: "nodes of the cluster", source })
+        let nobody =
+            PlaceError::NobodyAnswers { asked: self.nodes.len(), who: "nodes of the cluster", source };
+        Err(first.unwrap_or(nobody))
     }
 
-    fn among(
-        &self,
-        seed: &ConnectOptions,
-        parts: &[Part],
-        state: String,
-        epoch: u64,
-    ) -> Result<Found, PlaceError> {
+    fn among(&self, seed: &ConnectOptions, map: Map) -> Result<Found, PlaceError> {
+        let Map { parts, state, epoch } = map;
         let holds = |part: &&Part| (part.range.first..=part.range.last).contains(&self.slot);
         let Some((part, primary)) =
             parts.iter().find(holds).and_then(|part| Some((part, part.nodes.first()?)))
@@ -103,29 +127,34 @@ impl ClusterOptions {
             let what = format!("says that no node has slot {}", self.slot);
             return Err(PlaceError::Unknown { who: seed.target(), what });
         };
-        let mut primaries: Vec<String> =
-            parts.iter().filter_map(|part| Some(part.nodes.first()?.id.clone())).collect();
-        primaries.sort();
-        primaries.dedup();
+        let all = |several: usize| -> Vec<String> {
+            let nodes = parts.iter().flat_map(|part| part.nodes.iter().take(several));
+            nodes.map(|node| node.id.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+        };
+        let (primaries, nodes) = (all(1), all(usize::MAX));
         let mut ranges: Vec<SlotRange> = parts
             .iter()
             .filter(|other| other.nodes.first().is_some_and(|node| node.id == primary.id))
             .map(|other| other.range)
             .collect();
         ranges.sort_unstable();
-        let shard = Shard { ranges, primary: primary.id.clone(), primaries, state, epoch };
+        // A node that does not know its own address is the one that was asked.
+        let place =
+            |node: &Node| if node.host.is_empty() { seed.clone() } else { seed.at(&node.host, node.port) };
+        let (home, primary) = (place(primary), primary.id.clone());
+        let shard = Shard { ranges, primary, primaries, nodes, home, open: None, state, epoch };
         let candidates = match self.role {
             Role::Primary => part.nodes.get(..1),
             Role::Replica => part.nodes.get(1..),
         };
         let mut tried = Vec::new();
         for node in candidates.unwrap_or_default() {
-            // A node that does not know its own address is the one that was asked.
-            let options = if node.host.is_empty() { seed.clone() } else { seed.at(&node.host, node.port) };
+            let options = place(node);
             let came = match is_node(&options, node, self.role) {
                 Ok(true) => {
                     let told = BTreeMap::from([("node", node.id.clone())]);
-                    return Ok(Found { options, role: Some(self.role), told, shard: Some(shard) });
+                    let shard = Some(Shard { open: shard.open_now(), ..shard });
+                    return Ok(Found { options, role: Some(self.role), told, shard });
                 }
                 Ok(false) => "is none, or another node".to_owned(),
                 Err(error) => chain(&error),
@@ -145,7 +174,22 @@ fn is_node(options: &ConnectOptions, node: &Node, role: Role) -> Result<bool, Re
     Ok(id.as_deref() == Some(&node.id) && is_in_role(options, role)?)
 }
 
-fn ask(seed: &ConnectOptions) -> Result<(Vec<Part>, String, u64), RedisError> {
+/// The words `[77->-ID]` and `[77-<-ID]` in the line of the node itself.
+fn open_in(text: &str) -> Option<Vec<String>> {
+    let is_own = |flags: &str| flags.split(',').any(|flag| flag == "myself");
+    let own = text.lines().find(|line| line.split(' ').nth(2).is_some_and(is_own))?;
+    let open = own.split_ascii_whitespace().filter_map(|word| word.strip_prefix('[')?.strip_suffix(']'));
+    Some(open.take(usize::from(SLOTS)).map(|word| word.replace("->-", "->").replace("-<-", "<-")).collect())
+}
+
+/// Who has what, as one node says.
+struct Map {
+    parts: Vec<Part>,
+    state: String,
+    epoch: u64,
+}
+
+fn ask(seed: &ConnectOptions) -> Result<Map, RedisError> {
     let mut connection = Connection::open(seed)?;
     let slots = connection.ask("CLUSTER SLOTS")?;
     let parts: Option<Vec<Part>> = slots.members().iter().map(part).collect();
@@ -156,7 +200,7 @@ fn ask(seed: &ConnectOptions) -> Result<(Vec<Part>, String, u64), RedisError> {
     };
     let state = field("cluster_state").ok_or(MALFORMED)?;
     let epoch = field("cluster_current_epoch").and_then(|epoch| epoch.parse().ok()).ok_or(MALFORMED)?;
-    Ok((parts.ok_or(MALFORMED)?, state, epoch))
+    Ok(Map { parts: parts.ok_or(MALFORMED)?, state, epoch })
 }
 
 fn part(reply: &Reply) -> Option<Part> {
@@ -174,4 +218,18 @@ fn node(reply: &Reply) -> Option<Node> {
         host => host.text().filter(|host| host != "?").unwrap_or_default(),
     };
     Some(Node { host, port: u16::try_from(port.integer()?).ok()?, id: id.text()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_on_their_way_are_found_in_the_line_of_the_node_itself() {
+        let text = "aa 127.0.0.1:1@2 master - 0 1 1 connected 0-5460 [1->-ee]\n\
+                    bb 127.0.0.1:3@4 myself,master - 0 1 2 connected 5461-9 [77->-cc] [93-<-dd]\n";
+        assert_eq!(open_in(text).unwrap(), ["77->cc", "93<-dd"]);
+        assert_eq!(open_in(&text.replace("[77->-cc] [93-<-dd]", "")).unwrap(), Vec::<String>::new());
+        assert_eq!(open_in(&text.replace("myself,", "")), None);
+    }
 }

@@ -42,15 +42,20 @@ pub enum PlaceError {
         /// Each address that was named, with what came of it.
         tried: String,
     },
-    /// Several servers say that they are the primary, and as many sentinels stand behind one as behind the other.
+    /// Not most of the sentinels stand behind one server in the newest epoch: those that answered may be cut off from the
+    /// others, who have chosen another primary since.
     #[error(
-        "the sentinels disagree about the primary of {name}, and more than one server says it is: {tried}"
+        "only a minority of the sentinels agrees on a primary of {name}: {known} are known, {answered} answered and named {named}"
     )]
-    Disagreement {
+    Minority {
         /// Of what.
         name: String,
-        /// The addresses.
-        tried: String,
+        /// Sentinels that are known to watch it.
+        known: usize,
+        /// Those that answered.
+        answered: usize,
+        /// The addresses, with how many named each.
+        named: String,
     },
 }
 
@@ -63,7 +68,7 @@ impl PlaceError {
             Self::NobodyAnswers { .. }
             | Self::Unknown { .. }
             | Self::NotInRole { .. }
-            | Self::Disagreement { .. } => FailureKind::Unreachable,
+            | Self::Minority { .. } => FailureKind::Unreachable,
         }
     }
 }

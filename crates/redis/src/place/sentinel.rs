@@ -1,6 +1,7 @@
-//! Sentinels: each is asked, and the server that is named is asked whether it is what they say.
+//! Sentinels: each is asked, most of all that are known must name the same primary, and the server that is named is asked
+//! whether it is what they say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_base::failure::chain;
 
@@ -10,6 +11,7 @@ use crate::wire::{ConnectOptions, Connection, RedisError, Reply};
 
 /// The most replicas that are tried.
 const MAX_REPLICAS: usize = 64;
+const MALFORMED: RedisError = RedisError::Protocol { what: "an answer to SENTINEL that is none" };
 
 /// Sentinels, and what they are to find.
 #[derive(Clone, Debug)]
@@ -25,115 +27,161 @@ pub struct SentinelOptions {
 
 type Place = (String, u16);
 
-/// What sentinels have said.
-#[derive(Default)]
-struct Answers {
-    answered: usize,
-    /// How many of them named an address of the primary.
-    primaries: BTreeMap<Place, usize>,
-    /// How many of them named an address of a replica that they call well.
-    replicas: BTreeMap<Place, usize>,
+/// What one sentinel has said.
+#[derive(Clone, Debug)]
+struct Answer {
+    /// Its own id, or its address where it has none: the same sentinel under two addresses counts once.
+    id: String,
+    /// Where it says that the primary is, and what it knows of it; nothing if it knows no such primary.
+    told: Option<Told>,
+}
+
+#[derive(Clone, Debug)]
+struct Told {
+    primary: Place,
+    /// It grows with every failover that most sentinels have agreed to.
+    epoch: u64,
+    /// How many other sentinels it knows.
+    others: usize,
+    /// Addresses of replicas that it calls well.
+    replicas: Vec<Place>,
+}
+
+/// The primary that most sentinels name.
+struct Agreed {
+    primary: Place,
+    epoch: u64,
+    votes: usize,
+    /// Sentinels that are known to watch it, whether they answered or not.
+    known: usize,
+    replicas: BTreeSet<Place>,
 }
 
 impl SentinelOptions {
     pub(super) fn find(&self) -> Result<Found, PlaceError> {
-        let answers = self.ask()?;
-        let named = match self.role {
-            Role::Primary => &answers.primaries,
-            Role::Replica => &answers.replicas,
+        let agreed = self.agreed()?;
+        let places: Vec<&Place> = match self.role {
+            Role::Primary => vec![&agreed.primary],
+            Role::Replica => agreed.replicas.iter().take(MAX_REPLICAS).collect(),
         };
-        let name = format!("`{}`", self.name);
-        if named.is_empty() {
-            let who = format!("{} of {} sentinels", answers.answered, self.sentinels.len());
-            let what = match self.role {
-                Role::Primary => format!("know no primary called {name}"),
-                Role::Replica => format!("know no replica of {name} that is well"),
-            };
-            return Err(PlaceError::Unknown { who, what });
-        }
-        let mut named: Vec<(&Place, usize)> = named.iter().map(|(place, votes)| (place, *votes)).collect();
-        named.sort_by_key(|(_, votes)| std::cmp::Reverse(*votes));
-        let (mut tried, mut good) = (Vec::new(), Vec::new());
-        for ((host, port), votes) in named.into_iter().take(MAX_REPLICAS) {
+        let mut tried = Vec::new();
+        for (host, port) in places {
             let options = self.server.at(host, *port);
             let came = match is_in_role(&options, self.role) {
-                Ok(true) => {
-                    good.push((options, votes));
-                    if self.role == Role::Replica {
-                        break;
-                    }
-                    "says so".to_owned()
-                }
+                Ok(true) => return Ok(self.found(options, &agreed)),
                 Ok(false) => "is none".to_owned(),
                 Err(error) => chain(&error),
             };
-            tried.push(format!("{host}:{port} (named by {votes}) {came}"));
+            tried.push(format!("{host}:{port} {came}"));
         }
-        let tried = tried.join("; ");
-        let mut good = good.into_iter();
-        match (good.next(), good.next()) {
-            (Some((_, votes)), Some((_, others))) if votes == others => {
-                Err(PlaceError::Disagreement { name, tried })
-            }
-            (Some((options, votes)), _) => Ok(self.found(options, votes, answers.answered)),
-            (None, _) => Err(PlaceError::NotInRole { role: self.role, name, tried }),
+        if tried.is_empty() {
+            tried.push("the sentinels know none that is well".to_owned());
         }
+        Err(PlaceError::NotInRole { role: self.role, name: self.quoted(), tried: tried.join("; ") })
     }
 
-    fn found(&self, options: ConnectOptions, votes: usize, answered: usize) -> Found {
-        let all = self.sentinels.len();
+    fn quoted(&self) -> String {
+        format!("`{}`", self.name)
+    }
+
+    fn found(&self, options: ConnectOptions, agreed: &Agreed) -> Found {
         let told = BTreeMap::from([
             ("sentinel_name", self.name.clone()),
             (
                 "sentinels",
-                format!("{votes} of {answered} that answered, of {all}, named {}", options.target()),
+                format!("{} of {} that are known, in epoch {}", agreed.votes, agreed.known, agreed.epoch),
             ),
         ]);
         Found { options, role: Some(self.role), told, shard: None }
     }
 
-    /// Asks every sentinel. One that does not answer is left out; it takes at most its time to connect.
-    fn ask(&self) -> Result<Answers, PlaceError> {
-        let mut answers = Answers::default();
-        let mut last = None;
+    /// What most of the sentinels say. One that does not answer is known all the same; it takes at most its time to connect.
+    fn agreed(&self) -> Result<Agreed, PlaceError> {
+        let mut answers: BTreeMap<String, Answer> = BTreeMap::new();
+        let (mut silent, mut last) = (0, None);
         for sentinel in &self.sentinels {
-            match self.ask_one(sentinel, &mut answers) {
-                Ok(()) => answers.answered += 1,
-                Err(error) => last = Some(error),
-            }
-        }
-        match last {
-            Some(source) if answers.answered == 0 => {
-                Err(PlaceError::NobodyAnswers { asked: self.sentinels.len(), who: "sentinels", source })
-            }
-            _ => Ok(answers),
-        }
-    }
-
-    fn ask_one(&self, sentinel: &ConnectOptions, answers: &mut Answers) -> Result<(), RedisError> {
-        const MALFORMED: RedisError = RedisError::Protocol { what: "an answer to SENTINEL that is none" };
-        let name = self.name.as_bytes();
-        let mut connection = Connection::open(sentinel)?;
-        let reply = connection.command(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name])?;
-        let primary = match &reply {
-            Reply::Null => return Ok(()),
-            reply => pair(reply).ok_or(MALFORMED)?,
-        };
-        *answers.primaries.entry(primary).or_default() += 1;
-        if self.role == Role::Replica {
-            let reply = match connection.command(&[b"SENTINEL", b"REPLICAS", name]) {
-                // Before version 5.
-                Err(RedisError::Server { .. }) => connection.command(&[b"SENTINEL", b"SLAVES", name])?,
-                other => other?,
-            };
-            for replica in reply.members().iter().take(MAX_REPLICAS) {
-                if let Some(place) = well(replica) {
-                    *answers.replicas.entry(place).or_default() += 1;
+            match self.ask(sentinel) {
+                Ok(answer) => drop(answers.insert(answer.id.clone(), answer)),
+                Err(error) => {
+                    silent += 1;
+                    last = Some(error);
                 }
             }
         }
-        Ok(())
+        match last {
+            Some(source) if answers.is_empty() => {
+                Err(PlaceError::NobodyAnswers { asked: self.sentinels.len(), who: "sentinels", source })
+            }
+            _ => self.counted(&answers.into_values().collect::<Vec<_>>(), silent),
+        }
     }
+
+    /// A failover is believed as the sentinels decide it: by most of all that there are. Those who are cut off from the rest
+    /// go on to name the primary that was replaced, which does not know better either.
+    fn counted(&self, answers: &[Answer], silent: usize) -> Result<Agreed, PlaceError> {
+        let told: Vec<&Told> = answers.iter().filter_map(|answer| answer.told.as_ref()).collect();
+        let votes = |primary: &Place| told.iter().filter(|told| told.primary == *primary).count();
+        let epoch = told.iter().map(|told| told.epoch).max();
+        let newest = told.iter().filter(|told| Some(told.epoch) == epoch);
+        let Some(newest) = newest.max_by_key(|told| votes(&told.primary)) else {
+            let who = format!("{} of {} sentinels", answers.len(), self.sentinels.len());
+            return Err(PlaceError::Unknown {
+                who,
+                what: format!("know no primary called {}", self.quoted()),
+            });
+        };
+        let others = told.iter().map(|told| told.others.saturating_add(1)).max().unwrap_or_default();
+        let known = others.max(answers.len() + silent);
+        let agreed = votes(&newest.primary);
+        if agreed * 2 <= known {
+            let mut named: BTreeMap<&Place, usize> = BTreeMap::new();
+            for told in &told {
+                *named.entry(&told.primary).or_default() += 1;
+            }
+            let named: Vec<String> =
+                named.iter().map(|((host, port), votes)| format!("{host}:{port} by {votes}")).collect();
+            let (name, named) = (self.quoted(), named.join(", "));
+            return Err(PlaceError::Minority { name, known, answered: answers.len(), named });
+        }
+        let agree = told.iter().filter(|told| told.primary == newest.primary);
+        let replicas = agree.flat_map(|told| told.replicas.iter().cloned()).collect();
+        let (primary, epoch) = (newest.primary.clone(), newest.epoch);
+        Ok(Agreed { primary, epoch, votes: agreed, known, replicas })
+    }
+
+    fn ask(&self, sentinel: &ConnectOptions) -> Result<Answer, RedisError> {
+        let name = self.name.as_bytes();
+        let mut connection = Connection::open(sentinel)?;
+        let id = match connection.command(&[b"SENTINEL", b"MYID"]) {
+            Ok(reply) => reply.text().ok_or(MALFORMED)?,
+            // Before version 6.2.
+            Err(RedisError::Server { .. }) => sentinel.target(),
+            Err(error) => return Err(error),
+        };
+        let reply = connection.command(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name])?;
+        let primary = match &reply {
+            Reply::Null => return Ok(Answer { id, told: None }),
+            reply => pair(reply).ok_or(MALFORMED)?,
+        };
+        let about = fields(&connection.command(&[b"SENTINEL", b"MASTER", name])?);
+        let number = |name: &str| about.get(name).and_then(|text| text.parse::<u64>().ok()).ok_or(MALFORMED);
+        let epoch = number("config-epoch")?;
+        let others = usize::try_from(number("num-other-sentinels")?).unwrap_or(usize::MAX);
+        let replicas = match self.role {
+            Role::Primary => Vec::new(),
+            Role::Replica => replicas(&mut connection, name)?,
+        };
+        Ok(Answer { id, told: Some(Told { primary, epoch, others, replicas }) })
+    }
+}
+
+fn replicas(connection: &mut Connection, name: &[u8]) -> Result<Vec<Place>, RedisError> {
+    let reply = match connection.command(&[b"SENTINEL", b"REPLICAS", name]) {
+        // Before version 5.
+        Err(RedisError::Server { .. }) => connection.command(&[b"SENTINEL", b"SLAVES", name])?,
+        other => other?,
+    };
+    Ok(reply.members().iter().take(MAX_REPLICAS).filter_map(well).collect())
 }
 
 /// An address and a port.
@@ -142,17 +190,69 @@ fn pair(reply: &Reply) -> Option<Place> {
     Some((host.text().filter(|host| !host.is_empty())?, port.text()?.parse().ok()?))
 }
 
+/// Names and values that take turns.
+fn fields(reply: &Reply) -> BTreeMap<String, String> {
+    let words: Vec<String> = reply.members().iter().filter_map(Reply::text).collect();
+    let (pairs, _) = words.as_chunks::<2>();
+    pairs.iter().map(|[name, value]| (name.clone(), value.clone())).collect()
+}
+
 /// The address of a replica, if the sentinel has nothing against it.
 fn well(reply: &Reply) -> Option<Place> {
-    let fields: Vec<String> = reply.members().iter().filter_map(Reply::text).collect();
-    let of = |name: &str| {
-        let (pairs, _) = fields.as_chunks::<2>();
-        pairs.iter().find(|[field, _]| field == name).map(|[_, value]| value.as_str())
-    };
+    let fields = fields(reply);
+    let of = |name: &str| fields.get(name).map(String::as_str);
     let down = of("flags")?.split(',').any(|flag| flag.ends_with("down") || flag == "disconnected");
     let linked = of("master-link-status").is_none_or(|link| link == "ok");
     if down || !linked {
         return None;
     }
     Some((of("ip")?.to_owned(), of("port")?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use lifeboat_base::secret::Secret;
+    use lifeboat_net::Address;
+
+    use super::*;
+
+    fn options(sentinels: usize) -> SentinelOptions {
+        let server = ConnectOptions::parse(&Secret::new("redis://nobody".to_owned())).unwrap();
+        let one = ConnectOptions::new(Address::Tcp("nobody".to_owned(), 1));
+        SentinelOptions {
+            sentinels: vec![one; sentinels],
+            server,
+            name: "shop".to_owned(),
+            role: Role::Primary,
+        }
+    }
+
+    /// A sentinel that names this port in this epoch and knows so many others.
+    fn answer(port: u16, epoch: u64, others: usize) -> Answer {
+        let told = Told { primary: ("a".to_owned(), port), epoch, others, replicas: Vec::new() };
+        Answer { id: String::new(), told: Some(told) }
+    }
+
+    fn counted(answers: &[Answer], silent: usize) -> Option<(u16, usize, usize)> {
+        let counted = options(answers.len() + silent).counted(answers, silent);
+        counted.ok().map(|agreed| (agreed.primary.1, agreed.votes, agreed.known))
+    }
+
+    #[test]
+    fn a_primary_is_believed_if_most_of_all_known_sentinels_name_it_in_the_newest_epoch() {
+        assert_eq!(counted(&[answer(1, 0, 0)], 0), Some((1, 1, 1)));
+        assert_eq!(counted(&[answer(1, 4, 2), answer(1, 4, 2)], 1), Some((1, 2, 3)));
+        assert_eq!(counted(&[answer(1, 4, 2), answer(1, 3, 2), answer(2, 3, 2)], 0), Some((1, 2, 3)));
+        for odd in 0..3 {
+            let all = [0, 1, 2].map(|index| answer(if index == odd { 2 } else { 1 }, 4, 2));
+            assert_eq!(counted(&all, 0), Some((1, 2, 3)), "{odd}");
+        }
+        // One that is cut off, with what it knew before: alone, beside others that are silent, or that are not named.
+        assert_eq!(counted(&[answer(1, 4, 2)], 0), None);
+        assert_eq!(counted(&[answer(1, 4, 0)], 2), None);
+        assert_eq!(counted(&[answer(1, 4, 2), answer(1, 4, 4)], 0), None);
+        // As many for one as for the other; and a failover of which most have not heard yet.
+        assert_eq!(counted(&[answer(1, 4, 1), answer(2, 4, 1)], 0), None);
+        assert_eq!(counted(&[answer(1, 4, 2), answer(1, 4, 2), answer(2, 5, 2)], 0), None);
+    }
 }

@@ -45,6 +45,8 @@ pub struct Sum([u64; 4]);
 impl Sum {
     /// The name of how a sum is made, which stands before its digits.
     pub const ALGORITHM: &'static str = "redis-sum-sha256-v1";
+    /// Which revision of what is summed: the first had in it how many entries a group of a stream has read.
+    pub const REVISION: u64 = 2;
 
     /// Adds one digest.
     pub(crate) fn add(&mut self, hash: &Hash) {

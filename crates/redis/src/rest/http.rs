@@ -1,25 +1,40 @@
-//! One request after the other over a connection that stays: HTTP/1.1, and no more of it than this takes.
+//! Requests to one service and their whole answers, through `ureq`.
 //!
-//! An answer that does not come to its announced end is a cut, never an answer. Memory: one request and one answer, of at
-//! most [`MAX_BODY_BYTES`].
+//! What is switched off: proxies, redirects, repetitions, compression. An answer that does not come to its announced end is
+//! a cut, never an answer. Memory: one request, one answer of at most [`MAX_BODY_BYTES`], and 256 KiB of buffers.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use lifeboat_net::{Deadline, Fault, Socket, TlsError, Transport};
-use zeroize::Zeroize;
+use bytes::Bytes;
+use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
+use ureq::{Agent, AsSendBody, Error, Timeout};
+use zeroize::Zeroizing;
 
+use super::line::{Door, NoNames};
 use super::options::RestOptions;
 use crate::wire::{CONNECT_TIMEOUT, RedisError, SILENCE_LIMIT};
 
 /// The largest answer: 64 MiB of content as base64.
-const MAX_BODY_BYTES: usize = 96 * 1024 * 1024;
+const MAX_BODY_BYTES: u64 = 96 * 1024 * 1024;
 /// The largest head of an answer.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// How long one request may take in all, however steadily its answer drips.
-const REQUEST_LIMIT: Duration = Duration::from_secs(180);
-/// How many answers that are no final one may come before it.
-const MAX_INTERIM: usize = 4;
+/// How long a connection without a request is kept: shorter than services keep theirs.
+const MAX_IDLE: Duration = Duration::from_secs(15);
+
+/// How long things may take.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// A connection with its TLS.
+    connect: Duration,
+    /// Nothing comes, or nothing can be sent.
+    silence: Duration,
+    /// One request in all, however steadily its answer drips.
+    whole: Duration,
+}
+
+const LIMITS: Limits =
+    Limits { connect: CONNECT_TIMEOUT, silence: SILENCE_LIMIT, whole: Duration::from_secs(180) };
 
 /// An answer that came whole.
 pub(super) struct Answer {
@@ -29,21 +44,11 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
-/// A connection that is made when it is needed.
+/// A connection that is made when it is needed, and kept.
 pub(super) struct Http {
     options: RestOptions,
-    transport: Option<Transport>,
-    buffer: BytesMut,
-}
-
-/// What the head of an answer says.
-#[derive(Default)]
-struct Head {
-    status: u16,
-    length_bytes: Option<usize>,
-    is_chunked: bool,
-    is_last: bool,
-    retry_after: Option<Duration>,
+    limits: Limits,
+    agent: Agent,
 }
 
 fn malformed() -> RedisError {
@@ -51,211 +56,170 @@ fn malformed() -> RedisError {
 }
 
 impl Http {
+    /// Nothing is contacted yet.
     pub(super) fn new(options: RestOptions) -> Self {
-        Self { options, transport: None, buffer: BytesMut::new() }
+        Self::with_limits(options, LIMITS)
+    }
+
+    fn with_limits(options: RestOptions, limits: Limits) -> Self {
+        let config = Agent::config_builder()
+            // The builder begins with what the environment says.
+            .proxy(None)
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .timeout_connect(Some(limits.connect))
+            .timeout_per_read(Some(limits.silence))
+            .timeout_per_write(Some(limits.silence))
+            .timeout_global(Some(limits.whole))
+            .max_response_header_size(MAX_HEAD_BYTES)
+            .max_idle_connections(1)
+            .max_idle_age(MAX_IDLE)
+            .user_agent("lifeboat")
+            .accept("application/json")
+            .build();
+        let agent = Agent::with_parts(config, Door::new(options.clone()), NoNames);
+        Self { options, limits, agent }
     }
 
     pub(super) fn options(&self) -> &RestOptions {
         &self.options
     }
 
-    /// Sends a request; gives the answer, whatever its status. `path` begins with a slash and is encoded already.
-    pub(super) fn request(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Answer, RedisError> {
-        let deadline = Deadline::after(REQUEST_LIMIT);
-        let outcome = self.once(method, path, body, deadline);
-        if !matches!(&outcome, Ok((_, false))) {
-            self.close();
-        }
-        outcome.map(|(answer, _)| answer)
+    /// Asks for a path; gives the answer, whatever its status. `path` begins with a slash and is encoded already.
+    pub(super) fn get(&self, path: &str) -> Result<Answer, RedisError> {
+        self.request(Method::GET, path, ())
     }
 
-    fn close(&mut self) {
-        if let Some(mut transport) = self.transport.take() {
-            transport.close();
-        }
-        self.buffer.clear();
+    /// The same, with a body.
+    pub(super) fn post(&self, path: &str, body: &[u8]) -> Result<Answer, RedisError> {
+        self.request(Method::POST, path, body)
     }
 
-    fn once(
-        &mut self,
-        method: &str,
-        path: &str,
-        body: &[u8],
-        deadline: Deadline,
-    ) -> Result<(Answer, bool), RedisError> {
-        self.connect()?;
-        let RestOptions { host, base, token, .. } = &self.options;
-        let mut out = format!(
-            "{method} {base}{path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {}\r\nUpstash-Encoding: base64\r\n\
-             Accept: application/json\r\nUser-Agent: lifeboat\r\nContent-Length: {}\r\n{}\r\n",
-            token.expose(),
-            body.len(),
-            if body.is_empty() { "" } else { "Content-Type: application/json\r\n" },
-        )
-        .into_bytes();
-        out.extend_from_slice(body);
-        let sent = match &mut self.transport {
-            Some(transport) => transport.write(&out, SILENCE_LIMIT),
-            None => Err(Fault::End),
-        };
-        out.zeroize();
-        sent.map_err(|fault| self.fault(fault))?;
-        for _interim in 0..MAX_INTERIM {
-            let head = self.head(deadline)?;
-            if (100..200).contains(&head.status) {
-                continue;
-            }
-            let body = self.body(&head, deadline)?;
-            let answer = Answer { status: head.status, retry_after: head.retry_after, body };
-            return Ok((answer, head.is_last));
+    fn request(&self, method: Method, path: &str, body: impl AsSendBody) -> Result<Answer, RedisError> {
+        let mut request = Request::builder()
+            .uri(self.options.url(path))
+            .header(header::AUTHORIZATION, self.authorization()?)
+            .header("upstash-encoding", "base64");
+        if method == Method::POST {
+            request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        Err(malformed())
-    }
-
-    fn connect(&mut self) -> Result<(), RedisError> {
-        if self.transport.is_some() {
-            return Ok(());
+        let request = request
+            .method(method)
+            .body(body)
+            .map_err(|_invalid| RedisError::Protocol { what: "a request that cannot be written as HTTP" })?;
+        let (head, mut body) = self.agent.run(request).map_err(|error| self.error(error))?.into_parts();
+        if is_encoded(&head.headers) {
+            return Err(malformed());
         }
-        self.buffer.clear();
-        let deadline = Deadline::after(CONNECT_TIMEOUT);
-        let target = self.options.target();
-        let socket = Socket::connect(&self.options.address, deadline)
-            .map_err(|source| RedisError::Unreachable { target: target.clone(), source })?;
-        let mut transport = Transport::new(socket);
-        if let (Some(tls), lifeboat_net::Address::Tcp(name, _)) = (&self.options.tls, &self.options.address) {
-            let client = lifeboat_net::client(tls, name)
-                .map_err(|source| RedisError::Tls { target: target.clone(), source })?;
-            transport.protect(client, deadline).map_err(|fault| self.fault(fault))?;
-        }
-        self.transport = Some(transport);
-        Ok(())
-    }
-
-    fn fault(&self, fault: Fault) -> RedisError {
-        let target = self.options.target();
-        match fault {
-            Fault::TimedOut => RedisError::Silent { target, limit: SILENCE_LIMIT },
-            Fault::End => RedisError::Closed { target, source: None },
-            Fault::Io(error) => RedisError::Closed { target, source: Some(error) },
-            Fault::Tls(error) => RedisError::Tls { target, source: TlsError::Handshake(error) },
-        }
-    }
-
-    /// Reads more; false at the end of the connection.
-    fn more(&mut self, deadline: Deadline) -> Result<bool, RedisError> {
-        let left = deadline.remaining().map(|left| left.min(SILENCE_LIMIT));
-        let read = match (&mut self.transport, left) {
-            (Some(transport), Some(left)) => transport.read(left),
-            (_, None) => Err(Fault::TimedOut),
-            (None, _) => Err(Fault::End),
-        };
-        match read {
-            Ok(bytes) => {
-                self.buffer.extend_from_slice(bytes);
-                Ok(true)
-            }
-            Err(Fault::End) => Ok(false),
-            Err(fault) => Err(self.fault(fault)),
-        }
-    }
-
-    /// The next line without its end.
-    fn line(&mut self, deadline: Deadline) -> Result<Vec<u8>, RedisError> {
-        loop {
-            if let Some(at) = memchr::memchr(b'\n', &self.buffer) {
-                let mut line = self.buffer.split_to(at + 1).to_vec();
-                line.truncate(at);
-                if line.last() == Some(&b'\r') {
-                    line.truncate(line.len() - 1);
-                }
-                return Ok(line);
-            }
-            if self.buffer.len() > MAX_HEAD_BYTES {
-                return Err(malformed());
-            }
-            if !self.more(deadline)? {
-                return Err(self.fault(Fault::End));
-            }
-        }
-    }
-
-    fn head(&mut self, deadline: Deadline) -> Result<Head, RedisError> {
-        let first = self.line(deadline)?;
-        let first = std::str::from_utf8(&first).map_err(|_invalid| malformed())?.to_owned();
-        let mut words = first.split(' ');
-        let version = words.next().filter(|word| word.starts_with("HTTP/1."));
-        let status =
-            words.next().and_then(|word| word.parse().ok()).filter(|status| (100..600).contains(status));
-        let (Some(version), Some(status)) = (version, status) else { return Err(malformed()) };
-        let mut head = Head { status, is_last: version == "HTTP/1.0", ..Head::default() };
-        let mut bytes = 0;
-        loop {
-            let line = self.line(deadline)?;
-            if line.is_empty() {
-                return Ok(head);
-            }
-            bytes += line.len();
-            if bytes > MAX_HEAD_BYTES {
-                return Err(malformed());
-            }
-            let line = String::from_utf8_lossy(&line);
-            let (name, value) = line.split_once(':').ok_or_else(malformed)?;
-            let value = value.trim();
-            match name.to_ascii_lowercase().as_str() {
-                "content-length" => head.length_bytes = Some(value.parse().map_err(|_invalid| malformed())?),
-                "transfer-encoding" if value.eq_ignore_ascii_case("chunked") => head.is_chunked = true,
-                "transfer-encoding" | "content-encoding" if !value.eq_ignore_ascii_case("identity") => {
-                    return Err(malformed());
-                }
-                "connection" if value.eq_ignore_ascii_case("close") => head.is_last = true,
-                // A date is not looked at: our own pauses do as well.
-                "retry-after" => head.retry_after = value.parse().ok().map(Duration::from_secs),
-                _ => {}
-            }
-        }
-    }
-
-    fn body(&mut self, head: &Head, deadline: Deadline) -> Result<Vec<u8>, RedisError> {
-        let mut body = Vec::new();
-        match (head.is_chunked, head.length_bytes) {
-            (true, _) => loop {
-                let line = self.line(deadline)?;
-                let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
-                let digits = std::str::from_utf8(digits).map_err(|_invalid| malformed())?;
-                let length = usize::from_str_radix(digits.trim(), 16).map_err(|_invalid| malformed())?;
-                if length == 0 {
-                    while !self.line(deadline)?.is_empty() {}
-                    return Ok(body);
-                }
-                self.exact(length, &mut body, deadline)?;
-                if !self.line(deadline)?.is_empty() {
-                    return Err(malformed());
-                }
-            },
-            (false, Some(length)) => self.exact(length, &mut body, deadline)?,
-            // Until the connection ends: a cut looks the same, so that what is in it has to be whole by itself.
-            (false, None) => {
-                while self.more(deadline)? {
-                    if self.buffer.len() > MAX_BODY_BYTES {
-                        return Err(RedisError::too_large());
-                    }
-                }
-                body = self.buffer.split().to_vec();
-            }
-        }
-        Ok(body)
-    }
-
-    fn exact(&mut self, length: usize, body: &mut Vec<u8>, deadline: Deadline) -> Result<(), RedisError> {
-        if length.saturating_add(body.len()) > MAX_BODY_BYTES {
+        if body.content_length().is_some_and(|length| length > MAX_BODY_BYTES) {
             return Err(RedisError::too_large());
         }
-        while self.buffer.len() < length {
-            if !self.more(deadline)? {
-                return Err(self.fault(Fault::End));
+        // The limit is an error as soon as it is reached.
+        let body = body.with_config().limit(MAX_BODY_BYTES + 1).read_to_vec();
+        // A date is not looked at: our own pauses do as well.
+        let seconds =
+            head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        Ok(Answer {
+            status: head.status.as_u16(),
+            retry_after: seconds.map(Duration::from_secs),
+            body: body.map_err(|error| self.error(error))?,
+        })
+    }
+
+    /// The token as it is sent; masked in `Debug`, and wiped when nobody needs it any more.
+    fn authorization(&self) -> Result<HeaderValue, RedisError> {
+        let text = Zeroizing::new(format!("Bearer {}", self.options.token.expose()).into_bytes());
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text))
+            .map_err(|_invalid| RedisError::Protocol { what: "a token that cannot be written as HTTP" })?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    fn error(&self, error: Error) -> RedisError {
+        let target = self.options.target();
+        let silent = |limit| RedisError::Silent { target: target.clone(), limit };
+        match error {
+            // What our own connection had to say.
+            Error::Other(own) => own.downcast().map_or_else(|_other| malformed(), |own| *own),
+            Error::Timeout(Timeout::Connect) => silent(self.limits.connect),
+            Error::Timeout(Timeout::PerRead | Timeout::PerWrite) => silent(self.limits.silence),
+            Error::Timeout(_) => silent(self.limits.whole),
+            Error::Io(error) if error.kind() != ErrorKind::UnexpectedEof => {
+                RedisError::Closed { target, source: Some(error) }
+            }
+            Error::Io(_) | Error::BodyStalled => RedisError::Closed { target, source: None },
+            Error::BodyExceedsLimit(_) => RedisError::too_large(),
+            _ => malformed(),
+        }
+    }
+}
+
+/// Whether an answer is compressed, or in another form that nobody asked for.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let is = |value: &HeaderValue, plain: &str| value.as_bytes().eq_ignore_ascii_case(plain.as_bytes());
+    let mut contents = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut transfers = headers.get_all(header::TRANSFER_ENCODING).iter();
+    !contents.all(|value| is(value, "identity"))
+        || !transfers.all(|value| is(value, "identity") || is(value, "chunked"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use lifeboat_base::secret::Secret;
+
+    use super::*;
+
+    /// A service that takes one request and says `head`, and then a byte every few milliseconds as long as somebody listens.
+    fn dripping(head: &'static str, drips: bool) -> RestOptions {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(peer.try_clone().unwrap());
+            let mut line = String::new();
+            while reader.read_line(&mut line).unwrap() > 2 {
+                line.clear();
+            }
+            peer.write_all(head.as_bytes()).unwrap();
+            while drips && peer.write_all(b"1").is_ok() {
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+            drop(reader.read_line(&mut line));
+        });
+        let url = Secret::new(format!("http://:canary@127.0.0.1:{port}"));
+        RestOptions::parse(&url, None).unwrap()
+    }
+
+    #[test]
+    fn a_service_that_says_nothing_or_never_comes_to_an_end_is_not_waited_for() {
+        let (silence, whole) = (Duration::from_millis(200), Duration::from_millis(400));
+        let limits = Limits { connect: whole, silence, whole };
+        for (head, drips, expected) in [
+            ("", false, silence),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 9", false, silence),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1", false, silence),
+            ("HTTP/1.1 200 OK\r\nX: ", true, whole),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n", true, whole),
+            ("HTTP/1.1 200 OK\r\n\r\n", true, whole),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true, whole),
+        ] {
+            let http = Http::with_limits(dripping(head, drips), limits);
+            match http.get("/PING").map(|answer| answer.body) {
+                Err(RedisError::Silent { limit, .. }) => assert_eq!(limit, expected, "{head}"),
+                other => panic!("{head}: {other:?}"),
             }
         }
-        body.extend_from_slice(&self.buffer.split_to(length));
-        Ok(())
+    }
+
+    #[test]
+    fn the_token_is_masked_where_a_request_is_shown_and_where_it_is_traced() {
+        let http = Http::new(dripping("", false));
+        let value = http.authorization().unwrap();
+        assert_eq!(value.as_bytes(), b"Bearer canary");
+        assert!(!format!("{value:?} {:?} {:?}", http.options, http.agent).contains("canary"));
+        assert!(log::STATIC_MAX_LEVEL < log::LevelFilter::Trace);
     }
 }

@@ -3,7 +3,7 @@
 use super::http::{Answer, Http};
 use super::json;
 use super::options::RestOptions;
-use crate::scan::{Command, Link, Pace, Patience};
+use crate::scan::{Command, Link, Pace, name};
 use crate::wire::{RedisError, Reply, ServerError};
 
 /// How many commands go in one request.
@@ -57,7 +57,7 @@ impl RestLink {
     }
 
     fn pipeline(&mut self, body: &[u8], commands: &[Command]) -> Result<Vec<Reply>, RedisError> {
-        let answer = self.http.request("POST", "/pipeline", body)?;
+        let answer = self.http.post("/pipeline", body)?;
         let answer = self.accepted(answer, commands)?;
         match json::answers(&answer.body) {
             Some(Ok(replies)) if replies.len() == commands.len() => Ok(replies),
@@ -115,7 +115,7 @@ impl RestLink {
 
     fn single(&mut self, command: &Command) -> Result<Reply, RedisError> {
         let (path, body) = form(command)?;
-        let answer = self.http.request("POST", &path, body)?;
+        let answer = self.http.post(&path, body)?;
         let complained = answer.status == 400;
         if complained {
             return Ok(Reply::Error(json::complaint(&answer.body)));
@@ -131,8 +131,8 @@ impl RestLink {
         }
         let all: Vec<u8> = (0..=255).collect();
         let asked = [vec![b"ECHO".to_vec(), all.clone()]];
-        let by_body = self.http.request("POST", "/ECHO", &all)?;
-        let by_path = self.http.request("GET", &format!("/ECHO/{}", encoded(&all)), &[])?;
+        let by_body = self.http.post("/ECHO", &all)?;
+        let by_path = self.http.get(&format!("/ECHO/{}", encoded(&all)))?;
         let mut knows = true;
         for answer in [by_body, by_path] {
             let answer = match self.accepted(answer, &asked) {
@@ -194,11 +194,6 @@ fn encoded(bytes: &[u8]) -> String {
     text
 }
 
-fn name(commands: &[Command]) -> String {
-    let name = commands.first().and_then(|command| command.first());
-    String::from_utf8_lossy(name.map(Vec::as_slice).unwrap_or_default()).into_owned()
-}
-
 impl Link for RestLink {
     fn ask(&mut self, _db: u64, questions: &[Command]) -> Result<Vec<Reply>, RedisError> {
         let mut patience = self.pace.patience();
@@ -236,19 +231,15 @@ impl Link for RestLink {
         false
     }
 
-    fn at_once(&self) -> usize {
-        self.pace.most_at_once(AT_ONCE)
+    fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    fn most_commands(&self) -> usize {
+        AT_ONCE
     }
 
     fn most_bytes(&self) -> usize {
         MOST_BYTES
-    }
-
-    fn patience(&self) -> Patience {
-        self.pace.patience()
-    }
-
-    fn clock(&self) -> &dyn lifeboat_base::time::Clock {
-        self.pace.clock()
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! In: an address `https://HOST` and a token. Out: a [`Link`](crate::scan::Link). Commands go as JSON arrays to `/pipeline`,
 //! answers come as JSON with texts in base64 (`Upstash-Encoding: base64`). What is no text goes by itself, in the address
-//! and as the body, and only after the service has shown that it understands that. Own work: one form of one request, with
-//! the limits and the TLS that every other connection here has; a client library would bring its own of both.
+//! and as the body, and only after the service has shown that it understands that. HTTP is spoken by `ureq`, over the
+//! sockets, limits and TLS that every other connection here has.
 
 mod http;
 mod json;
+mod line;
 mod link;
 mod options;
 

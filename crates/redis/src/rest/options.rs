@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use lifeboat_base::secret::Secret;
 use lifeboat_net::{Address, TlsOptions, Trust};
+use ureq::http::Uri;
 
 use crate::wire::{OptionsError, RedisError};
 
@@ -24,6 +25,12 @@ impl RestOptions {
     /// this machine. The token may stand in the address, as `https://:TOKEN@HOST`, or come by itself.
     pub fn parse(text: &Secret<String>, token: Option<Secret<String>>) -> Result<Self, RedisError> {
         Ok(parse(text.expose(), token)?)
+    }
+
+    /// The whole address of a path below the service's own; without the token.
+    pub(super) fn url(&self, path: &str) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{}{path}", self.host, self.base)
     }
 
     /// The service, for people.
@@ -74,7 +81,14 @@ fn parse(text: &str, token: Option<Secret<String>>) -> Result<RestOptions, Optio
         path => format!("/{path}"),
     };
     let tls = is_tls.then_some(TlsOptions { trust, certificate: None, alpn: None });
-    Ok(RestOptions { address: Address::Tcp(name.to_owned(), port), host: host.to_owned(), tls, base, token })
+    let address = Address::Tcp(name.to_owned(), port);
+    let options = RestOptions { address, host: host.to_owned(), tls, base, token };
+    // What is sent must be what was written.
+    let is_sent = |url: Uri| url.host() == Some(name) && url.path() == options.base.clone() + "/";
+    if !Uri::try_from(options.url("/")).is_ok_and(is_sent) {
+        return Err(OptionsError::Form);
+    }
+    Ok(options)
 }
 
 #[cfg(test)]
@@ -105,6 +119,7 @@ mod tests {
             ("https://host:0", Some("t")),
             ("https://ho st", Some("t")),
             ("https://host/a b", Some("t")),
+            ("https://host/a#b", Some("t")),
             ("https://host\r\nX: y", Some("t")),
             ("https://host", Some("a\r\nb")),
             ("https://host?token=x", Some("t")),

@@ -5,7 +5,7 @@ use super::value::Pair;
 use crate::wire::{RedisError, Reply};
 
 /// A command of these words.
-pub(super) fn command(words: &[&[u8]]) -> Command {
+pub(crate) fn command(words: &[&[u8]]) -> Command {
     words.iter().map(|word| word.to_vec()).collect()
 }
 
@@ -14,7 +14,7 @@ pub(super) fn malformed(what: &'static str) -> RedisError {
 }
 
 /// The answer, unless it is the server's error.
-pub(super) fn good(reply: Reply, command: &str) -> Result<Reply, RedisError> {
+pub(crate) fn good(reply: Reply, command: &str) -> Result<Reply, RedisError> {
     match reply {
         Reply::Error(source) => Err(RedisError::Server { command: command.to_owned(), source }),
         reply => Ok(reply),
@@ -22,7 +22,7 @@ pub(super) fn good(reply: Reply, command: &str) -> Result<Reply, RedisError> {
 }
 
 /// The only answer to one question.
-pub(super) fn single(replies: Vec<Reply>, command: &str) -> Result<Reply, RedisError> {
+pub(crate) fn single(replies: Vec<Reply>, command: &str) -> Result<Reply, RedisError> {
     match replies.into_iter().next() {
         Some(reply) => good(reply, command),
         None => Err(malformed("a question without an answer")),

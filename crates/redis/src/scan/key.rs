@@ -95,6 +95,15 @@ enum End {
     At(Option<i64>),
 }
 
+/// What a question for a number of elements came to.
+enum Page {
+    Of(Reply),
+    /// It is to be asked again for fewer.
+    Fewer,
+    /// The key is not read any further.
+    None(Attempt),
+}
+
 /// What became of an attempt.
 enum Attempt {
     Done(Outcome),
@@ -311,15 +320,11 @@ impl<S: Sink> Reader<'_, S> {
             let from = sum.elements().saturating_sub(u64::from(last.is_some()));
             let until = (sum.elements() + step).min(length) - 1;
             let (first, until) = (from.to_string(), until.to_string());
-            let mut items = match self.ask_one(&[b"LRANGE", name, first.as_bytes(), until.as_bytes()]) {
-                Ok(reply) => texts(reply)?,
-                Err(error) if error.is_too_large() && step > 1 => {
-                    step = 1;
-                    continue;
-                }
-                Err(error) if error.is_too_large() => return self.too_large(),
-                Err(RedisError::Server { source, .. }) if source.code == "WRONGTYPE" => return self.void(),
-                Err(error) => return Err(error.into()),
+            let question: [&[u8]; 4] = [b"LRANGE", name, first.as_bytes(), until.as_bytes()];
+            let mut items = match self.some_of(&question, &mut step)? {
+                Page::Of(reply) => texts(reply)?,
+                Page::Fewer => continue,
+                Page::None(attempt) => return Ok(attempt),
             };
             if let Some(before) = &last
                 && !items.is_empty()
@@ -338,6 +343,22 @@ impl<S: Sink> Reader<'_, S> {
             return self.void();
         }
         self.close(head, sum, torn).map(Attempt::Done)
+    }
+
+    /// Asks for a number of elements; for one at a time from here on where they are larger together than an answer may be.
+    fn some_of(&mut self, question: &[&[u8]], step: &mut u64) -> Result<Page, ReadError<S::Error>> {
+        match self.ask_one(question) {
+            Ok(reply) => Ok(Page::Of(reply)),
+            Err(error) if error.is_too_large() && *step > 1 => {
+                *step = 1;
+                Ok(Page::Fewer)
+            }
+            Err(error) if error.is_too_large() => self.too_large().map(Page::None),
+            Err(RedisError::Server { source, .. }) if source.code == "WRONGTYPE" => {
+                self.void().map(Page::None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn too_large(&mut self) -> Result<Attempt, ReadError<S::Error>> {
@@ -360,15 +381,11 @@ impl<S: Sink> Reader<'_, S> {
         let (mut cursor, mut step) = (b"0".to_vec(), PAGE_ELEMENTS);
         loop {
             let count = step.to_string();
-            let (next, content) = match self.ask_one(&[scan, name, &cursor, b"COUNT", count.as_bytes()]) {
-                Ok(reply) => page(reply)?,
-                Err(error) if error.is_too_large() && step > 1 => {
-                    step = 1;
-                    continue;
-                }
-                Err(error) if error.is_too_large() => return self.too_large(),
-                Err(RedisError::Server { source, .. }) if source.code == "WRONGTYPE" => return self.void(),
-                Err(error) => return Err(error.into()),
+            let question = [scan, name, &cursor, b"COUNT", count.as_bytes()];
+            let (next, content) = match self.some_of(&question, &mut step)? {
+                Page::Of(reply) => page(reply)?,
+                Page::Fewer => continue,
+                Page::None(attempt) => return Ok(attempt),
             };
             let mut part = part_of(kind, content)?;
             met.once_each(&mut part);
@@ -436,15 +453,10 @@ impl<S: Sink> Reader<'_, S> {
         loop {
             let count = step.to_string();
             let question = [b"XRANGE", name, from.as_bytes(), until.as_bytes(), b"COUNT", count.as_bytes()];
-            let entries = match self.ask_one(&question) {
-                Ok(reply) => entries(reply)?,
-                Err(error) if error.is_too_large() && step > 1 => {
-                    step = 1;
-                    continue;
-                }
-                Err(error) if error.is_too_large() => return self.too_large(),
-                Err(RedisError::Server { source, .. }) if source.code == "WRONGTYPE" => return self.void(),
-                Err(error) => return Err(error.into()),
+            let entries = match self.some_of(&question, &mut step)? {
+                Page::Of(reply) => entries(reply)?,
+                Page::Fewer => continue,
+                Page::None(attempt) => return Ok(attempt),
             };
             let Some(last) = entries.last().map(|entry| entry.id) else { break };
             let is_end = (entries.len() as u64) < step;

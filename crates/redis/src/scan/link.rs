@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lifeboat_base::time::Clock;
+
 use super::pace::{Pace, Patience};
 use crate::wire::{ConnectOptions, Connection, RedisError, Reply};
 
@@ -31,17 +33,29 @@ pub trait Link: Send {
     /// Whether there can be more than one database.
     fn has_databases(&self) -> bool;
 
-    /// The most commands that should go at once.
-    fn at_once(&self) -> usize;
+    /// How fast it goes.
+    fn pace(&self) -> &Pace;
+
+    /// The most commands that should go at once, whatever the pace.
+    fn most_commands(&self) -> usize;
 
     /// The most bytes of commands that should go at once.
     fn most_bytes(&self) -> usize;
 
+    /// The most commands that should go at once.
+    fn at_once(&self) -> usize {
+        self.pace().most_at_once(self.most_commands())
+    }
+
     /// The patience with something that is tried again from its beginning.
-    fn patience(&self) -> Patience;
+    fn patience(&self) -> Patience {
+        self.pace().patience()
+    }
 
     /// The clock that the link goes by.
-    fn clock(&self) -> &dyn lifeboat_base::time::Clock;
+    fn clock(&self) -> &dyn Clock {
+        self.pace().clock()
+    }
 }
 
 /// A connection that is made again when it is cut.
@@ -131,7 +145,7 @@ impl RespLink {
 }
 
 /// The name of the first command, for errors.
-pub(super) fn name(commands: &[Command]) -> String {
+pub(crate) fn name(commands: &[Command]) -> String {
     let name = commands.first().and_then(|command| command.first());
     String::from_utf8_lossy(name.map(Vec::as_slice).unwrap_or_default()).into_owned()
 }
@@ -178,19 +192,15 @@ impl Link for RespLink {
         true
     }
 
-    fn at_once(&self) -> usize {
-        self.pace.most_at_once(AT_ONCE)
+    fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    fn most_commands(&self) -> usize {
+        AT_ONCE
     }
 
     fn most_bytes(&self) -> usize {
         MOST_BYTES
-    }
-
-    fn patience(&self) -> Patience {
-        self.pace.patience()
-    }
-
-    fn clock(&self) -> &dyn lifeboat_base::time::Clock {
-        self.pace.clock()
     }
 }

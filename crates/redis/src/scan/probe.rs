@@ -20,7 +20,9 @@ pub struct Abilities {
     pub version: Option<String>,
     /// What it calls itself: `standalone`, `cluster`; nothing where it does not tell.
     pub mode: Option<String>,
-    /// Databases that hold keys.
+    /// What it says about itself beside that; empty where it does not tell.
+    pub info: Info,
+    /// Databases that hold keys, in order.
     pub databases: Vec<u64>,
     /// Keys in all of them, of any name, where the server counts.
     pub keys: Option<u64>,
@@ -63,6 +65,8 @@ impl Abilities {
         }
         let named = info.fields().filter_map(|(name, _)| name.strip_prefix("db")?.parse().ok());
         abilities.databases = named.collect();
+        abilities.databases.sort_unstable();
+        abilities.info = info;
         abilities.count(link)?;
         Ok(abilities)
     }

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use lifeboat_base::time::{Clock, SystemClock};
+use lifeboat_base::time::SystemClock;
 use lifeboat_redis::rdb::{DumpWriter, Survey};
 use lifeboat_redis::scan::{
-    Abilities, Closed, Command, Head, Link, Outcome, Pace, Part, Patience, RespLink, Scope, Sink, Walk,
-    read_page,
+    Abilities, Closed, Command, Head, Link, Outcome, Pace, Part, RespLink, Scope, Sink, Walk, read_page,
 };
 use lifeboat_redis::wire::{RedisError, Reply};
 use lifeboat_testkit::{RedisOptions, RedisServer};
@@ -55,20 +54,16 @@ impl Link for Meddling<'_> {
         true
     }
 
-    fn at_once(&self) -> usize {
-        self.inner.at_once()
+    fn pace(&self) -> &Pace {
+        self.inner.pace()
+    }
+
+    fn most_commands(&self) -> usize {
+        self.inner.most_commands()
     }
 
     fn most_bytes(&self) -> usize {
         self.inner.most_bytes()
-    }
-
-    fn patience(&self) -> Patience {
-        self.inner.patience()
-    }
-
-    fn clock(&self) -> &dyn Clock {
-        self.inner.clock()
     }
 }
 

@@ -66,12 +66,13 @@ fn a_wrong_password_is_refused_and_never_shown() {
     assert!(!format!("{error:?}").contains("canary"), "{error:?}");
 }
 
-struct Pki {
+/// A certificate that names `localhost` and nobody signed, with its key.
+pub(super) struct Pki {
     dir: tempfile::TempDir,
 }
 
 impl Pki {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate =
@@ -82,7 +83,7 @@ impl Pki {
         Self { dir }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.dir.path().join(name).to_string_lossy().into_owned()
     }
 }

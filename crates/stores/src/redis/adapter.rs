@@ -22,7 +22,7 @@ use super::feed::RedisFeed;
 use super::hosted::{self, Reach, ScanOptions};
 use super::{canaries, error, facts, load, merge, replay, restore, select, shards};
 use crate::adapter::{
-    Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
+    Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport, Share,
 };
 use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Stop};
 use crate::duties::{Duties, Look, Rebuilt};
@@ -105,6 +105,13 @@ impl RedisAdapter {
         Ok(Box::new(link.map_err(error::connection("failed to reach the server"))?))
     }
 
+    /// The way to a service that is reached over REST, if the row's is.
+    fn service(&self) -> Result<Option<Box<dyn Link>>, Failure> {
+        let address = (self.options.url)()?;
+        let per_second = self.options.scan.as_ref().and_then(|scan| scan.requests_per_second);
+        is_rest(&address).then(|| self.link(&address, per_second)).transpose()
+    }
+
     /// How the server is read key by key and a way to it, if it is: because the row says so, or its address does.
     fn scanned(&self) -> Result<Option<(ScanOptions, Reach)>, Failure> {
         let address = (self.options.url)()?;
@@ -161,6 +168,10 @@ impl Adapter for RedisAdapter {
 
     fn identity(&self, facts: &CaptureFacts) -> Option<String> {
         shards::identity(facts)
+    }
+
+    fn share(&self, facts: &CaptureFacts) -> Option<Share> {
+        shards::share_of(facts)
     }
 
     fn essential(&self) -> &'static [&'static str] {
@@ -255,12 +266,20 @@ fn is_rest(address: &Secret<String>) -> bool {
 
 impl Duties for RedisAdapter {
     fn reach(&self) -> Result<Inspection, Failure> {
-        facts::reach(&self.find()?)
+        match self.service()? {
+            Some(mut link) => duties::reach(link.as_mut()),
+            None => facts::reach(&self.find()?),
+        }
     }
 
     fn look(&self, monitor: &dyn Monitor) -> Result<Look, Failure> {
         monitor.phase("looking at its keys", None);
-        duties::look(&self.find()?.options, &self.options.upkeep, self.clock.as_ref())
+        let scan = self.options.scan.clone().unwrap_or_default();
+        let mut link = match self.service()? {
+            Some(link) => link,
+            None => self.resp(&self.find()?.options, scan.requests_per_second)?,
+        };
+        duties::look(link.as_mut(), (&scan.prefix, &self.options.upkeep), self.clock.as_ref())
     }
 
     fn is_rebuildable(&self) -> bool {

@@ -31,6 +31,9 @@ pub(super) const DUMP: &str = "dump.rdb";
 pub(super) const COMMANDS: &str = "commands.aof";
 /// The name of what is said about it.
 pub(super) const KEYS: &str = "keys.json";
+/// For a server that sums up nothing. The content is read all the same, and has its digest from then on.
+const UNSUMMED: &str = "the server makes its dumps without a checksum (`rdbchecksum no`): damage on the way here would show as damage of \
+                        the format only";
 /// What is handed to the thread that reads along, in pieces of this size,
 const PIECE_BYTES: usize = 64 * 1024;
 /// so many at a time.
@@ -51,6 +54,7 @@ fn locked(shared: &Shared) -> MutexGuard<'_, Option<Seen>> {
 
 /// A capture of one server.
 pub(super) struct RedisCapture {
+    server: Found,
     facts: Facts,
     place: Place,
     /// The clock before the server was asked, and when it had begun its dump.
@@ -94,6 +98,7 @@ impl RedisCapture {
         ]);
         let findings = std::mem::take(&mut facts.findings);
         Ok(Self {
+            server: found.clone(),
             facts,
             place,
             asked,
@@ -113,6 +118,10 @@ impl RedisCapture {
             Some(seen) => describe(&seen.survey)?,
             None => return Err(incomplete()),
         };
+        if let Some(finding) = shards::open_since(&mut self.server) {
+            self.findings.push(finding);
+            shards::note(&mut self.facts.environment, &self.server);
+        }
         self.described = Some(Digest::of(&text));
         let mtime = Some(self.asked);
         let meta = |mode| Meta { mode, mtime, links: 1, ..Meta::default() };
@@ -162,15 +171,22 @@ impl Capture for RedisCapture {
     }
 
     fn next_entry(&mut self, monitor: &dyn Monitor) -> Result<Option<Entry>, Failure> {
-        for finding in self.findings.drain(..) {
-            monitor.finding(finding);
-        }
         if let Some(why) = &self.lost {
             // A dump that is not whole is none.
             return Err(Failure::new(FailureKind::Unreachable, format!("the dump broke off: {why}")));
         }
         if self.rest.is_empty() && self.described.is_none() {
             self.describe()?;
+        }
+        for finding in self.findings.drain(..) {
+            monitor.finding(finding);
+        }
+        let checksummed = |seen: &Seen| seen.survey.about.checksummed;
+        if self.described.is_some()
+            && self.rest.len() == 1
+            && !locked(&self.seen).as_ref().is_some_and(checksummed)
+        {
+            monitor.notice(UNSUMMED);
         }
         Ok(self.rest.pop_front())
     }

@@ -21,11 +21,12 @@ use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_redis::census::{Bounds, Census, shown};
 use lifeboat_redis::pattern::fits;
 use lifeboat_redis::rdb::{self, Item, Sum, Survey};
+use lifeboat_redis::scan::{Link, Scope};
 use lifeboat_redis::server::{Primary, Programs, Wait};
-use lifeboat_redis::wire::{ConnectOptions, Connection};
+use lifeboat_redis::wire::{ConnectOptions, Connection, Info, RedisError, Reply};
 
 use super::{commands, error};
-use crate::adapter::{CanaryResult, CheckResult, CheckState};
+use crate::adapter::{CanaryResult, CheckResult, CheckState, Inspection};
 use crate::duties::{Look, Rebuilt};
 use crate::tally::{Tally, equal, failed, not_applicable};
 
@@ -87,11 +88,31 @@ impl Default for Upkeep {
     }
 }
 
+/// For `lifeboat check` of a service: whether it lets us look.
+pub(super) fn reach(link: &mut dyn Link) -> Result<Inspection, Failure> {
+    let words = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect::<Vec<_>>();
+    let questions = [words(&[b"SCAN", b"0", b"COUNT", b"1"]), words(&[b"INFO"])];
+    let fail = || error::connection("failed to look at the server");
+    let replies = link.ask(0, &questions).map_err(fail())?;
+    let (page, info) = (replies.first(), replies.last());
+    if let Some(Reply::Error(source)) = page {
+        let (command, source) = ("SCAN".to_owned(), source.clone());
+        return Err(fail()(RedisError::Server { command, source }));
+    }
+    let info = Info::read(&info.and_then(Reply::text).unwrap_or_default());
+    let version = info.get("redis_version").unwrap_or("of unknown version");
+    let version = format!("Redis {version}, key by key");
+    Ok(Inspection { version, logical_bytes: None, items: Vec::new(), findings: Vec::new(), share: None })
+}
+
 /// Counts what has no time to live.
-pub(super) fn look(options: &ConnectOptions, upkeep: &Upkeep, clock: &dyn Clock) -> Result<Look, Failure> {
-    let mut connection =
-        Connection::open(options).map_err(error::connection("failed to look at the server"))?;
-    let census = Census::take(&mut connection, &upkeep.durable, LOOK, clock)
+pub(super) fn look(
+    link: &mut dyn Link,
+    (prefix, upkeep): (&str, &Upkeep),
+    clock: &dyn Clock,
+) -> Result<Look, Failure> {
+    let scope = Scope { prefix: prefix.as_bytes().to_vec() };
+    let census = Census::take(link, (&scope, &upkeep.durable), LOOK, clock)
         .map_err(error::connection("failed to look at the keys of the server"))?;
     let numbers = [
         ("keys", census.keys),
@@ -100,8 +121,8 @@ pub(super) fn look(options: &ConnectOptions, upkeep: &Upkeep, clock: &dyn Clock)
         ("refused", census.refused),
     ];
     let numbers: BTreeMap<_, _> = numbers.map(|(name, number)| (name.to_owned(), number)).into();
-    // Nothing without an end needs no walk to be believed.
-    let complete = census.complete || census.endless == 0;
+    // Nothing without an end needs no walk to be believed, if the server says it.
+    let complete = census.complete || (census.counted && census.endless == 0);
     Ok(Look { numbers, complete, findings: verdict(&census, &upkeep.durable).into_iter().collect() })
 }
 
@@ -119,7 +140,7 @@ fn verdict(census: &Census, allowed: &[String]) -> Option<Finding> {
         );
         return Some(Finding::new("durable-keys", subject, message));
     }
-    if !census.complete && census.endless > 0 {
+    if !census.complete && (census.endless > 0 || !census.counted) {
         let message = format!(
             "{endless} keys have no time to live; of {looked_at} that were looked at, all without one are allowed to: \
              the rest is not known"

@@ -8,7 +8,7 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::SignedDuration;
 use lifeboat_redis::place::{Found, Role};
-use lifeboat_redis::rdb::Survey;
+use lifeboat_redis::rdb::{Sum, Survey};
 use lifeboat_redis::replication::setting;
 use lifeboat_redis::wire::{ConnectOptions, Connection, Info, RedisError};
 use serde_json::{Value, json};
@@ -19,6 +19,8 @@ use crate::adapter::Inspection;
 /// Settings that say what a restored server must be like, none of them secret.
 const SETTINGS: [&str; 6] =
     ["appendfsync", "appendonly", "databases", "maxmemory", "maxmemory-policy", "save"];
+/// Where a point says of which kind its digests are.
+pub(super) const REVISION: &str = "digest_revision";
 /// The most modules that are named.
 const MAX_MODULES: usize = 100;
 
@@ -78,8 +80,8 @@ pub(super) fn read(options: &ConnectOptions) -> Result<Facts, Failure> {
     Ok(facts)
 }
 
-/// A server that loads, or a replica without its primary, gives nothing.
-fn loaded(info: &Info) -> Result<(), Failure> {
+/// A server that loads, or a replica without its primary, gives nothing. One that says neither is believed to be well.
+pub(super) fn loaded(info: &Info) -> Result<(), Failure> {
     let why = if info.get("loading") == Some("1") {
         "the server is loading its data"
     } else if info.get("role") == Some("slave") && info.get("master_link_status") == Some("down") {
@@ -153,9 +155,15 @@ pub(super) fn note_dump(environment: &mut BTreeMap<String, Value>, survey: &Surv
     note("rdb_checksummed", json!(survey.about.checksummed));
     note("rdb_aux", json!(survey.about.aux));
     note("opaque", json!(survey.opaque));
+    note(REVISION, json!(Sum::REVISION));
     let ttl: serde_json::Map<_, _> =
         survey.databases.iter().map(|(db, found)| (format!("db{db}"), json!(found.ttl))).collect();
     note("time_to_live", json!(ttl));
+}
+
+/// Whether the digests of a point are of an older kind.
+pub(super) fn has_older_digests(facts: &CaptureFacts) -> bool {
+    facts.environment.get(&format!("redis.{REVISION}")).and_then(Value::as_u64) != Some(Sum::REVISION)
 }
 
 /// Whether a point was captured key by key.

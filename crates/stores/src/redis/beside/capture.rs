@@ -12,7 +12,7 @@ use lifeboat_base::capture::{
 use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::human;
-use lifeboat_base::monitor::Monitor;
+use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::path::RelPath;
 use lifeboat_base::time::Timestamp;
 use lifeboat_redis::files::{Chosen, Origin, Part, Reading};
@@ -31,6 +31,8 @@ pub(super) struct FilesCapture {
     rest: VecDeque<Entry>,
     described: Digest,
     notice: Option<String>,
+    /// Whether what had to be told was told.
+    is_told: bool,
     lost: Option<String>,
 }
 
@@ -61,7 +63,27 @@ impl FilesCapture {
         let size_hint = text.len() as u64;
         let body = Body::File { reader: Box::new(Cursor::new(text)), size_hint, layout: Layout::Stream };
         rest.push_back(Entry { path: path(&format!("{META}/{KEYS}"))?, meta: meta(0o600), body });
-        Ok(Self { reading, version, rest, described, notice, lost: None })
+        Ok(Self { reading, version, rest, described, notice, is_told: false, lost: None })
+    }
+
+    /// What whoever restores this should know.
+    fn findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if let Some(name) = self.reading.torn() {
+            let bytes = human::count(self.reading.cut_bytes);
+            let message = format!(
+                "the last {bytes} bytes of {name} are no whole command and were left out: a write was torn, as by a power cut \
+                 or a full disk, and what was acknowledged with it is lost"
+            );
+            findings.push(Finding::new("redis-log-torn", "redis", message));
+        }
+        // A dump of our own has one.
+        if !self.reading.survey.about.checksummed {
+            let message = "the dump was written without a checksum (`rdbchecksum no`): what has changed in it on that disk cannot \
+                           be found out";
+            findings.push(Finding::new("redis-no-checksum", "redis", message));
+        }
+        findings
     }
 
     fn bytes(&self) -> u64 {
@@ -81,6 +103,9 @@ impl Capture for FilesCapture {
         }
         if let Some(notice) = self.notice.take() {
             monitor.notice(&notice);
+        }
+        if self.rest.is_empty() && !std::mem::replace(&mut self.is_told, true) {
+            self.findings().into_iter().for_each(|finding| monitor.finding(finding));
         }
         Ok(self.rest.pop_front())
     }
