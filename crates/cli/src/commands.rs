@@ -194,12 +194,8 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
         }
         Command::Drill { due: true, .. } => due_drills(engine, args.verbose, output),
         Command::Drill { stores, all, at, copy, .. } => {
-            if stores.is_empty() && !all {
-                return Err(EngineError::new(FailureKind::Usage, "a drill needs stores")
-                    .next("name them, or say --all for every store of the policy"));
-            }
             let options = DrillOptions { at: at.clone(), copy: copy.clone(), ..DrillOptions::default() };
-            drilled(&engine.drill(stores, &options)?, args.verbose, output)
+            drilled(&drill(engine, stores, *all, &options)?, args.verbose, output)
         }
         Command::Wal { action: WalAction::Stream { store, once, spool_limit } } => {
             let options = FollowOptions { once: *once, spool_limit_bytes: spool_limit.map(|mib| mib << 20) };
@@ -215,6 +211,19 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
         }
         _ => Err(EngineError::new(FailureKind::Internal, "this command has no way to run")),
     }
+}
+
+fn drill(
+    engine: &Engine,
+    stores: &[StoreName],
+    all: bool,
+    options: &DrillOptions,
+) -> Result<DrillReport, EngineError> {
+    if stores.is_empty() && !all {
+        return Err(EngineError::new(FailureKind::Usage, "a drill needs stores")
+            .next("name them, or say --all for every store of the policy"));
+    }
+    engine.drill(stores, options)
 }
 
 fn drilled(report: &DrillReport, verbose: bool, output: &Output) -> Outcome {

@@ -186,7 +186,11 @@ fn render(stores: &[Found]) -> String {
         text.push_str(
             "\n# Rehearsals: call `lifeboat drill --due` each day; an overdue one breaks the matrix.\n",
         );
-        text.push_str(&format!("[drill.smoke]\nstores = [\"{}\"]                 # daily\n\n", first.name));
+        text.extend([
+            "[drill.smoke]                         # daily\nstores = [\"",
+            first.name.as_str(),
+            "\"]\n\n",
+        ]);
         text.push_str("[drill.everything]                    # monthly\n");
     }
     text

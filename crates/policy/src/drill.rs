@@ -151,20 +151,14 @@ fn open_with(table: &Section<'_>, known: &Known<'_>, context: &mut Context) -> O
     let mut left = Vec::new();
     let mut whole = true;
     for (text, at) in texts {
-        match known.recipients.iter().find(|recipient| recipient.to_string() == text) {
-            Some(recipient) => left.push(recipient.clone()),
-            None => {
-                // The text may be a secret that was put in the wrong place.
-                let message = "this is none of the recipients under `[keys]`";
-                context.secret(
-                    "unknown-recipient",
-                    &at,
-                    message.to_owned(),
-                    "repeat one of them, letter by letter",
-                );
-                whole = false;
-            }
+        if let Some(recipient) = known.recipients.iter().find(|recipient| recipient.to_string() == text) {
+            left.push(recipient.clone());
+            continue;
         }
+        // The text may be a secret that was put in the wrong place.
+        let message = "this is none of the recipients under `[keys]`";
+        context.secret("unknown-recipient", &at, message, "repeat one of them, letter by letter");
+        whole = false;
     }
     whole.then_some(left)
 }

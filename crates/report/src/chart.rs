@@ -69,7 +69,7 @@ fn bars(
     let height = ROW.saturating_mul(u32::try_from(rows.len())?).saturating_add(AXIS + 12);
     {
         let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
-        let end = rows.len() as f64;
+        let end = f64::from(u32::try_from(rows.len())?);
         let failed = |error: &dyn std::fmt::Display| error.to_string();
         let mut chart = ChartBuilder::on(&root)
             .margin(6)
@@ -88,8 +88,8 @@ fn bars(
             .label_style(FONT.into_font())
             .draw()
             .map_err(|error| failed(&error))?;
-        for (number, (name, bars)) in rows.iter().enumerate() {
-            let top = number as f64;
+        for (number, (name, bars)) in (0u32..).zip(rows) {
+            let top = f64::from(number);
             let (left, middle) = chart.backend_coord(&(0.0, top + 0.5));
             let (x, y) = (left - i32::try_from(NAMES)? + 8, middle - 7);
             root.draw(&Text::new(cut(name), (x, y), FONT.into_font())).map_err(|error| failed(&error))?;
@@ -132,7 +132,7 @@ pub(crate) fn timeline(report: &DrillReport) -> Result<String, ReportError> {
             (store.name.to_string(), store.stages.iter().map(bar).collect())
         })
         .collect();
-    let axis = ("since the start", &|at: &f64| seconds(*at) as String);
+    let axis = ("since the start", &|at: &f64| seconds(*at));
     bars(&rows, end * 1.02, (axis.0, axis.1), None).map_err(ReportError::of("report.html"))
 }
 

@@ -1,5 +1,7 @@
 //! The pages as people read them, and that nothing hostile gets out of its place.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use lifeboat_base::digest::Digest;
 use lifeboat_base::ids::{CopyName, DrillId, PlanName, PointId, StoreName};
 use lifeboat_base::monitor::Finding;

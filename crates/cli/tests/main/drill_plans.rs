@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use lifeboat_base::crashsafe;
 use serde_json::{Value, json};
 
 use super::world::{KEY_FILE, World, texts};
@@ -76,19 +77,19 @@ fn a_loss_that_nothing_comes_back_from_is_found_by_its_drill_and_not_by_the_ever
     let world = world();
     // The break-glass key opens nothing any more, the passphrase still does.
     let key = world.path(KEY_FILE);
-    fs::rename(&key, world.path("secrets/elsewhere")).unwrap();
+    crashsafe::publish(&key, &world.path("secrets/elsewhere")).unwrap();
     world.run(&["drill", "--plan", "smoke"]).expect(0);
     let code = world.run(&["drill", "--plan", "region-loss"]).code;
     assert!(!matches!(code, Some(0)), "{code:?}");
     let found = plans(&world, 5);
     assert_eq!((found[0].1.as_str(), found[1].1.as_str()), ("broken", "kept"), "{found:?}");
-    fs::rename(world.path("secrets/elsewhere"), &key).unwrap();
+    crashsafe::publish(&world.path("secrets/elsewhere"), &key).unwrap();
     world.run(&["drill", "--plan", "region-loss"]).expect(0);
     assert_eq!(states(&world, 0), both("kept", "kept"));
 
     // One store is not in the other place any more.
     let there = world.vault("offsite", "orders");
-    fs::rename(&there, world.path("moved")).unwrap();
+    crashsafe::publish(&there, &world.path("moved")).unwrap();
     let ran = world.run(&["--json", "drill", "--plan", "region-loss"]);
     assert!(!matches!(ran.code, Some(0)), "{ran:?}");
     assert!(ran.json()["findings"][0]["message"].as_str().unwrap().contains("orders"), "{ran:?}");
