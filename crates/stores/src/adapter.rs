@@ -170,9 +170,8 @@ pub trait Adapter: Send + Sync {
     }
 
     /// What a point has of something larger that needs several rows.
-    fn share(&self, facts: &CaptureFacts) -> Option<Share> {
+    fn share(&self, _facts: &CaptureFacts) -> Option<Share> {
         // Most stores are whole.
-        let _facts = facts;
         None
     }
 
