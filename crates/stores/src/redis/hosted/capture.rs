@@ -64,9 +64,11 @@ pub(in crate::redis) fn inspect(mut reach: Reach, options: &ScanOptions) -> Resu
 }
 
 fn probe(link: &mut dyn Link, options: &ScanOptions) -> Result<Abilities, Failure> {
-    let what =
-        "the server does not let its keys be read one by one; run `lifeboat init redis` for what is needed";
     Abilities::probe(link, options.prefix.as_bytes()).map_err(|failed| {
+        let what = match failed.server() {
+            Some(_) => "the server does not let its keys be read one by one; run `lifeboat init redis` for what is needed",
+            None => "the server could not be asked what it lets us read",
+        };
         let kind = match failed.server() {
             Some(source) if source.code == "NOPERM" => FailureKind::Refused,
             _ => failed.kind(),
