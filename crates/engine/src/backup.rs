@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use std::thread;
 
 use lifeboat_base::capture::CaptureFacts;
-use lifeboat_base::crashsafe;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, PointId, RunId, StoreName};
 use lifeboat_base::monitor::{Finding, Monitor};
@@ -148,7 +147,6 @@ impl Engine {
     pub fn backup(&self, names: &[StoreName], options: &BackupOptions) -> Result<BackupReport, EngineError> {
         let rows = self.select(names)?;
         self.refuse_place_conflicts(&rows)?;
-        self.sweep_kept()?;
         let jobs = if options.jobs == 0 { DEFAULT_JOBS } else { options.jobs.min(MAX_JOBS) };
         let queue: Mutex<VecDeque<(usize, &Store)>> = Mutex::new(rows.iter().copied().enumerate().collect());
         let done: Mutex<Vec<(usize, StoreBackup)>> = Mutex::new(Vec::new());
@@ -265,9 +263,7 @@ impl Engine {
         let point = PointId::generate(started, self.env.entropy.as_ref());
         let spool = self.spool()?;
         let known = self.identities(row, adapter.as_ref())?;
-        let kept = self.kept(&row.name);
-        let clock = self.env.clock.as_ref();
-        let context = CaptureContext { clock, spool: &spool, kept: Some(&kept), known: &known };
+        let context = CaptureContext { clock: self.env.clock.as_ref(), spool: &spool, known: &known };
         let capture = adapter.capture(&context)?;
         let parent = newest(&primary.vault)?;
         let stamp = SnapshotStamp {
@@ -282,9 +278,6 @@ impl Engine {
             .vault
             .write(capture, &stamp, &WriteOptions::new(&spool), monitor)
             .map_err(Failure::from)?;
-        // Before the point exists: what it was made of must never be taken for something newer.
-        crashsafe::remove_tree(&kept)
-            .map_err(|error| Failure::io(format!("failed to remove {}", kept.display()), error))?;
         let emptied = parent.as_ref().is_some_and(|parent| parent.facts.logical_bytes > 0)
             && written.facts.logical_bytes == 0;
         let manifest = self.seal(row, &primary.vault, stamp, parent.map(|parent| parent.id), written)?;

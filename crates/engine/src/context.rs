@@ -16,15 +16,12 @@ use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::secret::SecretSource;
 use lifeboat_base::time::Clock;
 use lifeboat_catalog::Catalog;
-use lifeboat_policy::{Policy, Retention, Store};
+use lifeboat_policy::{Policy, Store};
 
 use crate::error::EngineError;
 
 /// Written into every manifest.
 pub(crate) const TOOL: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
-
-/// Where captures may keep what they have read until it is a point.
-const KEPT: &str = "scans";
 
 /// A policy file larger than this is not a policy.
 const MAX_POLICY_BYTES: u64 = 4 * 1024 * 1024;
@@ -186,29 +183,6 @@ impl Engine {
         crashsafe::create_dir_all(&dir)
             .map_err(|error| Failure::io("failed to make the spool folder", error))?;
         Ok(dir)
-    }
-
-    /// Where the capture of a store may keep what it has read until it is a point.
-    pub(crate) fn kept(&self, store: &StoreName) -> PathBuf {
-        self.state.join(KEPT).join(store.as_str())
-    }
-
-    /// Removes what captures have kept of stores that are not kept any more.
-    pub(crate) fn sweep_kept(&self) -> Result<(), Failure> {
-        let fail = |error| Failure::io("failed to look through what captures have kept", error);
-        let listed = match fs::read_dir(self.state.join(KEPT)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(fail)?,
-        };
-        for entry in listed {
-            let entry = entry.map_err(fail)?;
-            let row =
-                self.policy.stores.values().find(|row| entry.file_name().to_str() == Some(row.name.as_str()));
-            if row.is_none_or(|row| matches!(row.retention.value, Retention::None)) {
-                crashsafe::remove_tree(&entry.path()).map_err(fail)?;
-            }
-        }
-        Ok(())
     }
 
     /// Where sandboxes are made, with a way in for the servers that run in them.

@@ -56,9 +56,6 @@ pub struct CaptureContext<'a> {
     pub clock: &'a dyn Clock,
     /// An existing directory for scratch data. Scratch files have no name: a killed process leaves nothing there.
     pub spool: &'a Path,
-    /// A folder of this store alone, made when it is needed, in which a capture may keep what it has read: a next one finds it
-    /// there unless the caller has made a point of it. Nothing where nothing is to be kept.
-    pub kept: Option<&'a Path>,
     /// What the store was known as before, such as a system identifier: another store is refused. Empty if nothing is
     /// known, or for a kind without an identity.
     pub known: &'a [String],

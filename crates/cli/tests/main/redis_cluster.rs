@@ -1,5 +1,10 @@
 //! A real cluster of three shards: a row each, every slot in some row, and slots that move.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use lifeboat_base::time::SystemClock;
+use lifeboat_redis::scan::{Abilities, Closed, Head, Outcome, Pace, Part, RespLink, Sink, read_page};
 use lifeboat_redis::wire::Reply;
 use lifeboat_testkit::{Port, RedisOptions, RedisServer};
 use serde_json::Value;
@@ -239,18 +244,72 @@ fn slots_on_their_way_are_told_and_stand_in_the_point() {
 }
 
 #[test]
-fn every_node_that_is_named_is_asked_and_the_newest_that_is_well_is_believed() {
+fn every_node_that_is_named_is_asked_and_another_cluster_is_not_believed() {
     let nodes = cluster();
-    // Of an older epoch, with all slots: as one that was cut off and does not know it. And one that knows nothing.
-    let (old, empty) = (Node::start(), Node::start());
-    old.server.run("CLUSTER ADDSLOTSRANGE 0 16383");
-    wait(|| old.knows("cluster_state:ok"));
-    old.server.run("SET old 1");
+    // All of another cluster, and one that knows nothing.
+    let (other, empty) = (Node::start(), Node::start());
+    other.server.run("CLUSTER ADDSLOTSRANGE 0 16383");
+    other.server.run("CLUSTER BUMPEPOCH");
+    wait(|| other.knows("cluster_state:ok"));
     let world = world_of(&nodes[0], &[("a", "0"), ("b", "6000"), ("c", "16383")]);
-    let first = format!("{},127.0.0.1:{},", empty.server.port(), old.server.port());
-    world.write_policy(&world.policy.replace("127.0.0.1:1,", &format!("127.0.0.1:1,127.0.0.1:{first}")));
+    let first = |port: u16| world.policy.replace("127.0.0.1:1,", &format!("127.0.0.1:1,127.0.0.1:{port},"));
+    world.write_policy(&first(empty.server.port()));
     world.run(&["check"]).expect(0);
     world.run(&["backup"]).expect(0);
     world.run(&["restore", "b", "--to", "back"]).expect(0);
     assert_eq!(start_restored(&world.path("back")).run("DBSIZE"), nodes[1].server.run("DBSIZE"));
+    world.write_policy(&first(other.server.port()));
+    let ran = world.run(&["backup", "a"]).expect(4);
+    assert!(format!("{ran:?}").contains("belongs to another cluster than"), "{ran:?}");
+    // It alone answers.
+    let port = format!("127.0.0.1:{}/", nodes[0].server.port());
+    world.write_policy(&world.policy.replace(&port, &format!("127.0.0.1:{}/", other.server.port())));
+    let ran = world.run(&["backup", "a"]).expect(5);
+    assert!(format!("{ran:?}").contains("this may be another cluster"), "{ran:?}");
+}
+
+/// Takes keys and keeps nothing.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    type Error = Infallible;
+
+    fn open(&mut self, _head: &Head) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn part(&mut self, _part: &Part) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn close(&mut self, _closed: &Closed) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn void(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_key_that_went_to_another_node_is_named_and_the_others_are_read() {
+    let nodes = cluster();
+    let slot_of = |name: &str| nodes[0].server.run(&format!("CLUSTER KEYSLOT {name}")).integer().unwrap();
+    let mut own = (0..600).map(|number| format!("key:{number}")).filter(|name| slot_of(name) < 5461);
+    let (gone, stays) = (own.next().unwrap(), own.next().unwrap());
+    // As one that was moved since it was listed, and one of a slot that has gone.
+    nodes[0].server.run(&format!("CLUSTER SETSLOT {} MIGRATING {}", slot_of(&gone), nodes[1].id()));
+    let other = (0..600).map(|number| format!("key:{number}")).find(|name| slot_of(name) > 5460).unwrap();
+    let names = [format!("{{{gone}}}moved"), other, stays].map(String::into_bytes);
+    let pace = Pace::new(Arc::new(SystemClock::new()), None);
+    let mut link = RespLink::open(&nodes[0].server.options(), pace).unwrap();
+    let abilities = Abilities::probe(&mut link, b"").unwrap();
+    let mut outcomes = Vec::new();
+    let mut done = |_name: &[u8], outcome: Outcome| {
+        outcomes.push(matches!(outcome, Outcome::Unreadable(why) if why.contains("another node")));
+        Ok(())
+    };
+    read_page(&mut link, (0, &abilities), &names, &mut Nowhere, &mut done).unwrap();
+    outcomes.sort_unstable();
+    assert_eq!(outcomes, [false, true, true]);
 }

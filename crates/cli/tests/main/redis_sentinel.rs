@@ -177,6 +177,11 @@ fn a_replica_is_found_where_one_is_wanted_and_secrets_are_not_told() {
 
 /// A sentinel that names this port of 127.0.0.1 to whoever asks, for ever, and knows so many others.
 fn liar(names: u16, epoch: u64, others: u64) -> u16 {
+    liar_as(None, names, epoch, others)
+}
+
+/// The same under this id, where its own is not wanted.
+fn liar_as(id: Option<&'static str>, names: u16, epoch: u64, others: u64) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let own = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -189,7 +194,7 @@ fn liar(names: u16, epoch: u64, others: u64) -> u16 {
                     let [names, epoch, others] =
                         [names.into(), epoch, others].map(|number: u64| number.to_string());
                     let answer = if text.contains("MYID") {
-                        format!("+{own}\r\n").into_bytes()
+                        format!("+{}\r\n", id.map_or(own.to_string(), str::to_owned)).into_bytes()
                     } else if text.contains("GET-MASTER") {
                         encode(&[b"127.0.0.1", names.as_bytes()])
                     } else {
@@ -238,8 +243,11 @@ fn what_sentinels_say_is_believed_only_if_most_of_them_say_it_and_the_server_too
     backup(&[cut_off, of_one, of_one_too], 0, "");
     // What most name is dead: one that says otherwise is not followed.
     backup(&[of_dead, of_dead_too, of_one], 4, "failed to connect");
-    // A failover of which most have not heard.
-    backup(&[ahead, of_one, of_one_too], 4, minority);
+    // A failover of which most have not heard, or one that is wrong for ever.
+    backup(&[ahead, of_one, of_one_too], 5, "a sentinel names the primary 127.0.0.1:");
+    // Two that call themselves the same, and of which one hides what the other knows.
+    let twins = [liar_as(Some("a"), one.port(), 3, 2), liar_as(Some("a"), other.port(), 999, 0)];
+    backup(&twins, 4, "names different primaries under two addresses");
     backup(&[of_other, of_one, of_one_too], 0, "");
     world.run(&["restore", "cache", "--to", "back"]).expect(0);
     assert!(start_restored(&world.path("back")).run("EXISTS other").integer() == Some(0));

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use lifeboat_base::failure::chain;
 
@@ -10,6 +11,8 @@ use super::error::PlaceError;
 use super::{Found, Role, is_in_role};
 use crate::wire::{ConnectOptions, Connection, RedisError, Reply};
 
+/// How long a node that was reached may take for an answer.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// How many slots a cluster has.
 pub const SLOTS: u16 = 16384;
 
@@ -98,11 +101,12 @@ impl ClusterOptions {
         let mut last = None;
         let mut maps = Vec::new();
         for seed in &self.nodes {
-            match ask(seed) {
+            match ask(&seed.with_silence_limit(ASK_LIMIT)) {
                 Ok(map) => maps.push((seed, map)),
                 Err(error) => last = Some(error),
             }
         }
+        of_one_cluster(&maps)?;
         maps.sort_by_key(|(_, map)| (map.state != "ok", Reverse(map.epoch)));
         let mut first = None;
         for (seed, map) in maps {
@@ -172,6 +176,28 @@ impl ClusterOptions {
 fn is_node(options: &ConnectOptions, node: &Node, role: Role) -> Result<bool, RedisError> {
     let id = Connection::open(options)?.ask("CLUSTER MYID")?.text();
     Ok(id.as_deref() == Some(&node.id) && is_in_role(options, role)?)
+}
+
+/// An address that went over to a node of another cluster names the nodes of that.
+fn of_one_cluster(maps: &[(&ConnectOptions, Map)]) -> Result<(), PlaceError> {
+    let ids = |map: &Map| -> BTreeSet<String> {
+        map.parts.iter().flat_map(|part| part.nodes.iter().map(|node| node.id.clone())).collect()
+    };
+    let mut known: Option<(&ConnectOptions, BTreeSet<String>)> = None;
+    for (seed, map) in maps {
+        let ids = ids(map);
+        match &known {
+            _ if ids.is_empty() => {}
+            None => known = Some((seed, ids)),
+            Some((_, others)) if !others.is_disjoint(&ids) => {}
+            Some((other, _)) => {
+                let what =
+                    format!("belongs to another cluster than {}: take one of them out", other.target());
+                return Err(PlaceError::Unknown { who: seed.target(), what });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The words `[77->-ID]` and `[77-<-ID]` in the line of the node itself.

@@ -42,7 +42,7 @@ pub enum PlaceError {
         /// Each address that was named, with what came of it.
         tried: String,
     },
-    /// Not most of the sentinels stand behind one server in the newest epoch: those that answered may be cut off from the
+    /// Not most of the sentinels stand behind one server: those that answered may be cut off from the
     /// others, who have chosen another primary since.
     #[error(
         "only a minority of the sentinels agrees on a primary of {name}: {known} are known, {answered} answered and named {named}"

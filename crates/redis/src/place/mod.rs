@@ -14,5 +14,6 @@ pub use address::Target;
 pub use cluster::{SLOTS, Shard, SlotRange};
 pub use error::PlaceError;
 pub use found::{Found, Role};
+pub use sentinel::ODD;
 
 use found::is_in_role;

@@ -2,6 +2,7 @@
 //! whether it is what they say.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use lifeboat_base::failure::chain;
 
@@ -9,6 +10,10 @@ use super::error::PlaceError;
 use super::{Found, Role, is_in_role};
 use crate::wire::{ConnectOptions, Connection, RedisError, Reply};
 
+/// What is told of a sentinel that names another primary in a newer epoch than most do.
+pub const ODD: &str = "sentinels_odd";
+/// How long one that was reached may take for an answer.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// The most replicas that are tried.
 const MAX_REPLICAS: usize = 64;
 const MALFORMED: RedisError = RedisError::Protocol { what: "an answer to SENTINEL that is none" };
@@ -36,6 +41,12 @@ struct Answer {
     told: Option<Told>,
 }
 
+impl Answer {
+    fn primary(&self) -> Option<&Place> {
+        self.told.as_ref().map(|told| &told.primary)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Told {
     primary: Place,
@@ -55,6 +66,8 @@ struct Agreed {
     /// Sentinels that are known to watch it, whether they answered or not.
     known: usize,
     replicas: BTreeSet<Place>,
+    /// Another primary that somebody names in a newer epoch.
+    odd: Option<String>,
 }
 
 impl SentinelOptions {
@@ -85,13 +98,14 @@ impl SentinelOptions {
     }
 
     fn found(&self, options: ConnectOptions, agreed: &Agreed) -> Found {
-        let told = BTreeMap::from([
+        let mut told = BTreeMap::from([
             ("sentinel_name", self.name.clone()),
             (
                 "sentinels",
                 format!("{} of {} that are known, in epoch {}", agreed.votes, agreed.known, agreed.epoch),
             ),
         ]);
+        told.extend(agreed.odd.clone().map(|odd| (ODD, odd)));
         Found { options, role: Some(self.role), told, shard: None }
     }
 
@@ -100,13 +114,22 @@ impl SentinelOptions {
         let mut answers: BTreeMap<String, Answer> = BTreeMap::new();
         let (mut silent, mut last) = (0, None);
         for sentinel in &self.sentinels {
-            match self.ask(sentinel) {
-                Ok(answer) => drop(answers.insert(answer.id.clone(), answer)),
+            let answer = match self.ask(&sentinel.with_silence_limit(ASK_LIMIT)) {
+                Ok(answer) => answer,
                 Err(error) => {
                     silent += 1;
                     last = Some(error);
+                    continue;
                 }
+            };
+            if let Some(other) = answers.get(&answer.id)
+                && other.primary() != answer.primary()
+            {
+                let who = format!("the sentinel {}", answer.id);
+                let what = "names different primaries under two addresses".to_owned();
+                return Err(PlaceError::Unknown { who, what });
             }
+            answers.insert(answer.id.clone(), answer);
         }
         match last {
             Some(source) if answers.is_empty() => {
@@ -121,17 +144,18 @@ impl SentinelOptions {
     fn counted(&self, answers: &[Answer], silent: usize) -> Result<Agreed, PlaceError> {
         let told: Vec<&Told> = answers.iter().filter_map(|answer| answer.told.as_ref()).collect();
         let votes = |primary: &Place| told.iter().filter(|told| told.primary == *primary).count();
-        let epoch = told.iter().map(|told| told.epoch).max();
-        let newest = told.iter().filter(|told| Some(told.epoch) == epoch);
-        let Some(newest) = newest.max_by_key(|told| votes(&told.primary)) else {
+        let Some(newest) = told.iter().max_by_key(|told| (votes(&told.primary), told.epoch)) else {
             let who = format!("{} of {} sentinels", answers.len(), self.sentinels.len());
             return Err(PlaceError::Unknown {
                 who,
                 what: format!("know no primary called {}", self.quoted()),
             });
         };
-        let others = told.iter().map(|told| told.others.saturating_add(1)).max().unwrap_or_default();
-        let known = others.max(answers.len() + silent);
+        // What one alone says of their number changes nothing where others say something else.
+        let mut numbers: Vec<usize> = told.iter().map(|told| told.others.saturating_add(1)).collect();
+        numbers.sort_unstable();
+        let said = numbers.get(numbers.len() / 2).copied().unwrap_or_default();
+        let known = said.max(answers.len() + silent);
         let agreed = votes(&newest.primary);
         if agreed * 2 <= known {
             let mut named: BTreeMap<&Place, usize> = BTreeMap::new();
@@ -146,7 +170,12 @@ impl SentinelOptions {
         let agree = told.iter().filter(|told| told.primary == newest.primary);
         let replicas = agree.flat_map(|told| told.replicas.iter().cloned()).collect();
         let (primary, epoch) = (newest.primary.clone(), newest.epoch);
-        Ok(Agreed { primary, epoch, votes: agreed, known, replicas })
+        let odd = told.iter().find(|told| told.primary != primary && told.epoch > epoch);
+        let odd = odd.map(|told| {
+            let ((host, port), newer) = (&told.primary, told.epoch);
+            format!("{host}:{port} in epoch {newer}, and most name another one in epoch {epoch}")
+        });
+        Ok(Agreed { primary, epoch, votes: agreed, known, replicas, odd })
     }
 
     fn ask(&self, sentinel: &ConnectOptions) -> Result<Answer, RedisError> {
@@ -239,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_primary_is_believed_if_most_of_all_known_sentinels_name_it_in_the_newest_epoch() {
+    fn a_primary_is_believed_if_most_of_all_known_sentinels_name_it() {
         assert_eq!(counted(&[answer(1, 0, 0)], 0), Some((1, 1, 1)));
         assert_eq!(counted(&[answer(1, 4, 2), answer(1, 4, 2)], 1), Some((1, 2, 3)));
         assert_eq!(counted(&[answer(1, 4, 2), answer(1, 3, 2), answer(2, 3, 2)], 0), Some((1, 2, 3)));
@@ -251,8 +280,12 @@ mod tests {
         assert_eq!(counted(&[answer(1, 4, 2)], 0), None);
         assert_eq!(counted(&[answer(1, 4, 0)], 2), None);
         assert_eq!(counted(&[answer(1, 4, 2), answer(1, 4, 4)], 0), None);
-        // As many for one as for the other; and a failover of which most have not heard yet.
+        // As many for one as for the other.
         assert_eq!(counted(&[answer(1, 4, 1), answer(2, 4, 1)], 0), None);
-        assert_eq!(counted(&[answer(1, 4, 2), answer(1, 4, 2), answer(2, 5, 2)], 0), None);
+        // One that says what nobody else does, of the epoch or of their number.
+        let odd = [answer(1, 4, 2), answer(1, 4, 2), answer(2, 999, 1_000_000)];
+        assert_eq!(counted(&odd, 0), Some((1, 2, 3)));
+        assert!(options(3).counted(&odd, 0).unwrap().odd.is_some());
+        assert_eq!(counted(&[answer(1, 4, 2), answer(2, 999, 1_000_000)], 1), None);
     }
 }

@@ -60,7 +60,9 @@ impl RestLink {
         let answer = self.http.post("/pipeline", body)?;
         let answer = self.accepted(answer, commands)?;
         match json::answers(&answer.body) {
-            Some(Ok(replies)) if replies.len() == commands.len() => Ok(replies),
+            Some(Ok(replies)) if replies.len() == commands.len() => {
+                Ok(replies.into_iter().map(|reply| self.masked(reply)).collect())
+            }
             Some(Err(error)) => Err(error),
             // Cut short somewhere on the way.
             _ => Err(self.cut()),
@@ -81,11 +83,14 @@ impl RestLink {
                 let source = ServerError { code: format!("HTTP {}", answer.status), message };
                 Err(RedisError::Authentication { target, source })
             }
+            300..=399 => {
+                Err(RedisError::Protocol { what: "it sends us to another address, which is not followed" })
+            }
             413 => Err(RedisError::too_large()),
             status @ (408 | 425 | 429 | 500..=599) => {
                 Err(RedisError::Busy { target, status, again_after: answer.retry_after })
             }
-            _ => Err(RedisError::Server { command: name(commands), source: json::complaint(&answer.body) }),
+            _ => Err(RedisError::Server { command: name(commands), source: self.complaint(&answer) }),
         }
     }
 
@@ -118,10 +123,23 @@ impl RestLink {
         let answer = self.http.post(&path, body)?;
         let complained = answer.status == 400;
         if complained {
-            return Ok(Reply::Error(json::complaint(&answer.body)));
+            return Ok(Reply::Error(self.complaint(&answer)));
         }
         let answer = self.accepted(answer, std::slice::from_ref(command))?;
-        json::one(&answer.body).unwrap_or_else(|| Err(self.cut()))
+        let reply = json::one(&answer.body).unwrap_or_else(|| Err(self.cut()))?;
+        Ok(self.masked(reply))
+    }
+
+    fn complaint(&self, answer: &Answer) -> ServerError {
+        self.http.options().mask(json::complaint(&answer.body))
+    }
+
+    /// What a service says of a request may repeat the token.
+    fn masked(&self, reply: Reply) -> Reply {
+        match reply {
+            Reply::Error(source) => Reply::Error(self.http.options().mask(source)),
+            reply => reply,
+        }
     }
 
     /// Has it say back what is no text, from the address and from the body.

@@ -6,7 +6,7 @@ use lifeboat_base::secret::Secret;
 use lifeboat_net::{Address, TlsOptions, Trust};
 use ureq::http::Uri;
 
-use crate::wire::{OptionsError, RedisError};
+use crate::wire::{OptionsError, RedisError, ServerError};
 
 /// Everything a request needs to know. The token is masked in `Debug`.
 #[derive(Clone, Debug)]
@@ -31,6 +31,12 @@ impl RestOptions {
     pub(super) fn url(&self, path: &str) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}{}{path}", self.host, self.base)
+    }
+
+    /// What a service says, without the token.
+    pub(super) fn mask(&self, said: ServerError) -> ServerError {
+        let cut = |text: String| text.replace(self.token.expose().as_str(), "(the token)");
+        ServerError { code: cut(said.code), message: cut(said.message) }
     }
 
     /// The service, for people.
@@ -97,6 +103,15 @@ mod tests {
 
     fn read(text: &str, token: Option<&str>) -> Result<RestOptions, OptionsError> {
         parse(text, token.map(|token| Secret::new(token.to_owned())))
+    }
+
+    #[test]
+    fn what_a_service_says_is_told_without_the_token() {
+        let options = read("https://host", Some("canary")).unwrap();
+        let said =
+            ServerError { code: "canary".to_owned(), message: "bad token canary, \"canary\"".to_owned() };
+        let masked = options.mask(said).to_string();
+        assert!(!masked.contains("canary") && masked.contains("bad token (the token)"), "{masked}");
     }
 
     #[test]

@@ -138,6 +138,10 @@ impl<S: Sink> Reader<'_, S> {
         let mut left = Vec::new();
         let mut wanted = Vec::new();
         for (name, reply) in names.iter().zip(types) {
+            if is_elsewhere(&reply) {
+                left.push((name.as_slice(), Some(Outcome::Unreadable(MOVED))));
+                continue;
+            }
             match kind(&bytes(good(reply, "TYPE")?)?) {
                 Ok(Some(Kind::Stream)) => left.push((name.as_slice(), None)),
                 Ok(Some(Kind::Hash)) if self.abilities.field_ends => left.push((name.as_slice(), None)),
@@ -160,6 +164,10 @@ impl<S: Sink> Reader<'_, S> {
             let (Some(content), Some(end)) = (replies.next(), replies.next()) else {
                 return Err(malformed("a question without an answer").into());
             };
+            if is_elsewhere(&end) {
+                left.push((name, None));
+                continue;
+            }
             let End::At(end_ms) = self.end_ms(end)? else {
                 done(name, Outcome::Gone).map_err(ReadError::Sink)?;
                 continue;
@@ -207,7 +215,12 @@ impl<S: Sink> Reader<'_, S> {
     /// Reads one key, however large, up to [`MAX_ATTEMPTS`] times.
     fn one(&mut self, name: &[u8]) -> Result<Outcome, ReadError<S::Error>> {
         for attempt in 1..=MAX_ATTEMPTS {
-            let word = bytes(self.ask_one(&[b"TYPE", name])?)?;
+            let word = match self.ask_one(&[b"TYPE", name]) {
+                Err(RedisError::Server { source, .. }) if source.is_elsewhere() => {
+                    return Ok(Outcome::Unreadable(MOVED));
+                }
+                other => bytes(other?)?,
+            };
             let kind = match kind(&word) {
                 Ok(Some(kind)) => kind,
                 Ok(None) => return Ok(Outcome::Gone),
@@ -235,9 +248,12 @@ impl<S: Sink> Reader<'_, S> {
         let (Some(end), Some(length)) = (replies.next(), replies.next()) else {
             return Err(malformed("a question without an answer"));
         };
+        if is_elsewhere(&end) {
+            return Ok(None);
+        }
         let end = self.end_ms(end)?;
         let length = match length {
-            Reply::Error(source) if source.code == "WRONGTYPE" => return Ok(None),
+            Reply::Error(source) if source.is_elsewhere() => return Ok(None),
             reply => number(&good(reply, "a length")?).ok_or_else(|| malformed("a length that is none"))?,
         };
         Ok(match end {
@@ -288,7 +304,7 @@ impl<S: Sink> Reader<'_, S> {
             let (first, last) = (from.to_string(), (until - 1).to_string());
             let piece = match self.ask_one(&[b"GETRANGE", name, first.as_bytes(), last.as_bytes()]) {
                 Ok(reply) => bytes(reply)?,
-                Err(RedisError::Server { source, .. }) if source.code == "WRONGTYPE" => return self.void(),
+                Err(RedisError::Server { source, .. }) if source.is_elsewhere() => return self.void(),
                 Err(error) => return Err(error.into()),
             };
             if piece.len() as u64 != until - from {
@@ -354,9 +370,7 @@ impl<S: Sink> Reader<'_, S> {
                 Ok(Page::Fewer)
             }
             Err(error) if error.is_too_large() => self.too_large().map(Page::None),
-            Err(RedisError::Server { source, .. }) if source.code == "WRONGTYPE" => {
-                self.void().map(Page::None)
-            }
+            Err(RedisError::Server { source, .. }) if source.is_elsewhere() => self.void().map(Page::None),
             Err(error) => Err(error.into()),
         }
     }
@@ -474,6 +488,13 @@ impl<S: Sink> Reader<'_, S> {
     }
 }
 
+/// Why a key is not read any further whose slot went to another node.
+const MOVED: &str = "its slot went to another node of the cluster meanwhile";
+
+fn is_elsewhere(reply: &Reply) -> bool {
+    matches!(reply, Reply::Error(source) if source.is_elsewhere())
+}
+
 /// The lowest id above this one.
 fn next(id: Id) -> Id {
     match id.number.checked_add(1) {
@@ -521,7 +542,7 @@ fn first(kind: Kind, name: &[u8]) -> Command {
 /// The whole content, if the answer to the first question is that.
 fn whole(kind: Kind, reply: Reply) -> Result<Option<Part>, RedisError> {
     let reply = match reply {
-        Reply::Error(source) if source.code == "WRONGTYPE" => return Ok(None),
+        Reply::Error(source) if source.is_elsewhere() => return Ok(None),
         reply => good(reply, kind.word())?,
     };
     Ok(match kind {

@@ -22,7 +22,7 @@ pub struct Abilities {
     pub mode: Option<String>,
     /// What it says about itself beside that; empty where it does not tell.
     pub info: Info,
-    /// Databases that hold keys, in order.
+    /// Databases that hold keys.
     pub databases: Vec<u64>,
     /// Keys in all of them, of any name, where the server counts.
     pub keys: Option<u64>,
@@ -65,7 +65,6 @@ impl Abilities {
         }
         let named = info.fields().filter_map(|(name, _)| name.strip_prefix("db")?.parse().ok());
         abilities.databases = named.collect();
-        abilities.databases.sort_unstable();
         abilities.info = info;
         abilities.count(link)?;
         Ok(abilities)

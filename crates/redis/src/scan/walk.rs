@@ -57,21 +57,6 @@ impl<'a> Walk<'a> {
         Self { db, scope, cursor: b"0".to_vec(), epoch: None, restarts: 0, is_over: false }
     }
 
-    /// Goes on at a cursor of the server that answered in this epoch of the link.
-    pub fn resume(db: u64, scope: &'a Scope, cursor: &[u8], epoch: u64) -> Self {
-        Self { cursor: cursor.to_vec(), epoch: Some(epoch), ..Self::new(db, scope) }
-    }
-
-    /// Where it goes on behind the last page.
-    pub fn cursor(&self) -> &[u8] {
-        &self.cursor
-    }
-
-    /// Whether the last page was the last of all.
-    pub fn is_over(&self) -> bool {
-        self.is_over
-    }
-
     /// How often it began again.
     pub fn restarts(&self) -> u32 {
         self.restarts

@@ -187,6 +187,11 @@ impl ServerError {
 }
 
 impl ServerError {
+    /// Whether what was asked for is not here any more as what it was: of another type, or on another node.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        matches!(self.code.as_str(), "WRONGTYPE" | "MOVED" | "ASK")
+    }
+
     /// Whether the server only says that it cannot answer now.
     pub(crate) fn is_passing(&self) -> bool {
         matches!(

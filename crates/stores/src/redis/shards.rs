@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_base::capture::CaptureFacts;
 use lifeboat_base::monitor::Finding;
-use lifeboat_redis::place::{Found, SLOTS as ALL, Shard};
+use lifeboat_redis::place::{Found, ODD, SLOTS as ALL, Shard};
 use serde_json::{Value, json};
 
 use crate::adapter::Share;
@@ -18,11 +18,22 @@ const PRIMARIES: &str = "redis.cluster_primaries";
 const MAX_NAMED: usize = 10;
 /// Begins what a shard is known as.
 const PREFIX: &str = "slots ";
+/// Stands between its slots and the nodes of its cluster.
+const OF: &str = " of ";
 
 /// What a shard was known as, by its newest point; nothing for a server that is none.
 pub(super) fn identity(facts: &CaptureFacts) -> Option<String> {
     let slots = facts.environment.get(SLOTS).and_then(Value::as_str)?;
-    Some(format!("{PREFIX}{slots}"))
+    Some(format!("{PREFIX}{slots}{OF}{}", members(facts).join(",")))
+}
+
+/// The ids of a cluster's nodes. Points that are older name the primaries only.
+fn members(facts: &CaptureFacts) -> Vec<String> {
+    let ids = |name: &str| -> Vec<String> {
+        let listed = facts.environment.get(name).and_then(Value::as_array).into_iter().flatten();
+        listed.filter_map(|id| id.as_str().map(str::to_owned)).collect()
+    };
+    Some(ids(NODES)).filter(|ids| !ids.is_empty()).unwrap_or_else(|| ids(PRIMARIES))
 }
 
 /// Its part of the cluster, for the comparison with other rows.
@@ -36,19 +47,13 @@ pub(super) fn share(found: &Found) -> Option<Share> {
 
 /// The same of what a point captured.
 pub(super) fn share_of(facts: &CaptureFacts) -> Option<Share> {
-    let ids = |name: &str| -> Vec<String> {
-        let listed = facts.environment.get(name).and_then(Value::as_array).into_iter().flatten();
-        listed.filter_map(|id| id.as_str().map(str::to_owned)).collect()
-    };
-    // Points that are older name the primaries only.
-    let members = Some(ids(NODES)).filter(|ids| !ids.is_empty()).unwrap_or_else(|| ids(PRIMARIES));
     let slots = facts.environment.get(SLOTS).and_then(Value::as_str)?;
     let range = |text: &str| {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         Some((first.parse().ok()?, last.parse().ok()?))
     };
     let ranges: Option<Vec<(u32, u32)>> = slots.split(',').map(range).collect();
-    Some(Share { members, ranges: ranges?, all: ALL.into() })
+    Some(Share { members: members(facts), ranges: ranges?, all: ALL.into() })
 }
 
 /// Adds what was told about the server when it was found.
@@ -69,6 +74,11 @@ pub(super) fn note(environment: &mut BTreeMap<String, Value>, found: &Found) {
 
 /// Adds what the cluster has to say against itself; that the server is a shard is known to a row that asks for one.
 pub(super) fn findings(findings: &mut Vec<Finding>, found: &Found) {
+    if let Some(odd) = found.told.get(ODD) {
+        let message =
+            format!("a sentinel names the primary {odd}: a failover goes on, or that sentinel is wrong");
+        findings.push(Finding::new("redis-sentinel-odd", "redis", message));
+    }
     let Some(shard) = &found.shard else { return };
     findings.retain(|finding| finding.code != "redis-shard");
     if shard.state != "ok" {
@@ -112,10 +122,17 @@ pub(super) fn open_since(found: &mut Found) -> Option<Finding> {
     open(shard.open.as_deref())
 }
 
-/// Slots that came or went since the newest point.
+/// Slots that came or went since the newest point, or another cluster in its place.
 pub(super) fn moved(shard: Option<&Shard>, known: &[String]) -> Option<Finding> {
     let before = known.iter().find_map(|known| known.strip_prefix(PREFIX))?;
+    let (before, members) = before.split_once(OF).unwrap_or((before, ""));
     let now = shard.map(Shard::slots).unwrap_or_default();
+    let is_there = |id: &str| shard.is_some_and(|shard| shard.nodes.iter().any(|node| node == id));
+    if shard.is_some() && !members.is_empty() && !members.split(',').any(is_there) {
+        let message =
+            "no node is left of those that the cluster had at the point before: this may be another cluster";
+        return Some(Finding::new("redis-other-cluster", "redis", message));
+    }
     if before == now {
         return None;
     }

@@ -24,7 +24,7 @@ pub(super) fn address(server: &RedisServer) -> String {
 }
 
 pub(super) fn capture(adapter: &dyn Adapter, spool: &Path) -> Recording {
-    let at = CaptureContext { clock: &SystemClock::new(), spool, kept: None, known: &[] };
+    let at = CaptureContext { clock: &SystemClock::new(), spool, known: &[] };
     Recording::record(adapter.capture(&at).unwrap(), &Findings::new()).unwrap()
 }
 
@@ -139,7 +139,7 @@ fn what_changed_appeared_vanished_and_ended_during_the_capture_is_counted() {
     server.run("SET ends soon PX 300");
     let scratch = tempfile::tempdir().unwrap();
     let adapter = adapter(address(&server), Some(ScanOptions::default()));
-    let at = CaptureContext { clock: &SystemClock::new(), spool: scratch.path(), kept: None, known: &[] };
+    let at = CaptureContext { clock: &SystemClock::new(), spool: scratch.path(), known: &[] };
     let monitor = Findings::new();
     let mut capture = adapter.capture(&at).unwrap();
     capture.next_entry(&monitor).unwrap();
@@ -182,7 +182,7 @@ fn what_is_not_understood_is_named_with_its_number_and_left_out_only_if_told_so(
     server.run("XGROUP CREATE stream g 0");
     server.run("XREADGROUP GROUP g c COUNT 10010 STREAMS stream >");
     let scratch = tempfile::tempdir().unwrap();
-    let at = CaptureContext { clock: &SystemClock::new(), spool: scratch.path(), kept: None, known: &[] };
+    let at = CaptureContext { clock: &SystemClock::new(), spool: scratch.path(), known: &[] };
     let refusing = adapter(address(&server), Some(ScanOptions::default()));
     let failure = Recording::record(refusing.capture(&at).unwrap(), &Findings::new()).unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Refused, "{}", failure.chain());

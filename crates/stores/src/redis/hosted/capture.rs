@@ -17,7 +17,7 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::human;
 use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::path::RelPath;
-use lifeboat_base::time::{Clock, Timestamp};
+use lifeboat_base::time::Timestamp;
 use lifeboat_redis::place::Found as Server;
 use lifeboat_redis::rdb::Sum;
 use lifeboat_redis::scan::{Abilities, Link, Scope};
@@ -25,8 +25,7 @@ use lifeboat_redis::wire::{Info, Reply};
 use serde_json::{Value, json};
 
 use super::lines::{FORMAT, LineSink};
-use super::passes::{Begun, Found, Passes, Place, ScanOptions};
-use super::trail::{self, Beginning, Left, Opened, Trail};
+use super::passes::{Found, Passes, ScanOptions};
 use crate::adapter::{CaptureContext, Inspection};
 use crate::redis::capture::{KEYS, describe};
 use crate::redis::feed::lag;
@@ -65,9 +64,11 @@ pub(in crate::redis) fn inspect(mut reach: Reach, options: &ScanOptions) -> Resu
 }
 
 fn probe(link: &mut dyn Link, options: &ScanOptions) -> Result<Abilities, Failure> {
-    let what =
-        "the server does not let its keys be read one by one; run `lifeboat init redis` for what is needed";
     Abilities::probe(link, options.prefix.as_bytes()).map_err(|failed| {
+        let what = match failed.server() {
+            Some(_) => "the server does not let its keys be read one by one; run `lifeboat init redis` for what is needed",
+            None => "the server could not be asked what it lets us read",
+        };
         let kind = match failed.server() {
             Some(source) if source.code == "NOPERM" => FailureKind::Refused,
             _ => failed.kind(),
@@ -102,12 +103,9 @@ struct ScanCapture {
     abilities: Abilities,
     server: Option<Server>,
     asked: Timestamp,
-    /// Whether a killed capture was gone on with.
-    continued: bool,
     rest: VecDeque<Entry>,
     found: Shared,
     findings: Vec<Finding>,
-    notice: Option<String>,
     lost: Option<String>,
     described: Option<Digest>,
 }
@@ -118,17 +116,12 @@ pub(in crate::redis) fn start(
     options: &ScanOptions,
     at: &CaptureContext<'_>,
 ) -> Result<Box<dyn Capture>, Failure> {
-    let (now, epoch) = (at.clock.now(), reach.link.epoch());
+    let now = at.clock.now();
     let abilities = probe(reach.link.as_mut(), options)?;
     facts::loaded(&abilities.info)?;
     // A replica shows what it had heard of its primary, and that may be silent without its knowing.
     let behind = lag(&abilities.info).unwrap_or_default();
     let asked = now.checked_sub(behind).unwrap_or(now);
-    let beginning = Beginning::of(reach.link.target(), &options.prefix, &abilities, asked);
-    let opened = at.kept.map(|dir| trail::open(dir, &beginning, (reach.link.has_databases(), at.clock)));
-    let Opened { left, trail, notice } = opened.unwrap_or_default();
-    // The walk that goes on was begun then: what was there before that is in, as it was then or later.
-    let asked = left.as_ref().map_or(asked, |left| left.begun);
     let mut findings = findings(&abilities, reach.found.as_ref());
     let shard = reach.found.as_ref().and_then(|server| server.shard.as_ref());
     findings.extend(shards::moved(shard, at.known));
@@ -141,11 +134,7 @@ pub(in crate::redis) fn start(
         asked,
         stop: Arc::new(AtomicBool::new(false)),
         found: Arc::clone(&found),
-        epoch,
-        left,
-        trail,
     };
-    let continued = walker.left.is_some();
     let reader = walker.start().map_err(|error| Failure::io("failed to start a thread", error))?;
     let meta = |mode| Meta { mode, mtime: Some(asked), links: 1, ..Meta::default() };
     let body = Body::File { reader: Box::new(reader), size_hint: 0, layout: Layout::Stream };
@@ -153,19 +142,8 @@ pub(in crate::redis) fn start(
         Entry { path: path(DATA)?, meta: meta(0o700), body: Body::Dir },
         Entry { path: path(&format!("{DATA}/{KEYS_FILE}"))?, meta: meta(0o600), body },
     ]);
-    Ok(Box::new(ScanCapture {
-        options: options.clone(),
-        abilities,
-        server,
-        asked,
-        continued,
-        rest,
-        found,
-        findings,
-        notice,
-        lost: None,
-        described: None,
-    }))
+    let (options, lost, described) = (options.clone(), None, None);
+    Ok(Box::new(ScanCapture { options, abilities, server, asked, rest, found, findings, lost, described }))
 }
 
 fn path(text: &str) -> Result<RelPath, Failure> {
@@ -184,10 +162,6 @@ impl ScanCapture {
         let text = match &*guard {
             Some(Ok(found)) => {
                 self.findings.extend(told(found));
-                let why = found.unkept.as_ref();
-                self.notice = why.map(|why| {
-                    format!("if this capture is killed, it can go on from before this only: {why}")
-                });
                 self.findings.extend(self.server.as_mut().and_then(shards::open_since));
                 describe(&found.survey)?
             }
@@ -244,7 +218,6 @@ impl ScanCapture {
             "prefix": self.options.prefix, "second_pass": second, "torn": found.torn, "gone": found.gone,
             "repeated": found.repeated, "restarts": found.restarts, "unknown": found.unknown,
             "exact_ends": self.abilities.exact_ends, "server_counts": self.abilities.keys,
-            "continued": self.continued,
         });
         note("scan", scan);
         environment
@@ -287,9 +260,6 @@ impl Capture for ScanCapture {
         }
         if self.rest.is_empty() && self.described.is_none() {
             self.describe()?;
-        }
-        if let Some(notice) = self.notice.take() {
-            monitor.notice(&notice);
         }
         for finding in self.findings.drain(..) {
             monitor.finding(finding);
@@ -338,11 +308,6 @@ struct Walker {
     asked: Timestamp,
     stop: Arc<AtomicBool>,
     found: Shared,
-    /// The link's before the server was asked who it is.
-    epoch: u64,
-    /// What a capture that did not end has left, and where this one keeps what it reads.
-    left: Option<Left>,
-    trail: Option<Trail>,
 }
 
 impl Walker {
@@ -360,40 +325,21 @@ impl Walker {
 
     fn walk(mut self, pieces: Pieces) -> Result<Found, Failure> {
         let io = |error| Failure::io("the keys could not be handed on", error);
-        let mut sink: Sink =
-            LineSink::new(BufWriter::with_capacity(PIECE_BYTES, Kept { pieces, trail: None }));
+        let mut sink = LineSink::new(BufWriter::with_capacity(PIECE_BYTES, pieces));
         let prefix = self.options.prefix.as_bytes();
         let header = json!({
-            "format": FORMAT, "captured": self.asked, "prefix": Sink::text(prefix),
+            "format": FORMAT, "captured": self.asked, "prefix": LineSink::<Pieces>::text(prefix),
             "version": self.abilities.version,
         });
         sink.other(&header).map_err(io)?;
-        let now_ms = self.asked.as_millisecond();
-        let begun = match self.left.take() {
-            Some(left) => left.replay(sink.out(), (&self.abilities, now_ms))?,
-            None => Begun::new(),
-        };
-        sink.out().flush().map_err(io)?;
-        sink.out().get_mut().trail = self.trail.take();
         let mut passes = Passes {
             link: self.reach.link.as_mut(),
             abilities: &self.abilities,
             scope: &Scope { prefix: prefix.to_vec() },
             stop: &self.stop,
-            now_ms,
-            epoch: self.epoch,
+            now_ms: self.asked.as_millisecond(),
         };
-        let mut page = |sink: &mut Sink, place: &Place, found: &mut Found, now: (bool, &dyn Clock)| {
-            sink.out().flush()?;
-            if let Some(trail) = &mut sink.out().get_mut().trail {
-                trail.page(place, found, now);
-                found.unkept.clone_from(&trail.over);
-            } else {
-                found.others.clear();
-            }
-            Ok(())
-        };
-        let found = passes.run(&mut sink, self.options.second_pass, begun, &mut page)?;
+        let found = passes.run(&mut sink, self.options.second_pass)?;
         in_role(&mut self.reach, &self.abilities)?;
         if !found.unknown.is_empty() && !self.options.skip_unknown {
             return Err(unknown(&found.unknown));
@@ -437,29 +383,6 @@ fn unknown(types: &BTreeMap<String, u64>) -> Failure {
         list.join(", ")
     );
     Failure::new(FailureKind::Refused, what)
-}
-
-/// Where keys go.
-type Sink = LineSink<BufWriter<Kept>>;
-
-/// What goes to whoever reads it is kept too.
-struct Kept {
-    pieces: Pieces,
-    trail: Option<Trail>,
-}
-
-impl Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.pieces.write(bytes)?;
-        if let Some(trail) = &mut self.trail {
-            trail.push(bytes.get(..count).unwrap_or_default());
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.pieces.flush()
-    }
 }
 
 /// Where the thread writes; full or left, it stops.

@@ -66,11 +66,6 @@ impl<W: Write> LineSink<W> {
         value(bytes)
     }
 
-    /// Where the lines go; between two keys everything was handed there.
-    pub(super) fn out(&mut self) -> &mut W {
-        &mut self.out
-    }
-
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.out.flush()
     }

@@ -8,7 +8,6 @@ mod lines;
 mod parse;
 mod passes;
 mod restore;
-mod trail;
 
 pub(super) use capture::{Reach, inspect, start};
 pub use passes::ScanOptions;

@@ -103,27 +103,24 @@ pub(super) fn read<S: Sink>(
     sink: &mut S,
     failed: impl Fn(S::Error) -> Failure,
 ) -> Result<Survey, Failure> {
+    let mut reader = std::io::BufReader::with_capacity(256 * 1024, source);
     let mut reading =
         Reading { sink, failed, open: None, number: 0, survey: Survey::default(), now_ms, is_over: false };
-    reading.lines(source)?;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let count = (&mut reader).take(MAX_LINE_BYTES).read_until(b'\n', &mut line).map_err(unreadable)?;
+        if count == 0 {
+            break;
+        }
+        reading.number += 1;
+        if line.last() != Some(&b'\n') {
+            return Err(reading.damaged("it ends in the middle, or is too long"));
+        }
+        reading.line(&line)?;
+    }
     if !reading.is_over {
         return Err(reading.damaged("the lines end before their end"));
-    }
-    Ok(reading.survey)
-}
-
-/// Reads lines of whole keys, without a first and a last line; adds to what others amount to.
-pub(super) fn piece<S: Sink>(
-    source: impl Read,
-    now_ms: i64,
-    sink: &mut S,
-    survey: Survey,
-    failed: impl Fn(S::Error) -> Failure,
-) -> Result<Survey, Failure> {
-    let mut reading = Reading { sink, failed, open: None, number: 1, survey, now_ms, is_over: false };
-    reading.lines(source)?;
-    if reading.open.is_some() || reading.is_over {
-        return Err(reading.damaged("it is no whole piece"));
     }
     Ok(reading.survey)
 }
@@ -147,24 +144,6 @@ struct Reading<'a, S, F> {
 impl<S: Sink, F: Fn(S::Error) -> Failure> Reading<'_, S, F> {
     fn damaged(&self, what: &str) -> Failure {
         Failure::new(FailureKind::Damaged, format!("the keys are damaged at line {}: {what}", self.number))
-    }
-
-    fn lines(&mut self, source: impl Read) -> Result<(), Failure> {
-        let mut reader = std::io::BufReader::with_capacity(256 * 1024, source);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let count =
-                (&mut reader).take(MAX_LINE_BYTES).read_until(b'\n', &mut line).map_err(unreadable)?;
-            if count == 0 {
-                return Ok(());
-            }
-            self.number += 1;
-            if line.last() != Some(&b'\n') {
-                return Err(self.damaged("it ends in the middle, or is too long"));
-            }
-            self.line(&line)?;
-        }
     }
 
     fn line(&mut self, text: &[u8]) -> Result<(), Failure> {

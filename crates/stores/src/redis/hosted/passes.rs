@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use lifeboat_base::entropy::OsEntropy;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::human;
-use lifeboat_base::time::Clock;
 use lifeboat_redis::census::shown;
 use lifeboat_redis::rdb::Survey;
 use lifeboat_redis::scan::{
@@ -72,41 +71,9 @@ pub(super) struct Found {
     pub(super) unreadable: Vec<String>,
     /// and how many there are in all.
     pub(super) unread: u64,
-    /// Keys that are known and were not handed out, since somebody took them from here.
-    pub(super) others: Vec<(u64, Vec<u8>)>,
-    /// Why what was read is not kept for a next capture, where it is not.
-    pub(super) unkept: Option<String>,
     /// Nothing where the second walk was not wanted.
     pub(super) changes: Option<Changes>,
 }
-
-/// Where a first walk is.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) db: u64,
-    pub(super) cursor: Vec<u8>,
-    /// The database is read to its end.
-    pub(super) is_over: bool,
-}
-
-/// What a first walk has come to so far.
-pub(super) struct Begun {
-    pub(super) known: Known,
-    pub(super) found: Found,
-    /// Nothing before its first page.
-    pub(super) place: Option<Place>,
-}
-
-impl Begun {
-    /// Nothing yet.
-    pub(super) fn new() -> Self {
-        Self { known: Known::new(&OsEntropy), found: Found::default(), place: None }
-    }
-}
-
-/// Hears where the walk is behind each page, with everything until there handed to the sink; and whether it is still the
-/// server that it began on, and the clock.
-type Page<'a, S> = &'a mut dyn FnMut(&mut S, &Place, &mut Found, (bool, &dyn Clock)) -> io::Result<()>;
 
 /// A capture's work on one server.
 pub(super) struct Passes<'a> {
@@ -115,8 +82,6 @@ pub(super) struct Passes<'a> {
     pub(super) scope: &'a Scope,
     pub(super) stop: &'a AtomicBool,
     pub(super) now_ms: i64,
-    /// The link's epoch before the server was asked who it is.
-    pub(super) epoch: u64,
 }
 
 fn lost(error: ReadError<io::Error>) -> Failure {
@@ -139,19 +104,12 @@ impl Passes<'_> {
         &mut self,
         sink: &mut S,
         second: bool,
-        mut begun: Begun,
-        page: Page<'_, S>,
     ) -> Result<Found, Failure> {
-        let place = begun.place.take();
-        for db in self.abilities.databases.clone() {
-            let walk = match &place {
-                Some(place) if db < place.db || (db == place.db && place.is_over) => continue,
-                Some(place) if db == place.db => Walk::resume(db, self.scope, &place.cursor, self.epoch),
-                _ => Walk::new(db, self.scope),
-            };
-            self.first(db, walk, sink, &mut begun, page)?;
+        let mut known = Known::new(&OsEntropy);
+        let mut found = Found::default();
+        for db in &self.abilities.databases {
+            self.first(*db, sink, &mut known, &mut found)?;
         }
-        let Begun { mut known, mut found, .. } = begun;
         if second {
             found.changes = Some(self.second(&mut known, &mut found.restarts)?);
         }
@@ -161,14 +119,12 @@ impl Passes<'_> {
     fn first<S: Sink<Error = io::Error>>(
         &mut self,
         db: u64,
-        mut walk: Walk<'_>,
         sink: &mut S,
-        begun: &mut Begun,
-        page: Page<'_, S>,
+        known: &mut Known,
+        found: &mut Found,
     ) -> Result<(), Failure> {
-        let Begun { known, found, .. } = begun;
+        let mut walk = Walk::new(db, self.scope);
         let mut sink = Counting { inner: sink, bytes: 0 };
-        let before = found.restarts;
         while let Some(mut names) = next(&mut walk, self.link)? {
             self.going()?;
             let all = names.len();
@@ -190,12 +146,10 @@ impl Passes<'_> {
                     }
                     Outcome::Unknown(word) => {
                         *found.unknown.entry(word).or_default() += 1;
-                        found.others.push((db, name.to_vec()));
                         Seen::new(&[0; 32], None)
                     }
                     Outcome::Unreadable(why) => {
                         found.unread += 1;
-                        found.others.push((db, name.to_vec()));
                         if found.unreadable.len() < MAX_NAMES {
                             found.unreadable.push(format!("db{db} {}: {why}", shown(name)));
                         }
@@ -205,14 +159,10 @@ impl Passes<'_> {
                 if known.add(db, name, seen) { Ok(()) } else { Err(io::Error::other(too_many())) }
             };
             read_page(self.link, (db, self.abilities), &names, &mut sink, &mut done).map_err(lost)?;
-            found.bytes += std::mem::take(&mut sink.bytes);
-            // What repeats because a walk began again was not repeated by the server.
-            found.restarts = before + walk.restarts();
-            let place = Place { db, cursor: walk.cursor().to_vec(), is_over: walk.is_over() };
-            let is_same = self.link.epoch() == self.epoch;
-            page(sink.inner, &place, found, (is_same, self.link.clock()))
-                .map_err(|error| Failure::io("the keys could not be handed on", error))?;
         }
+        found.bytes += sink.bytes;
+        // What repeats because a walk began again was not repeated by the server.
+        found.restarts += walk.restarts();
         Ok(())
     }
 
@@ -284,7 +234,7 @@ fn next(walk: &mut Walk<'_>, link: &mut dyn Link) -> Result<Option<Vec<Vec<u8>>>
 }
 
 /// What is kept of a key. An end that is counted from our clock moves by itself and is not part of the content.
-pub(super) fn seen(abilities: &Abilities, head: &Head, closed: &Closed) -> Seen {
+fn seen(abilities: &Abilities, head: &Head, closed: &Closed) -> Seen {
     let content = if abilities.exact_ends { &closed.digest } else { &closed.timeless };
     Seen::new(content, head.end_ms)
 }
