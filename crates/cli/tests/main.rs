@@ -16,6 +16,7 @@ mod main {
     mod extract;
     mod failures;
     mod following;
+    mod holds;
     mod hostile_account;
     mod in_place;
     mod kills;
@@ -27,6 +28,7 @@ mod main {
     mod places;
     mod point_objectives;
     mod postgres;
+    mod retention;
     mod secrets;
     mod tablespaces;
     mod tree;
