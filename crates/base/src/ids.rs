@@ -96,6 +96,8 @@ id_types! {
     DrillId, "drill id", valid_record, RECORD_RULE;
     /// One job run (a backup, a verification, a restore); sorts by its start.
     RunId, "run id", valid_record, RECORD_RULE;
+    /// One legal hold; sorts by when it was placed.
+    HoldId, "hold id", valid_record, RECORD_RULE;
     /// One vault's identity, the same in every copy of the store.
     VaultId, "vault id", valid_record, RECORD_RULE;
     /// A log stream inside a vault, such as `wal`.
@@ -127,6 +129,13 @@ impl RunId {
     /// A fresh id for a run started at `at`.
     pub fn generate(at: Timestamp, entropy: &dyn Entropy) -> Self {
         Self(stamped("run", at, entropy))
+    }
+}
+
+impl HoldId {
+    /// A fresh id for a hold placed at `at`.
+    pub fn generate(at: Timestamp, entropy: &dyn Entropy) -> Self {
+        Self(stamped("hold", at, entropy))
     }
 }
 

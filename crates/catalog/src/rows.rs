@@ -128,7 +128,7 @@ impl PointRow {
 pub struct RunRow {
     /// The number of its evidence record.
     pub evidence: u64,
-    /// `backup`, `verify`, `restore` or `drill`.
+    /// `backup`, `verify`, `restore`, `drill`, `retain` and so on.
     pub kind: String,
     /// The store.
     pub store: StoreName,

@@ -1,6 +1,6 @@
 //! The catalog file: what goes in and what comes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -153,6 +153,42 @@ impl Catalog {
             )
             .map_err(database("write"))?;
         Ok(())
+    }
+
+    /// Forgets points that retention dropped, and remembers that they were: they are neither lost nor to be listed again.
+    pub fn drop_points<'a>(
+        &self,
+        store: &StoreName,
+        points: impl IntoIterator<Item = &'a PointId>,
+    ) -> Result<()> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction().map_err(database("write"))?;
+        for point in points {
+            let row = params![store.as_str(), point.as_str()];
+            for statement in [
+                "DELETE FROM point WHERE store = ?1 AND id = ?2",
+                "DELETE FROM holding WHERE store = ?1 AND point = ?2",
+                "DELETE FROM proof WHERE store = ?1 AND point = ?2",
+                "INSERT OR IGNORE INTO dropped (store, point) VALUES (?1, ?2)",
+            ] {
+                transaction
+                    .prepare_cached(statement)
+                    .and_then(|mut statement| statement.execute(row))
+                    .map_err(database("write"))?;
+            }
+        }
+        transaction.commit().map_err(database("write"))
+    }
+
+    /// Points that retention dropped.
+    pub fn dropped(&self, store: &StoreName) -> Result<BTreeSet<PointId>> {
+        let connection = self.lock();
+        let mut statement =
+            connection.prepare("SELECT point FROM dropped WHERE store = ?1").map_err(database("read"))?;
+        statement
+            .query_map([store.as_str()], |row| parsed(row, 0))
+            .and_then(Iterator::collect::<rusqlite::Result<_>>)
+            .map_err(database("read"))
     }
 
     /// Forgets every mark of damage in one copy of a store: its vault was made anew.
@@ -314,6 +350,21 @@ impl Catalog {
         )
     }
 
+    /// When the newest backups that made a point were filed, the latest filed first whatever their clocks said.
+    pub fn capture_times(&self, store: &StoreName, limit: u32) -> Result<Vec<Timestamp>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare(
+                "SELECT at FROM run WHERE store = ?1 AND kind = 'backup'
+                 AND json_extract(body, '$.point') IS NOT NULL ORDER BY evidence DESC LIMIT ?2",
+            )
+            .map_err(database("read"))?;
+        statement
+            .query_map(params![store.as_str(), limit], |row| row.get(0).map(timestamp))
+            .and_then(Iterator::collect::<rusqlite::Result<_>>)
+            .map_err(database("read"))
+    }
+
     /// The newest backup of a store that made a point.
     pub fn last_capture(&self, store: &StoreName) -> Result<Option<RunRow>> {
         self.newest(
@@ -323,14 +374,15 @@ impl Catalog {
         )
     }
 
-    /// Points that a filed backup names and no vault was seen to list.
+    /// Points that a filed backup names, no vault was seen to list and retention did not drop.
     pub fn lost_points(&self, store: &StoreName) -> Result<Vec<String>> {
         let connection = self.lock();
         let mut statement = connection
             .prepare(
                 "SELECT DISTINCT json_extract(body, '$.point') AS id FROM run
                  WHERE store = ?1 AND kind = 'backup' AND id IS NOT NULL
-                 AND id NOT IN (SELECT id FROM point WHERE store = ?1) ORDER BY id",
+                 AND id NOT IN (SELECT id FROM point WHERE store = ?1)
+                 AND id NOT IN (SELECT point FROM dropped WHERE store = ?1) ORDER BY id",
             )
             .map_err(database("read"))?;
         statement
@@ -359,6 +411,31 @@ impl Catalog {
             )
             .map_err(database("write"))?;
         Ok(())
+    }
+
+    /// Every run of `kind` on a store, oldest first.
+    pub fn runs(&self, store: &StoreName, kind: &str) -> Result<Vec<RunRow>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare(
+                "SELECT evidence, at, ok, body FROM run WHERE store = ?1 AND kind = ?2 ORDER BY evidence",
+            )
+            .map_err(database("read"))?;
+        statement
+            .query_map([store.as_str(), kind], |row| {
+                let evidence: i64 = row.get(0)?;
+                let body: String = row.get(3)?;
+                Ok(RunRow {
+                    evidence: u64::try_from(evidence).unwrap_or(0),
+                    kind: kind.to_owned(),
+                    store: store.clone(),
+                    at: timestamp(row.get(1)?),
+                    ok: row.get(2)?,
+                    body: serde_json::from_str(&body).unwrap_or_default(),
+                })
+            })
+            .and_then(Iterator::collect::<rusqlite::Result<_>>)
+            .map_err(database("read"))
     }
 
     /// How many runs are known.

@@ -1,9 +1,11 @@
 //! The command line contract: names and meanings are stable.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
-use lifeboat_base::ids::{CopyName, StoreName};
+use lifeboat_base::ids::{CopyName, HoldId, PointId, StoreName};
 use lifeboat_engine::ProofLevel;
 
 /// Backup, restore proof and disaster-recovery rehearsal for every datastore, driven by one policy file.
@@ -76,10 +78,25 @@ pub(crate) enum Command {
         /// Only these stores
         stores: Vec<StoreName>,
     },
-    /// Show which recovery points retention keeps, for which reasons, and which may go; removes nothing
+    /// Show which recovery points retention keeps, for which reasons, and which may go; with --apply, remove them
     Retain {
         /// Only these stores
         stores: Vec<StoreName>,
+        /// Remove what may go from every copy, for good
+        #[arg(long)]
+        apply: bool,
+        /// Only if the plan is still the one that was shown under this name, or beginning of it
+        #[arg(long, value_name = "DIGEST", requires = "apply", value_parser = plan)]
+        plan: Option<String>,
+        /// How long space of dropped points waits before it is freed, such as 12h or 0s [default: 1d]
+        #[arg(long, value_name = "SPAN", value_parser = grace)]
+        grace: Option<Duration>,
+    },
+    /// Legal holds: what they cover stays, whatever retention says
+    Hold {
+        /// What to do
+        #[command(subcommand)]
+        action: HoldAction,
     },
     /// Restore a store into a new folder or over an earlier state of it, or one database or table of it into a file
     Restore {
@@ -246,6 +263,44 @@ pub(crate) enum EvidenceAction {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum HoldAction {
+    /// Place a hold in every copy: on everything of a store, on one point, or on all that shows a moment up to one
+    Add {
+        /// The store
+        #[arg(long, value_name = "NAME")]
+        store: StoreName,
+        /// Only this recovery point
+        #[arg(long, value_name = "POINT", conflicts_with = "before")]
+        point: Option<PointId>,
+        /// Only points up to this moment, and the log ("2026-11-21 02:00", "yesterday 21:00")
+        #[arg(long, value_name = "TIME")]
+        before: Option<String>,
+        /// Why
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+        reason: String,
+        /// For whom
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+        holder: String,
+    },
+    /// List holds, released ones too
+    List {
+        /// Only of these stores
+        stores: Vec<StoreName>,
+    },
+    /// Release a hold: what only it kept may go with the next retention
+    Release {
+        /// The hold
+        id: HoldId,
+        /// Why
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+        reason: String,
+        /// By whom
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+        by: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum KeysAction {
     /// Print the repository password of a vault, for `restic --password-command`
     Password {
@@ -266,6 +321,23 @@ pub(crate) enum KeysAction {
 pub(crate) enum CatalogAction {
     /// Make the index again from the vaults and the evidence
     Rebuild,
+}
+
+/// At least eight of the digits a plan is shown with.
+fn plan(text: &str) -> Result<String, String> {
+    let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if digits && (8..=64).contains(&text.len()) {
+        return Ok(text.to_owned());
+    }
+    Err("give at least 8 of the digits that `lifeboat retain` shows behind `plan`".to_owned())
+}
+
+fn grace(text: &str) -> Result<Duration, String> {
+    if ["0", "0s"].contains(&text) {
+        return Ok(Duration::ZERO);
+    }
+    let span: lifeboat_engine::policy::Span = text.parse().map_err(|error| format!("{error}"))?;
+    Ok(span.approx())
 }
 
 /// `NAME=PATH` with an absolute path; a name may hold `=` as well.

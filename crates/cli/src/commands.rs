@@ -9,12 +9,12 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StoreName;
 use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_engine::{
-    BackupOptions, DrillOptions, Endpoint, Engine, EngineError, Environment, FollowOptions, PartOptions,
-    ProofLevel, RestoreOptions, RestoreOutcome, VerifyOptions, keys,
+    BackupOptions, DrillOptions, Endpoint, Engine, EngineError, Environment, FollowOptions, HoldRequest,
+    PartOptions, ProofLevel, RestoreOptions, RestoreOutcome, RetainOptions, VerifyOptions, keys,
 };
 use serde_json::json;
 
-use crate::args::{Args, CatalogAction, Command, EvidenceAction, KeysAction, Level, WalAction};
+use crate::args::{Args, CatalogAction, Command, EvidenceAction, HoldAction, KeysAction, Level, WalAction};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::secrets::Secrets;
@@ -106,11 +106,13 @@ fn with_policy(args: &Args, output: &Output) -> Outcome {
             }
             Ok(reports.iter().find_map(lifeboat_engine::PointsReport::worst))
         }
-        Command::Retain { stores } => {
-            let report = engine.retain(stores)?;
+        Command::Retain { stores, apply, plan, grace } => {
+            let options = RetainOptions { apply: *apply, plan: plan.clone(), grace: *grace };
+            let report = engine.retain(stores, &options)?;
             output.result(&report, || show::retain::page(&report))?;
             Ok(report.worst())
         }
+        Command::Hold { action } => hold(&engine, action, output),
         Command::Evidence { action } => evidence::run(&engine, action, output),
         Command::Keys { action } => keys_action(&engine, action, output),
         Command::Catalog { action: CatalogAction::Rebuild } => {
@@ -237,6 +239,22 @@ fn explain(engine: &Engine, store: &StoreName, output: &Output) -> Outcome {
     });
     output.result(&document, || show::check::explain(store, &lines))?;
     Ok(None)
+}
+
+fn hold(engine: &Engine, action: &HoldAction, output: &Output) -> Outcome {
+    let report = match action {
+        HoldAction::Add { store, point, before, reason, holder } => engine.place_hold(&HoldRequest {
+            store: store.clone(),
+            point: point.clone(),
+            before: before.clone(),
+            reason: reason.clone(),
+            holder: holder.clone(),
+        })?,
+        HoldAction::List { stores } => engine.list_holds(stores)?,
+        HoldAction::Release { id, reason, by } => engine.release_hold(id, reason, by)?,
+    };
+    output.result(&report, || show::holds::page(&report))?;
+    Ok(report.worst())
 }
 
 fn keys_action(engine: &Engine, action: &KeysAction, output: &Output) -> Outcome {

@@ -16,6 +16,7 @@ mod main {
     mod extract;
     mod failures;
     mod following;
+    mod holds;
     mod hostile_account;
     mod in_place;
     mod kills;
@@ -32,6 +33,7 @@ mod main {
     mod redis_faults;
     mod redis_load;
     mod redis_log;
+    mod retention;
     mod secrets;
     mod stalled;
     mod tablespaces;

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::context::Engine;
-use crate::copies::VaultSet;
+use crate::copies::{CopyVault, VaultSet};
 use crate::error::{AtRisk, EngineError};
 use crate::journal::Entry;
 use crate::view::source_digest;
@@ -238,8 +238,8 @@ impl Engine {
         report.findings.extend(set.findings());
         if options.heal {
             // Asked for, so what comes back is not missing any more.
-            heal_first(&set, monitor, report);
-            fill_rest(&set, monitor, report);
+            report.findings.extend(fill_first(&set, monitor));
+            report.findings.extend(fill_rest(&set, monitor));
             for copy in &set.healed {
                 self.file(Entry { kind: "heal", store: &row.name, ok: true, body: json!({ "copy": copy }) })?;
                 // What was damaged there is gone with the vault it lay in.
@@ -247,7 +247,7 @@ impl Engine {
             }
         }
         report.findings.extend(self.reconcile(row, &set)?);
-        heal_first(&set, monitor, report);
+        report.findings.extend(fill_first(&set, monitor));
         let Some(primary) = set.open.first() else {
             return Err(EngineError::new(FailureKind::Usage, format!("`{}` has no copies", row.name)));
         };
@@ -394,25 +394,22 @@ impl Engine {
     }
 }
 
-/// Before a capture: points that only later copies hold are brought to the first one, so that it misses nothing.
-fn heal_first(set: &VaultSet, monitor: &Collector, report: &mut StoreBackup) {
-    let Some((first, rest)) = set.open.split_first() else { return };
-    for other in rest {
-        // Damaged objects of the other copy reach the monitor; the points they belong to stay where they are.
-        if let Err(error) = other.vault.copy_to(&first.vault, monitor) {
-            report.findings.push(copy_finding(&first.copy, Failure::from(error)));
-        }
-    }
+/// Brings everything that the other copies hold to the first one, so that it misses nothing; gives what went wrong.
+pub(crate) fn fill_first(set: &VaultSet, monitor: &Collector) -> Vec<Finding> {
+    let Some((first, rest)) = set.open.split_first() else { return Vec::new() };
+    // Damaged objects of the other copy reach the monitor; the points they belong to stay where they are.
+    let failed = rest.iter().filter_map(|other| other.vault.copy_to(&first.vault, monitor).err());
+    failed.map(|error| copy_finding(&first.copy, Failure::from(error))).collect()
 }
 
-/// Brings everything that the first copy holds to the others.
-fn fill_rest(set: &VaultSet, monitor: &Collector, report: &mut StoreBackup) {
-    let Some((first, rest)) = set.open.split_first() else { return };
-    for other in rest {
-        if let Err(error) = first.vault.copy_to(&other.vault, monitor) {
-            report.findings.push(copy_finding(&other.copy, Failure::from(error)));
-        }
-    }
+/// Brings everything that the first copy holds to the others; gives what went wrong.
+pub(crate) fn fill_rest(set: &VaultSet, monitor: &Collector) -> Vec<Finding> {
+    let Some((first, rest)) = set.open.split_first() else { return Vec::new() };
+    let failed = |other: &CopyVault| {
+        let error = first.vault.copy_to(&other.vault, monitor).err()?;
+        Some(copy_finding(&other.copy, Failure::from(error)))
+    };
+    rest.iter().filter_map(failed).collect()
 }
 
 /// After a capture: the sealed objects go to every other copy, manifests last.

@@ -14,6 +14,7 @@ mod drills;
 mod duties;
 mod error;
 mod extract;
+mod holds;
 mod journal;
 mod load;
 mod logs;
@@ -35,6 +36,7 @@ pub use context::{Engine, Environment, Observer};
 pub use drills::DrillOptions;
 pub use error::{AtRisk, EngineError};
 pub use extract::{PartOptions, PartOutcome};
+pub use holds::{HoldReport, HoldRequest, HoldView};
 pub use lifeboat_catalog::ProofLevel;
 pub use lifeboat_drill::{CheckOutcome, DrillReport, DrillVerdict, ReplayDrill, StoreDrill};
 pub use lifeboat_evidence as evidence;
@@ -42,11 +44,15 @@ pub use lifeboat_keys as keys;
 pub use lifeboat_policy as policy;
 pub use lifeboat_policy::Endpoint;
 pub use lifeboat_stores::CheckState;
+pub use lifeboat_vault::holds as vault_holds;
 pub use load::LoadOutcome;
 pub use logs::{FetchOptions, FetchReport, FollowOptions, FollowReport, Kept, PushOptions, PushReport};
 pub use points::{PointView, PointsReport, RangeView};
 pub use rebuild::RebuildReport;
 pub use restore::{RestoreOptions, RestoreOutcome};
-pub use retain::{RetainReport, RetainedPoint, StoreRetention};
+pub use retain::{
+    Applied, AppliedCopy, LogPlan, RetainOptions, RetainReport, RetainedPoint, SpacePlan, StoreRetention,
+    Waiting,
+};
 pub use status::{PromiseKind, PromiseState, PromiseView, StatusReport, StoreStatus};
 pub use verify::{CopyVerification, VerifyOptions, VerifyReport};

@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::context::Engine;
 use crate::copies::VaultSet;
 use crate::error::EngineError;
+use crate::holds::Held;
 use crate::logs::Reach;
 
 /// Where one point lies, as shown.
@@ -57,6 +58,8 @@ pub struct PointView {
     pub unreadable: usize,
     /// Where it lies.
     pub copies: Vec<CopyView>,
+    /// Legal holds that keep it.
+    pub holds: Vec<String>,
 }
 
 /// A stretch of time to which the store can be restored.
@@ -98,16 +101,25 @@ impl PointsReport {
 
 impl Engine {
     /// Brings the catalog up to what the open vaults hold. Points the catalog knows and a vault does not list are
-    /// marked as missing there: a point is never forgotten silently.
+    /// marked as missing there: a point is never forgotten silently. What retention dropped is not listed.
     pub(crate) fn reconcile(&self, row: &Store, set: &VaultSet) -> Result<Vec<Finding>, EngineError> {
         let catalog = self.catalog()?;
         let now = self.env.clock.now();
         let mut findings = Vec::new();
         for entry in &set.open {
+            let retired = entry.vault.retired().map_err(Failure::from)?;
+            catalog.drop_points(&row.name, retired.points().keys()).map_err(Failure::from)?;
+        }
+        // A copy that was away may list them still.
+        let dropped = catalog.dropped(&row.name).map_err(Failure::from)?;
+        for entry in &set.open {
             let copies = std::slice::from_ref(&entry.copy);
             let mut listed = BTreeSet::new();
             let known = catalog.points(&row.name).map_err(Failure::from)?;
             for point in entry.vault.points().map_err(Failure::from)? {
+                if point.id().is_some_and(|id| dropped.contains(id)) {
+                    continue;
+                }
                 match point {
                     PointEntry::Good(manifest) => {
                         listed.insert(manifest.id.clone());
@@ -156,7 +168,8 @@ impl Engine {
             findings.extend(self.log_left_here(row));
             let rows = self.catalog()?.points(&row.name).map_err(Failure::from)?;
             let ranges = self.ranges(row, &set, &rows)?;
-            let points = rows.into_iter().map(view).collect();
+            let held = self.on_hold(row, &set)?;
+            let points = rows.into_iter().map(|row| view(row, &held)).collect();
             reports.push(PointsReport {
                 schema: "lifeboat.points/v1",
                 store: row.name.clone(),
@@ -203,11 +216,12 @@ impl Engine {
     }
 }
 
-fn view(row: PointRow) -> PointView {
+fn view(row: PointRow, held: &Held) -> PointView {
     let proof =
         ProofLevel::ALL.into_iter().map(|level| (level, row.proven(level).map(|proof| proof.at))).collect();
     let manifest = row.manifest;
     PointView {
+        holds: held.of(&manifest.id, manifest.facts.consistency.moment),
         started: manifest.started,
         ended: manifest.ended,
         moment: manifest.facts.consistency.moment,

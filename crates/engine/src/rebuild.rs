@@ -137,6 +137,11 @@ impl Engine {
         {
             catalog.clear_damage(&store, &copy).map_err(Failure::from)?;
         }
+        if record.kind == "retain" {
+            let dropped = list(body.get("dropped"));
+            let dropped: Vec<PointId> = dropped.into_iter().filter_map(|id| PointId::new(id).ok()).collect();
+            catalog.drop_points(&store, &dropped).map_err(Failure::from)?;
+        }
         let damaged = body.get("damaged_point").and_then(Value::as_bool).unwrap_or(false);
         for (point, copy, level, ok) in claims(&record.kind, body) {
             let proof =
@@ -164,12 +169,14 @@ fn unreadable(failure: &Failure) -> Finding {
     Finding::new("evidence-unreadable", "evidence", failure.chain()).with_kind(failure.kind())
 }
 
+/// The texts of a list.
+fn list(value: Option<&Value>) -> Vec<String> {
+    let items = value.and_then(Value::as_array);
+    items.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 /// What a record says about points: which, where, how far, and whether it held.
 fn claims(kind: &str, body: &Value) -> Vec<(PointId, CopyName, ProofLevel, bool)> {
-    let list = |value: Option<&Value>| -> Vec<String> {
-        let items = value.and_then(Value::as_array);
-        items.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-    };
     let text = |field: &str| body.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let claim = |point: &str, copy: &str, level, ok| {
         Some((PointId::new(point).ok()?, CopyName::new(copy).ok()?, level, ok))

@@ -182,6 +182,9 @@ struct Facts<'a> {
     drill_ok: Option<RunRow>,
     /// The last drill that restored to a moment within the log.
     pitr: Option<RunRow>,
+    /// The newest run of retention, and the newest that succeeded.
+    retain: Option<RunRow>,
+    retain_ok: Option<RunRow>,
     /// What retention makes of the points; nothing for a row that is not retained.
     decided: Option<Decided>,
     /// Copies that hold something of a store that must not be kept.
@@ -248,9 +251,11 @@ impl Engine {
             drill: catalog.last_drill(&row.name, false).map_err(Failure::from)?,
             drill_ok: catalog.last_drill(&row.name, true).map_err(Failure::from)?,
             decided: match row.retention.value {
-                Retention::Keep(keep) => Some(self.decide(row, keep, &points, now)),
+                Retention::Keep(keep) => Some(self.decide(row, keep, &points, now)?),
                 Retention::None => None,
             },
+            retain: catalog.last_run(&row.name, "retain", false).map_err(Failure::from)?,
+            retain_ok: catalog.last_run(&row.name, "retain", true).map_err(Failure::from)?,
             pitr: catalog.last_pitr(&row.name).map_err(Failure::from)?,
             supported: self.adapter(row).is_ok(),
             log: self.log_state(row, &points),

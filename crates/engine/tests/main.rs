@@ -3,4 +3,6 @@
 #[cfg(test)]
 mod main {
     mod clocks;
+    mod retention;
+    mod world;
 }

@@ -36,7 +36,7 @@ pub use model::{
 };
 pub use parse::{digest, parse};
 pub use problem::{PolicyErrors, Position, Problem, Severity};
-pub use retain::{Candidate, Decided, Decision, Reason, Rules, Soundness, Unit, Verdict, decide};
+pub use retain::{Candidate, Decided, Decision, Reason, Rules, Soundness, Unit, Verdict, ceiling, decide};
 pub use retention::{Gfs, Retention};
 pub use schedule::Schedule;
 pub use schema::json_schema;

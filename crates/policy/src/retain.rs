@@ -20,6 +20,8 @@ use crate::span::Span;
 
 /// Without a new good point for this long, or for two intervals of the schedule, time stands still for the rest.
 const STALL: Duration = Duration::from_secs(2 * 86_400);
+/// A gap between captures so many times as long as the longest before it may be a clock that jumped.
+const UNUSUAL: u32 = 4;
 /// Further ahead than this a moment comes from a wrong clock.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(120);
 
@@ -34,8 +36,34 @@ pub struct Rules<'a> {
     pub minimum: Option<Span>,
     /// The longest time between two captures, as scheduled.
     pub interval: Option<Duration>,
+    /// Nothing is believed to have happened later: the clock is in doubt.
+    pub ceiling: Option<Timestamp>,
     /// The calendar.
     pub zone: &'a TimeZone,
+}
+
+impl Rules<'_> {
+    /// Without a new good point for this long time stands still for the rest.
+    pub fn stall(interval: Option<Duration>) -> Duration {
+        interval.map_or(STALL, |interval| STALL.max(interval.saturating_mul(2)))
+    }
+}
+
+/// Where time stops if the clock has jumped ahead, told by when the newest captures were filed, the latest first: after a gap
+/// far longer than any before it, new times are believed once captures have gone on under them for as long as time may stand
+/// still.
+pub fn ceiling(captures: &[Timestamp], interval: Option<Duration>) -> Option<Timestamp> {
+    let stall = Rules::stall(interval);
+    let gap = |pair: &[Timestamp]| match pair {
+        [later, earlier] => Duration::try_from(later.duration_since(*earlier)).unwrap_or_default(),
+        _ => Duration::ZERO,
+    };
+    let at = captures.windows(2).position(|pair| gap(pair) > stall)?;
+    let (newest, resumed, before) = (captures.first()?, captures.get(at)?, captures.get(at + 1)?);
+    let went_on = Duration::try_from(newest.duration_since(*resumed)).unwrap_or_default();
+    let jump = gap(&[*resumed, *before]);
+    let usual = captures.get(at + 1..)?.windows(2).any(|pair| gap(pair) >= jump / UNUSUAL);
+    (went_on < stall && !usual).then(|| later(*before, stall))
 }
 
 /// How good a point is.
@@ -62,6 +90,8 @@ pub struct Candidate {
     pub soundness: Soundness,
     /// Whether it was restored and passed its checks.
     pub restored: bool,
+    /// Legal holds that cover it, whatever the rules say.
+    pub holds: Vec<String>,
 }
 
 /// A unit of the calendar.
@@ -90,6 +120,11 @@ pub enum Reason {
         unit: Unit,
         /// The slot, such as `2026-11` or `2026-W47`.
         slot: String,
+    },
+    /// A legal hold covers it.
+    Hold {
+        /// The hold.
+        hold: String,
     },
     /// The promised window of the log starts from it or lies around it.
     LogWindow,
@@ -163,6 +198,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Slot { unit, slot } => write!(f, "{unit} {slot}"),
+            Self::Hold { hold } => write!(f, "held by {hold}"),
             Self::LogWindow => f.write_str("log window"),
             Self::Minimum { until } => write!(f, "locked until {until:.0}"),
             Self::LastGood => f.write_str("newest good point"),
@@ -300,10 +336,10 @@ pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp)
     let last_good = newest.map(|point| point.id.clone());
     let last_restored = candidates.iter().rev().filter(present).find(|point| point.restored);
     let last_restored = last_restored.map(|point| point.id.clone());
-    let stall = rules.interval.map_or(STALL, |interval| STALL.max(interval.saturating_mul(2)));
+    let stall = Rules::stall(rules.interval);
     // Without a good point nothing ages at all.
     let limit = newest.map_or(Timestamp::MIN, |point| later(point.moment, stall));
-    let as_of = now.min(limit);
+    let as_of = now.min(limit).min(rules.ceiling.unwrap_or(Timestamp::MAX));
     let shown: Vec<Zoned> =
         candidates.iter().map(|point| point.moment.to_zoned(rules.zone.clone())).collect();
     let at = as_of.to_zoned(rules.zone.clone());
@@ -327,6 +363,7 @@ pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp)
     for (index, (point, at)) in candidates.iter().zip(&shown).enumerate() {
         let mut reasons: Vec<Reason> = tiers.iter().filter_map(|tier| tier.reason(index, at)).collect();
         let usable = point.soundness > Soundness::Damaged;
+        reasons.extend(point.holds.iter().map(|hold| Reason::Hold { hold: hold.clone() }));
         let mut add = |holds: bool, reason: Reason| reasons.extend(holds.then_some(reason));
         add(anchor.is_some_and(|anchor| usable && point.moment >= anchor), Reason::LogWindow);
         add(last_good.as_ref() == Some(&point.id), Reason::LastGood);

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::check::Resolver;
 use crate::error::{StorageContext, VaultError};
 use crate::layout;
+use crate::logs::piece_of;
 use crate::points::PointEntry;
+use crate::retire::{Fate, Retired};
 use crate::storage::{Listed, ObjectName};
 use crate::vault::Vault;
 use crate::write::put_confirmed;
@@ -32,8 +34,8 @@ pub struct CopyStats {
 }
 
 impl Vault {
-    /// Brings everything this vault has to `other`, a copy of the same vault made by [`Vault::adopt`]. Opens no
-    /// chunk it moves. A damaged object is left out and the points that need it stay invisible there.
+    /// Brings everything this vault has to `other`, a copy of the same vault made by [`Vault::adopt`], but for what was
+    /// retired: a copy that was away brings nothing back. Opens no chunk it moves. A damaged object is left out and the points that need it stay invisible there.
     pub fn copy_to(&self, other: &Self, monitor: &dyn Monitor) -> Result<CopyStats, VaultError> {
         if self.vault_id() != other.vault_id() || self.key.expose() != other.key.expose() {
             return Err(VaultError::Refused(format!(
@@ -43,19 +45,24 @@ impl Vault {
             )));
         }
         let _lock = other.storage.lock().doing(|| "copy to the vault".to_owned())?;
+        self.carry_holds(other)?;
+        self.carry_retirements(other)?;
+        let (here, there) = (self.retirements()?, other.retirements()?);
+        let retired = Retired::of(here.good.iter().chain(&there.good));
         // Points are listed first: what a writer adds meanwhile is copied as objects, and as points next time.
         let entries = self.points()?;
         let mut todo = Vec::new();
         for folder in [layout::DATA, layout::INDEX, layout::SNAPSHOTS, layout::LOGS] {
             todo.extend(self.storage.list(folder).doing(|| format!("list `{folder}`"))?);
         }
+        todo.retain(|listed| !is_retired(&retired, &listed.name));
         monitor.phase("copying", Some(todo.iter().map(|listed| listed.size_bytes).sum()));
         let mut stats = CopyStats::default();
         for listed in &todo {
             if monitor.cancelled() {
                 return Err(VaultError::Cancelled);
             }
-            match self.copy_object(other, listed) {
+            match self.copy_object(other, listed, &retired) {
                 Ok(true) => {
                     stats.objects += 1;
                     stats.bytes += listed.size_bytes;
@@ -70,12 +77,12 @@ impl Vault {
             }
             monitor.advance(listed.size_bytes, 1);
         }
-        self.copy_points(other, &entries, &mut stats, monitor)?;
+        self.copy_points(other, &entries, &retired, &mut stats, monitor)?;
         Ok(stats)
     }
 
     /// Copies one object unless the other copy has it in the same size.
-    fn copy_object(&self, other: &Self, listed: &Listed) -> Result<bool, VaultError> {
+    fn copy_object(&self, other: &Self, listed: &Listed, retired: &Retired) -> Result<bool, VaultError> {
         let name = &listed.name;
         match other.storage.stat(name).doing(|| format!("look for `{name}`"))? {
             Some(size_bytes) if size_bytes == listed.size_bytes => return Ok(false),
@@ -83,6 +90,9 @@ impl Vault {
             None => {}
         }
         let bytes = self.storage.get(name).promised(name)?;
+        if self.logs().is_dropped_rollup(name, &bytes, retired) {
+            return Ok(false);
+        }
         match layout::content_digest(name) {
             Some(digest) if Digest::of(&bytes) != digest => {
                 return Err(VaultError::damaged(name, "its content differs from its name"));
@@ -103,11 +113,15 @@ impl Vault {
         &self,
         other: &Self,
         entries: &[PointEntry],
+        retired: &Retired,
         stats: &mut CopyStats,
         monitor: &dyn Monitor,
     ) -> Result<(), VaultError> {
-        let mut resolver = Resolver::new(other)?;
+        let mut resolver = Resolver::new(other, retired)?;
         for entry in entries {
+            if entry.id().is_some_and(|id| retired.point(id).is_some()) {
+                continue;
+            }
             let manifest = match entry {
                 PointEntry::Good(manifest) => manifest,
                 PointEntry::Damaged { id, object, why } => {
@@ -139,4 +153,15 @@ impl Vault {
         }
         Ok(())
     }
+}
+
+/// Whether records say that an object is to be nowhere.
+fn is_retired(retired: &Retired, name: &ObjectName) -> bool {
+    if let Some(digest) = layout::content_digest(name) {
+        return match name.below(layout::DATA) {
+            Some(_) => retired.fate(&digest) == Some(Fate::Removed),
+            None => retired.snapshots().contains(&digest) || retired.indexes().contains_key(&digest),
+        };
+    }
+    piece_of(name).is_some_and(|(stream, piece)| retired.is_below_floor(&stream, &piece))
 }

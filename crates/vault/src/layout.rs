@@ -19,6 +19,10 @@ pub const LOCKS: &str = "locks/";
 pub const POINTS: &str = "lifeboat/points/";
 /// The folder of log objects.
 pub const LOGS: &str = "lifeboat/logs/";
+/// The folder of records of what was taken out.
+pub const RETIRED: &str = "lifeboat/retired/";
+/// The folder of legal holds and their releases.
+pub const HOLDS: &str = "lifeboat/holds/";
 /// What a repository must show so that stock tools accept it.
 pub(crate) const FOLDERS: [&str; 6] = ["data", "index", "snapshots", "keys", "locks", "lifeboat/points"];
 

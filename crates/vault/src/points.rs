@@ -107,7 +107,8 @@ impl PointEntry {
 
 impl Vault {
     /// Signs and stores a manifest: the point exists from here on. The last write of a capture; repeating it with
-    /// the same manifest changes nothing, another manifest under the same id is refused.
+    /// the same manifest changes nothing, another manifest under the same id is refused, and so is one whose snapshot
+    /// retention took for a leftover meanwhile. Takes the write lock.
     pub fn seal_point(&self, manifest: &PointManifest) -> Result<(), VaultError> {
         let public = self.secrets.signing.public();
         if manifest.format != POINT_FORMAT
@@ -119,6 +120,11 @@ impl Vault {
                 "the manifest of {} is not one of this vault",
                 manifest.id
             )));
+        }
+        let _lock = self.storage.lock().doing(|| "seal a recovery point".to_owned())?;
+        let retired = self.retired()?;
+        if retired.point(&manifest.id).is_some() || retired.snapshots().contains(&manifest.snapshot) {
+            return Err(VaultError::Refused(format!("{} was dropped before it was sealed", manifest.id)));
         }
         let snapshot = layout::snapshot(&manifest.snapshot);
         let found = self.storage.stat(&snapshot).doing(|| format!("look for `{snapshot}`"))?;

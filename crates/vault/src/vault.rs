@@ -20,6 +20,7 @@ use crate::error::{StorageContext, VaultError};
 use crate::format::keyfile::{self, KeyFileProblem};
 use crate::index::Index;
 use crate::layout;
+use crate::retire::Retired;
 use crate::rustic;
 use crate::storage::{ObjectName, Storage, StorageError};
 
@@ -268,7 +269,12 @@ impl Vault {
 
     /// A reader of blobs with a freshly loaded index.
     pub(crate) fn blob_reader(&self) -> Result<BlobReader, VaultError> {
-        let index = Index::load(self.storage.as_ref(), &self.key)?;
+        self.blob_reader_without(&self.retired()?)
+    }
+
+    /// As [`Vault::blob_reader`], with what is `retired` known from elsewhere.
+    pub(crate) fn blob_reader_without(&self, retired: &Retired) -> Result<BlobReader, VaultError> {
+        let index = Index::load(self.storage.as_ref(), &self.key, retired)?;
         Ok(BlobReader { storage: Arc::clone(&self.storage), key: self.key.clone(), index: Arc::new(index) })
     }
 

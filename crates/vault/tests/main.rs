@@ -6,7 +6,9 @@ mod main {
     mod logs;
     mod model;
     mod restic;
+    mod retire;
     mod storage;
     mod support;
     mod upkeep;
+    mod years;
 }

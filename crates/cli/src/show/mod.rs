@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod drill;
+pub(crate) mod holds;
 pub(crate) mod jobs;
 pub(crate) mod points;
 pub(crate) mod retain;

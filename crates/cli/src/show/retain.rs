@@ -1,11 +1,15 @@
 //! What stays and what may go, with every reason.
 
+use lifeboat_base::human::bytes;
 use lifeboat_engine::policy::{Reason, Verdict};
-use lifeboat_engine::{RetainReport, StoreRetention};
+use lifeboat_engine::{Applied, RetainReport, SpacePlan, StoreRetention};
 
 use super::text::{Page, moment, plural};
 
-/// One block for each store: what stays, newest first, then what may go.
+/// Digits of a plan's name that are shown; as many are enough to ask for it.
+const PLAN_DIGITS: usize = 16;
+
+/// One block for each store: what stays, newest first, then what may go, or what went.
 pub(crate) fn page(report: &RetainReport) -> String {
     let mut page = Page::new();
     for store in &report.stores {
@@ -25,10 +29,71 @@ pub(crate) fn page(report: &RetainReport) -> String {
             ));
         }
         verdicts(&mut page, store);
+        for log in &store.log {
+            page.line(format!(
+                "  log   {} timeline {} up to {:#x} may go",
+                log.stream, log.timeline, log.below
+            ));
+        }
+        match (&store.applied, &store.space) {
+            (Some(done), _) => applied(&mut page, store, done),
+            (None, Some(plan)) => space(&mut page, store, plan),
+            (None, None) => {}
+        }
     }
-    page.line("nothing was removed: this version only shows what retention means");
-    page.findings(&report.findings);
+    if report.stores.iter().any(|store| store.applied.is_none()) {
+        page.line("nothing was removed: add --apply");
+    }
+    page.findings(&report.findings).at_risk(&report.at_risk);
+    if let Some(next) = &report.next {
+        page.line(format!("  next: {next}"));
+    }
     page.finish()
+}
+
+/// What the plan means for space; a row for which it means nothing has none.
+fn space(page: &mut Page, store: &StoreRetention, plan: &SpacePlan) {
+    if plan.mark_bytes > 0 {
+        page.line(format!("  space {} in each copy waits for its removal", bytes(plan.mark_bytes)));
+    }
+    if plan.remove_bytes > 0 {
+        page.line(format!("  space {} in each copy has waited and is freed", bytes(plan.remove_bytes)));
+    }
+    for waiting in &plan.waiting {
+        page.line(format!(
+            "  space {} in each copy waits until {}",
+            bytes(waiting.bytes),
+            moment(waiting.until)
+        ));
+    }
+    if plan.unused_bytes > 0 {
+        let (unused, used) = (bytes(plan.unused_bytes), bytes(plan.used_bytes));
+        page.line(format!("  space {unused} lies unused between {used} that are needed"));
+    }
+    if let Some(plan) = &store.plan {
+        page.line(format!("  plan  {}", plan.to_string().get(..PLAN_DIGITS).unwrap_or_default()));
+    }
+}
+
+fn applied(page: &mut Page, store: &StoreRetention, done: &Applied) {
+    page.line(format!(
+        "  {} dropped, {} freed in {}, {} in each copy waits for its removal",
+        plural(done.dropped.len() as u64, "point", "points"),
+        bytes(done.freed_bytes),
+        plural(done.copies.len() as u64, "copy", "copies"),
+        bytes(
+            done.marked_bytes
+                + store.space.iter().flat_map(|space| &space.waiting).map(|one| one.bytes).sum::<u64>()
+        )
+    ));
+    for copy in &done.copies {
+        let looked = copy.absence.points + copy.absence.objects;
+        let verdict = if copy.absence.holds() { "none is left" } else { "NOT ALL ARE GONE" };
+        page.line(format!("  {}: {looked} retired things looked for, {verdict}", copy.copy));
+    }
+    for copy in &done.away {
+        page.line(format!("  {copy}: away; what was dropped stays there until it is back"));
+    }
 }
 
 fn verdicts(page: &mut Page, store: &StoreRetention) {
@@ -50,8 +115,8 @@ fn verdicts(page: &mut Page, store: &StoreRetention) {
 mod tests {
     use lifeboat_base::ids::{PointId, StoreName};
     use lifeboat_base::time::Timestamp;
-    use lifeboat_engine::RetainedPoint;
     use lifeboat_engine::policy::Unit;
+    use lifeboat_engine::{LogPlan, RetainedPoint, Waiting};
 
     use super::*;
 
@@ -86,12 +151,26 @@ mod tests {
             as_of: at("2026-11-22T02:00:00Z"),
             stalled: true,
             points,
+            log: vec![LogPlan { stream: "wal".to_owned(), timeline: 1, below: 0x1600_0000 }],
+            plan: Some("0123456789abcdef".repeat(4).parse().unwrap()),
+            space: Some(SpacePlan {
+                used_bytes: 9 << 20,
+                unused_bytes: 1 << 20,
+                mark_bytes: 5 << 20,
+                rewrite_bytes: 0,
+                remove_bytes: 3 << 20,
+                waiting: vec![Waiting { until: at("2026-11-23T02:00:00Z"), bytes: 2 << 20 }],
+                blocked: None,
+            }),
+            applied: None,
         };
         let report = RetainReport {
             schema: "lifeboat.retain/v1",
             at: at("2026-11-29T00:00:00Z"),
             stores: vec![store],
             findings: Vec::new(),
+            at_risk: Vec::new(),
+            next: None,
         };
         insta::assert_snapshot!(page(&report));
     }

@@ -222,15 +222,28 @@ fn retention(facts: &Facts<'_>) -> PromiseView {
             return cell.broken(format!("not every moment of the last {window} can be restored: {hole}"));
         }
     }
+    let cell = match &facts.retain {
+        Some(run) => cell.rests_on(facts.now, run),
+        None => cell,
+    };
     let overdue: Vec<_> = decisions(facts).filter_map(|point| overdue_since(facts, point)).collect();
-    match overdue.first() {
-        Some((first, since)) => cell.broken(format!(
-            "{} points have outlived their retention, {first} first, since {}: this version does not remove them",
+    let last = facts.retain_ok.as_ref();
+    let last = last.map(|run| format!("applied {} ago", human::duration(age(facts.now, run.at))));
+    if let Some((first, since)) = overdue.first() {
+        return cell.broken(format!(
+            "{} points have outlived their retention, {first} first, since {}; retention was {}",
             overdue.len(),
-            since.strftime("%Y-%m-%d")
-        )),
-        None => cell.kept("every point captured so far is held, and none has outlived its retention"),
+            since.strftime("%Y-%m-%d"),
+            last.as_deref().unwrap_or("never applied")
+        ));
     }
+    if let Some(failed) = facts.retain.as_ref().filter(|run| !run.ok) {
+        let ago = human::duration(age(facts.now, failed.at));
+        let why = failed.body.get("error").and_then(Value::as_str).unwrap_or("it left findings");
+        return cell.broken(format!("the last retention, {ago} ago, did not succeed: {why}"));
+    }
+    let last = last.map(|last| format!(", {last}")).unwrap_or_default();
+    cell.kept(format!("every point captured so far is held, and none has outlived its retention{last}"))
 }
 
 fn decisions<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = &'a Decision> {

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp};
 use lifeboat_base::ids::PointId;
-use lifeboat_policy::{Candidate, Decided, Gfs, Reason, Rules, Soundness, Span, Verdict, decide};
+use lifeboat_policy::{Candidate, Decided, Gfs, Reason, Rules, Soundness, Span, Verdict, ceiling, decide};
 use proptest::prelude::*;
 
 const ZONES: [&str; 5] = ["UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Kathmandu", "Pacific/Apia"];
@@ -22,6 +22,7 @@ fn point(at: Timestamp, n: usize) -> Candidate {
         ended: at,
         soundness: Soundness::Good,
         restored: false,
+        holds: Vec::new(),
     }
 }
 
@@ -37,7 +38,14 @@ fn every(hours: i64, from: &str, to: &str) -> Vec<Candidate> {
 
 fn rules<'a>(keep: &str, window: Option<&str>, minimum: Option<&str>, zone: &'a TimeZone) -> Rules<'a> {
     let span = |text: Option<&str>| text.map(|text| text.parse::<Span>().unwrap());
-    Rules { keep: keep.parse().unwrap(), window: span(window), minimum: span(minimum), interval: None, zone }
+    Rules {
+        keep: keep.parse().unwrap(),
+        window: span(window),
+        minimum: span(minimum),
+        interval: None,
+        ceiling: None,
+        zone,
+    }
 }
 
 fn kept(decided: &Decided) -> BTreeSet<PointId> {
@@ -158,6 +166,38 @@ fn nothing_ages_while_no_new_point_comes_and_no_jump_of_the_clock_empties_a_vaul
 }
 
 #[test]
+fn a_clock_that_jumped_ahead_is_believed_only_after_captures_went_on_under_it() {
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let daily = |from: &str, to: &str| {
+        let moments = every(24, from, to).into_iter().rev();
+        moments.map(|point| point.moment).collect::<Vec<_>>()
+    };
+    let before = daily("2026-01-01T02:00:00Z", "2026-02-10T02:00:00Z");
+    assert_eq!(ceiling(&before, None), None);
+    let jumped = |to: &str| [daily("2036-01-01T02:00:00Z", to), before.clone()].concat();
+    let stopped = Some(at("2026-02-12T02:00:00Z"));
+    assert_eq!(ceiling(&jumped("2036-01-01T02:00:00Z"), None), stopped);
+    assert_eq!(ceiling(&jumped("2036-01-02T02:00:00Z"), None), stopped);
+    assert_eq!(ceiling(&jumped("2036-01-03T02:00:00Z"), None), None);
+    // Whoever captures every other week is used to gaps.
+    let fortnightly: Vec<Timestamp> = every(14 * 24, "2026-01-01T02:00:00Z", "2026-05-01T02:00:00Z")
+        .into_iter()
+        .rev()
+        .map(|point| point.moment)
+        .collect();
+    assert_eq!(ceiling(&fortnightly, None), None);
+    // With it, a jump empties nothing even though a point came with it.
+    let utc = zone("UTC");
+    let mut points = every(24, "2026-01-01T02:00:00Z", "2026-02-10T02:00:00Z");
+    points.push(point(at("2036-01-01T02:00:00Z"), 999));
+    let held = rules("7d 4w", None, None, &utc);
+    let now = at("2036-01-01T03:00:00Z");
+    assert!(kept(&decide(&held, points.clone(), now)).len() < 3, "or this shows nothing");
+    let guarded = decide(&Rules { ceiling: stopped, ..held }, points, now);
+    assert!(kept(&guarded).len() > 10 && guarded.stalled, "{:?}", kept(&guarded));
+}
+
+#[test]
 fn a_hundred_thousand_points_are_decided_on_at_once() {
     let berlin = zone("Europe/Berlin");
     let points = every(1, "2015-01-01T00:00:00Z", "2026-06-01T00:00:00Z");
@@ -166,6 +206,21 @@ fn a_hundred_thousand_points_are_decided_on_at_once() {
     let decided = decide(&rules("48h 30d 12w 24mo 10y", Some("14d"), None, &berlin), points, now);
     // Every hour of the window, and one of each older slot.
     assert!((14 * 24..14 * 24 + 80).contains(&kept(&decided).len()), "{}", kept(&decided).len());
+}
+
+#[test]
+fn what_is_held_stays_whatever_the_rules_say_and_is_no_contradiction() {
+    let utc = zone("UTC");
+    let mut points = every(24, "2026-01-01T00:00:00Z", "2026-03-01T00:00:00Z");
+    points[3].holds = vec!["hold-1".to_owned(), "hold-2".to_owned()];
+    points[4].soundness = Soundness::Damaged;
+    points[4].holds = vec!["hold-1".to_owned()];
+    let now = points.last().unwrap().moment;
+    let decided = decide(&rules("3d", None, None, &utc), points, now);
+    let text = page(&decided, &utc);
+    assert!(text.contains("held by hold-1, held by hold-2"), "{text}");
+    assert!(kept(&decided).contains(&PointId::new("pt-000004").unwrap()));
+    assert!(decided.overstayed.is_empty());
 }
 
 prop_compose! {
@@ -205,7 +260,7 @@ proptest! {
         wider in 0u32..10,
     ) {
         let now = points.last().unwrap().moment + SignedDuration::from_secs(ahead);
-        let rules = Rules { keep, window, minimum, interval: None, zone: &zone };
+        let rules = Rules { keep, window, minimum, interval: None, ceiling: None, zone: &zone };
         let decided = decide(&rules, points.clone(), now);
         let stays = kept(&decided);
         prop_assert_eq!(decided.points.len(), points.len());
@@ -261,7 +316,7 @@ proptest! {
         let days = |span: Option<Span>| span.map_or(0, |span| u32::try_from(span.approx().as_secs() / 86_400).unwrap());
         let window = Span::from_days(days(window) + wider);
         let minimum = Span::from_days(days(minimum) + wider);
-        let generous = decide(&Rules { keep, window, minimum, interval: None, zone: &zone }, points.clone(), now);
+        let generous = decide(&Rules { keep, window, minimum, interval: None, ceiling: None, zone: &zone }, points.clone(), now);
         prop_assert!(kept(&generous).is_superset(&stays));
         // The order in which points are listed has no meaning.
         let reversed = points.into_iter().rev().collect();

@@ -18,7 +18,7 @@ use rustix::process::Signal;
 
 use super::error::ServerError;
 use super::memory::release_shared_memory;
-use super::postmaster::pause;
+use super::postmaster::{pause, read_pid_file};
 use super::processes::end_remains;
 
 /// How a sandbox's own folder is called.
@@ -83,13 +83,14 @@ fn end_orphan(data: &Path, sockets: &Path, clock: &dyn Clock) -> Result<bool, Se
         has(data.as_os_str()) && has(&wanted)
     };
     let started = clock.monotonic();
-    let mut relatives = BTreeSet::new();
+    let (mut relatives, mut ended) = (BTreeSet::new(), BTreeSet::new());
     let mut found = false;
     loop {
         let living: Vec<_> = everyone().into_iter().filter(|pid| ours(*pid)).collect();
         let waited = clock.monotonic().saturating_sub(started);
         for pid in &living {
             relatives.extend(family(*pid));
+            ended.insert(*pid);
             if !found {
                 end_if(*pid, Signal::QUIT, || ours(*pid));
             } else if waited > ORPHAN_LIMIT {
@@ -100,6 +101,7 @@ fn end_orphan(data: &Path, sockets: &Path, clock: &dyn Clock) -> Result<bool, Se
         // The first process is the last to end when all goes well; after a kill its children are ended here.
         if living.is_empty() && (!found || end_remains(data, &relatives) == 0) {
             release_shared_memory(data);
+            forget(data, &ended)?;
             return Ok(found);
         }
         if waited > 2 * ORPHAN_LIMIT {
@@ -108,4 +110,14 @@ fn end_orphan(data: &Path, sockets: &Path, clock: &dyn Clock) -> Result<bool, Se
         }
         pause();
     }
+}
+
+/// Removes the pid file of a server that had to be killed: its number goes to whatever is started next, and the folder would
+/// be taken for one in use.
+fn forget(data: &Path, ended: &BTreeSet<i32>) -> Result<(), ServerError> {
+    if read_pid_file(data).is_some_and(|file| ended.contains(&file.pid)) {
+        let path = data.join("postmaster.pid");
+        crashsafe::remove(&path).map_err(ServerError::io("remove", &path))?;
+    }
+    Ok(())
 }

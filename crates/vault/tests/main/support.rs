@@ -201,6 +201,11 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
+/// When the point of that number was begun: one an hour.
+pub(crate) fn begun(number: u32) -> Timestamp {
+    now() + std::time::Duration::from_secs(3600) * number
+}
+
 /// Pseudo-random bytes that do not compress.
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -263,18 +268,38 @@ pub(crate) fn backup(
     backup_capture(vault, number, model.capture(), monitor)
 }
 
+/// As [`backup`], at this moment, which the point shows.
+pub(crate) fn backup_at(
+    vault: &Vault,
+    number: u32,
+    model: &Model,
+    at: Timestamp,
+) -> Result<(PointManifest, Written), VaultError> {
+    write_point(vault, number, model.capture(), &Findings::new(), (at, at))
+}
+
 pub(crate) fn backup_capture(
     vault: &Vault,
     number: u32,
     capture: ModelCapture,
     monitor: &dyn Monitor,
 ) -> Result<(PointManifest, Written), VaultError> {
+    write_point(vault, number, capture, monitor, (begun(number), now()))
+}
+
+fn write_point(
+    vault: &Vault,
+    number: u32,
+    capture: ModelCapture,
+    monitor: &dyn Monitor,
+    (started, moment): (Timestamp, Timestamp),
+) -> Result<(PointManifest, Written), VaultError> {
     let stamp = SnapshotStamp {
         point: point_id(number),
         store: vault.store().clone(),
         host: "host".to_owned(),
         user: "user".to_owned(),
-        time: now(),
+        time: started,
         parent: None,
     };
     let written = vault.write(
@@ -283,6 +308,8 @@ pub(crate) fn backup_capture(
         &WriteOptions { workers: 2, spool: std::env::temp_dir() },
         monitor,
     )?;
+    let mut facts = written.facts.clone();
+    facts.consistency.moment = moment;
     let manifest = PointManifest {
         format: POINT_FORMAT.to_owned(),
         id: point_id(number),
@@ -292,9 +319,9 @@ pub(crate) fn backup_capture(
         policy_hash: Digest::of(b"policy"),
         snapshot: written.snapshot,
         parent: None,
-        started: now(),
-        ended: now(),
-        facts: written.facts.clone(),
+        started,
+        ended: started,
+        facts,
         new_bytes: written.new_bytes,
         stored_bytes: written.stored_bytes,
         copies: Vec::new(),
