@@ -108,8 +108,8 @@ fn the_second_point_proves_the_stream_between_the_two() {
     world.run(&["restore", "cache", "--to", "through", "--at", &format!("offset:{offset}")]).expect(0);
     let (second, through) = (start_restored(&world.path("second")), start_restored(&world.path("through")));
     for server in [&second, &through] {
-        // What ended meanwhile goes, in both.
-        server.run("KEYS *");
+        // What ended meanwhile goes, in both: a server lets go of what it is asked for.
+        server.load((0..50).map(|n| words(&format!("EXISTS short:{n}"))));
     }
     assert_eq!(content(&second).databases[&0].sum, content(&through).databases[&0].sum);
 }
