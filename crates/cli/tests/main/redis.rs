@@ -48,6 +48,10 @@ pub(crate) fn start_restored(restored: &Path) -> RedisServer {
 /// What a server holds.
 pub(crate) fn content(server: &RedisServer) -> Survey {
     let dir = server.run("CONFIG GET dir").members()[1].text().unwrap();
+    // A capture that was killed may have left the server at work for it.
+    while server.connect().info("persistence").unwrap().get("rdb_bgsave_in_progress") != Some("0") {
+        std::thread::yield_now();
+    }
     server.run("SAVE");
     let file = std::fs::File::open(Path::new(&dir).join("dump.rdb")).unwrap();
     Survey::read(file, 0).unwrap()

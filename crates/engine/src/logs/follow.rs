@@ -346,7 +346,7 @@ impl Follower<'_> {
     /// Remembers how the timelines up to this one began, where a state folder that was lost no longer knows it.
     fn learn_way(&self, sources: &mut Sources, timeline: u32) -> Result<(), Failure> {
         let marks = Marks::new(&self.folder);
-        let known = marks.forks();
+        let known = marks.way().left;
         let (mut found, mut at) = (BTreeMap::new(), timeline);
         // A timeline continues an older one: this ends.
         loop {

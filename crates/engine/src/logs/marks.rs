@@ -39,12 +39,21 @@ struct Stored {
     sizes: BTreeMap<LogName, u64>,
 }
 
+/// The way a log took.
 #[derive(Default, Serialize, Deserialize)]
-struct Forks {
+pub(crate) struct Way {
     format: String,
-    /// Where the log began to be kept.
-    began: Option<Position>,
-    left: BTreeMap<u32, Position>,
+    /// Where it began to be kept, if that is known.
+    pub(crate) began: Option<Position>,
+    /// Where each timeline left the one before it, as far as that is known.
+    pub(crate) left: BTreeMap<u32, Position>,
+}
+
+impl Way {
+    /// As it is remembered.
+    pub(crate) fn new(began: Option<Position>, left: BTreeMap<u32, Position>) -> Self {
+        Self { format: FORKS_FORMAT.to_owned(), began, left }
+    }
 }
 
 impl Marks {
@@ -153,40 +162,35 @@ impl Marks {
         self.write(STORED, &Stored { format: FORMAT.to_owned(), sizes })
     }
 
-    fn way(&self) -> Forks {
+    /// The way the log took; an empty one if nothing is known.
+    pub(crate) fn way(&self) -> Way {
         let text = fs::read(self.folder.join(FORKS)).unwrap_or_default();
-        let forks: Forks = serde_json::from_slice(&text).unwrap_or_default();
-        if forks.format == FORKS_FORMAT { forks } else { Forks::default() }
-    }
-
-    /// Where each timeline left the one before it, as far as that is known.
-    pub(crate) fn forks(&self) -> BTreeMap<u32, Position> {
-        self.way().left
-    }
-
-    /// Where the log began to be kept, if that is known.
-    pub(crate) fn began(&self) -> Option<Position> {
-        self.way().began
+        let way: Way = serde_json::from_slice(&text).unwrap_or_default();
+        if way.format == FORKS_FORMAT { way } else { Way::default() }
     }
 
     /// Remembers where timelines left others.
     pub(crate) fn forked(&self, new: &BTreeMap<u32, Position>) -> Result<(), Failure> {
-        let Forks { began, mut left, .. } = self.way();
+        // Most shipments enter no timeline.
+        if new.is_empty() {
+            return Ok(());
+        }
+        let Way { began, mut left, .. } = self.way();
         let before = left.clone();
         left.extend(new);
         if left == before {
             return Ok(());
         }
-        self.write(FORKS, &Forks { format: FORKS_FORMAT.to_owned(), began, left })
+        self.write(FORKS, &Way::new(began, left))
     }
 
     /// Remembers where the log began to be kept, unless that is known: what is lost later is not taken for never kept.
     pub(crate) fn begin(&self, at: Position) -> Result<(), Failure> {
-        let Forks { began, left, .. } = self.way();
+        let Way { began, left, .. } = self.way();
         if began.is_some() {
             return Ok(());
         }
-        self.write(FORKS, &Forks { format: FORKS_FORMAT.to_owned(), began: Some(at), left })
+        self.write(FORKS, &Way::new(Some(at), left))
     }
 
     fn write(&self, name: &str, what: &impl Serialize) -> Result<(), Failure> {
@@ -269,9 +273,9 @@ mod tests {
         marks.forked(&[(3, Position::new(2, 90))].into()).unwrap();
         marks.begin(Position::new(1, 7)).unwrap();
         marks.begin(Position::new(1, 9)).unwrap();
-        assert_eq!(marks.forks(), [(2, Position::new(1, 80)), (3, Position::new(2, 90))].into());
-        assert_eq!(marks.began(), Some(Position::new(1, 7)));
+        assert_eq!(marks.way().left, [(2, Position::new(1, 80)), (3, Position::new(2, 90))].into());
+        assert_eq!(marks.way().began, Some(Position::new(1, 7)));
         crashsafe::replace(&dir.path().join(FORKS), b"{").unwrap();
-        assert_eq!(marks.forks(), BTreeMap::new());
+        assert_eq!(marks.way().left, BTreeMap::new());
     }
 }

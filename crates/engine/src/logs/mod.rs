@@ -24,7 +24,7 @@ pub use fetch::{FetchOptions, FetchReport};
 pub(crate) use follow::stream_name;
 pub use follow::{FollowOptions, FollowReport};
 pub(crate) use head::Head;
-pub(crate) use marks::Marks;
+pub(crate) use marks::{Marks, Way};
 pub(crate) use plan::{Replay, Told};
 pub(crate) use proof::Between;
 pub use push::{Kept, PushOptions, PushReport};

@@ -4,8 +4,6 @@
 //! different timelines never stand for each other: the way leads from the point's timeline to the head's over the places
 //! where one left the other.
 
-use std::collections::BTreeMap;
-
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, PointId, StreamName};
 use lifeboat_base::time::Timestamp;
@@ -16,7 +14,7 @@ use lifeboat_vault::Vault;
 use lifeboat_vault::logs::{LogName, Logs, Position};
 
 use crate::context::Engine;
-use crate::logs::{Head, Marks, holes, position, stream_name};
+use crate::logs::{Head, Marks, Way, holes, position, stream_name};
 
 /// What is known of a row's log without a key.
 pub(super) struct LogState {
@@ -24,10 +22,8 @@ pub(super) struct LogState {
     pub(super) as_of: Timestamp,
     /// Where the log ends.
     head: Position,
-    /// Where each timeline left the one before it.
-    forks: BTreeMap<u32, Position>,
-    /// Where the log began to be kept.
-    began: Option<Position>,
+    /// Where it began to be kept and where each timeline left the one before it.
+    way: Way,
     /// What each copy lists.
     copies: Vec<ListedLog>,
     /// Where each point's own content ends, by point.
@@ -70,7 +66,7 @@ impl LogState {
             Err(why) => return Some(why),
         };
         let holds = |leg: &Leg, at: Position| leg.timeline == at.timeline && at.offset <= leg.to;
-        if let Some(began) = self.began
+        if let Some(began) = self.way.began
             && let Some(first) = way.iter().position(|leg| holds(leg, began))
         {
             way.drain(..first);
@@ -90,7 +86,8 @@ impl LogState {
         let mut way = Vec::new();
         let mut at = self.head;
         while at.timeline != from.timeline {
-            let Some(left) = self.forks.get(&at.timeline).filter(|_| way.len() <= self.forks.len()) else {
+            let left = &self.way.left;
+            let Some(left) = left.get(&at.timeline).filter(|_| way.len() <= left.len()) else {
                 let timeline = at.timeline;
                 return Err(format!("where timeline {timeline} of its log began is not known here"));
             };
@@ -170,8 +167,7 @@ impl Engine {
             same.then(|| (point.manifest.id.clone(), Position::new(head.position.timeline, end.offset)))
         });
         let base_ends = base_ends.collect();
-        let (forks, began) = (marks.forks(), marks.began());
-        Ok(LogState { as_of: head.as_of, head: head.position, forks, began, copies, base_ends })
+        Ok(LogState { as_of: head.as_of, head: head.position, way: marks.way(), copies, base_ends })
     }
 
     /// The log objects that a copy lists, and those among them that cannot be relied on: known to be damaged, or of
@@ -222,8 +218,10 @@ mod tests {
         LogState {
             as_of: Timestamp::UNIX_EPOCH,
             head: Position::new(head.0, head.1),
-            began: Some(Position::new(1, 40)),
-            forks: [(2, Position::new(1, 80)), (3, Position::new(2, 120))].into(),
+            way: Way::new(
+                Some(Position::new(1, 40)),
+                [(2, Position::new(1, 80)), (3, Position::new(2, 120))].into(),
+            ),
             copies: vec![listed],
             base_ends: vec![(point(), Position::new(base.0, base.1))],
         }

@@ -9,7 +9,7 @@ use lifeboat_base::entropy::Entropy;
 use lifeboat_base::leased::LeasedFolder;
 
 use super::error::SandboxError;
-use super::process::{Launch, Process};
+use super::process::Process;
 use super::programs::Programs;
 use super::sandbox::{RUNTIME, SOCKET, folder};
 use super::wait::Wait;
@@ -34,30 +34,12 @@ impl Primary {
         wait: Wait<'_>,
     ) -> Result<Self, SandboxError> {
         let folder = folder(Path::new(RUNTIME), entropy)?;
-        let socket = folder.path().join(SOCKET);
-        let settings = [
-            ("port", "0"),
-            ("unixsocket", &socket.to_string_lossy()),
-            ("unixsocketperm", "600"),
-            ("dir", &work.to_string_lossy()),
-            ("daemonize", "no"),
-            ("supervised", "no"),
-            ("save", ""),
+        let more = [
             ("appendonly", if append_only { "yes" } else { "no" }),
-            ("appendfsync", "no"),
             ("repl-diskless-sync", "yes"),
             ("repl-diskless-sync-delay", "0"),
         ];
-        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let launch = Launch {
-            programs,
-            settings: &settings,
-            configuration: &folder.path().join("redis.conf"),
-            socket: &socket,
-            log: &folder.path().join("log"),
-        };
-        let mut process = Process::spawn(&launch)?;
-        process.wait_ready(wait)?;
+        let process = Process::start_private(programs, (folder.path(), work), &more, wait)?;
         Ok(Self { process, folder })
     }
 

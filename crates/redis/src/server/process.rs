@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::error::SandboxError;
 use super::programs::{PATH, Programs, tail};
+use super::sandbox::SOCKET;
 use super::wait::{Wait, pause};
 use crate::wire::{ConnectOptions, Connection, RedisError};
 
@@ -61,6 +62,41 @@ impl Process {
         command.stdin(Stdio::null()).stdout(second).stderr(log).process_group(0);
         let child = command.spawn().map_err(SandboxError::io("run", &program))?;
         Ok(Self { child, socket: launch.socket.to_owned(), log: launch.log.to_owned(), ended: None })
+    }
+
+    /// Starts a server of our own in `folder` on the data in `work` and waits until it takes commands: reachable through a
+    /// private socket there and nowhere else, and saving nothing by itself. `more` adds to what all of them have.
+    pub(super) fn start_private(
+        programs: &Programs,
+        (folder, work): (&Path, &Path),
+        more: &[(&str, &str)],
+        wait: Wait<'_>,
+    ) -> Result<Self, SandboxError> {
+        let socket = folder.join(SOCKET);
+        let (path, work) = (socket.to_string_lossy(), work.to_string_lossy());
+        let common = [
+            ("port", "0"),
+            ("unixsocket", &path),
+            ("unixsocketperm", "600"),
+            ("dir", &work),
+            ("daemonize", "no"),
+            ("supervised", "no"),
+            ("save", ""),
+            ("appendfsync", "no"),
+        ];
+        let settings = common.iter().chain(more);
+        let settings: Vec<_> =
+            settings.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let launch = Launch {
+            programs,
+            settings: &settings,
+            configuration: &folder.join("redis.conf"),
+            socket: &socket,
+            log: &folder.join("log"),
+        };
+        let mut process = Self::spawn(&launch)?;
+        process.wait_ready(wait)?;
+        Ok(process)
     }
 
     /// Its process id.

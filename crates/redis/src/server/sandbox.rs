@@ -13,7 +13,7 @@ use lifeboat_base::leased::LeasedFolder;
 use rustix::net::{AddressFamily, SocketType};
 
 use super::error::SandboxError;
-use super::process::{Launch, Process};
+use super::process::Process;
 use super::programs::Programs;
 use super::sweep::FOLDER_PREFIX;
 use super::wait::Wait;
@@ -62,38 +62,20 @@ impl Sandbox {
         let runtime = options.runtime.as_deref().unwrap_or(Path::new(RUNTIME));
         let folder = folder(runtime, entropy)?;
         let (nobody, port) = nobody()?;
-        let socket = folder.path().join(SOCKET);
-        let yes_or_no = |yes: bool| if yes { "yes" } else { "no" };
-        let settings = [
-            ("port", "0"),
-            ("unixsocket", &socket.to_string_lossy()),
-            ("unixsocketperm", "600"),
-            ("dir", &options.work.to_string_lossy()),
-            ("databases", &options.databases.max(1).to_string()),
-            ("daemonize", "no"),
-            ("supervised", "no"),
-            ("save", ""),
-            ("appendonly", yes_or_no(options.append_only)),
-            ("appendfsync", "no"),
-            ("aof-load-truncated", "no"),
-            ("auto-aof-rewrite-percentage", "0"),
-            ("maxmemory", "0"),
-            ("replicaof", &format!("127.0.0.1 {port}")),
-            ("replica-read-only", "yes"),
-            ("replica-serve-stale-data", "yes"),
-            ("crash-log-enabled", "no"),
-            ("crash-memcheck-enabled", "no"),
+        let more = [
+            ("databases", options.databases.max(1).to_string()),
+            ("appendonly", if options.append_only { "yes" } else { "no" }.to_owned()),
+            ("aof-load-truncated", "no".to_owned()),
+            ("auto-aof-rewrite-percentage", "0".to_owned()),
+            ("maxmemory", "0".to_owned()),
+            ("replicaof", format!("127.0.0.1 {port}")),
+            ("replica-read-only", "yes".to_owned()),
+            ("replica-serve-stale-data", "yes".to_owned()),
+            ("crash-log-enabled", "no".to_owned()),
+            ("crash-memcheck-enabled", "no".to_owned()),
         ];
-        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let launch = Launch {
-            programs,
-            settings: &settings,
-            configuration: &folder.path().join("redis.conf"),
-            socket: &socket,
-            log: &folder.path().join("log"),
-        };
-        let mut process = Process::spawn(&launch)?;
-        process.wait_ready(wait)?;
+        let more: Vec<_> = more.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let process = Process::start_private(programs, (folder.path(), &options.work), &more, wait)?;
         Ok(Self { process, _folder: folder, _nobody: nobody })
     }
 
