@@ -11,6 +11,7 @@ use lifeboat_base::ids::{CopyName, PointId, StoreName};
 use lifeboat_base::time::Timestamp;
 use lifeboat_vault::PointManifest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::Value;
 
 use crate::{CatalogError, Holding, PointRow, Proof, RunRow, schema};
 
@@ -435,6 +436,24 @@ impl Catalog {
                 })
             })
             .and_then(Iterator::collect::<rusqlite::Result<_>>)
+            .map_err(database("read"))
+    }
+
+    /// What the runs of `kind` on a store say at `path` of their bodies, oldest first: every item of a list, or the one value.
+    pub fn said(&self, store: &StoreName, kind: &str, path: &str) -> Result<Vec<Value>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare(
+                "SELECT CASE said.type WHEN 'object' THEN said.value WHEN 'array' THEN said.value
+                 ELSE json_quote(said.value) END FROM run, json_each(run.body, ?3) AS said
+                 WHERE store = ?1 AND kind = ?2 ORDER BY evidence, said.id",
+            )
+            .map_err(database("read"))?;
+        statement
+            .query_map([store.as_str(), kind, path], |row| row.get::<_, String>(0))
+            .and_then(|rows| {
+                rows.map(|text| text.map(|text| serde_json::from_str(&text).unwrap_or_default())).collect()
+            })
             .map_err(database("read"))
     }
 

@@ -91,6 +91,9 @@ pub(crate) enum Command {
         /// How long space of dropped points waits before it is freed, such as 12h or 0s [default: 1d]
         #[arg(long, value_name = "SPAN", value_parser = grace)]
         grace: Option<Duration>,
+        /// The day it is, such as 2026-11-21: believe the clock although nothing was captured for long
+        #[arg(long, value_name = "DATE")]
+        today: Option<jiff::civil::Date>,
     },
     /// Legal holds: what they cover stays, whatever retention says
     Hold {

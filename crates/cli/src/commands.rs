@@ -106,8 +106,8 @@ fn with_policy(args: &Args, output: &Output) -> Outcome {
             }
             Ok(reports.iter().find_map(lifeboat_engine::PointsReport::worst))
         }
-        Command::Retain { stores, apply, plan, grace } => {
-            let options = RetainOptions { apply: *apply, plan: plan.clone(), grace: *grace };
+        Command::Retain { stores, apply, plan, grace, today } => {
+            let options = RetainOptions { apply: *apply, plan: plan.clone(), grace: *grace, today: *today };
             let report = engine.retain(stores, &options)?;
             output.result(&report, || show::retain::page(&report))?;
             Ok(report.worst())

@@ -12,7 +12,8 @@ use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{Proof, ProofLevel};
 use lifeboat_policy::{Retention, Store};
 use lifeboat_stores::CaptureContext;
-use lifeboat_vault::{PointManifest, SnapshotStamp, Vault, WriteOptions, Written};
+use lifeboat_vault::storage::StorageError;
+use lifeboat_vault::{PointManifest, SnapshotStamp, Vault, VaultError, WriteOptions, Written};
 use serde::Serialize;
 use serde_json::json;
 
@@ -399,7 +400,7 @@ pub(crate) fn fill_first(set: &VaultSet, monitor: &Collector) -> Vec<Finding> {
     let Some((first, rest)) = set.open.split_first() else { return Vec::new() };
     // Damaged objects of the other copy reach the monitor; the points they belong to stay where they are.
     let failed = rest.iter().filter_map(|other| other.vault.copy_to(&first.vault, monitor).err());
-    failed.map(|error| copy_finding(&first.copy, Failure::from(error))).collect()
+    failed.map(|error| copy_finding(&first.copy, error)).collect()
 }
 
 /// Brings everything that the first copy holds to the others; gives what went wrong.
@@ -407,7 +408,7 @@ pub(crate) fn fill_rest(set: &VaultSet, monitor: &Collector) -> Vec<Finding> {
     let Some((first, rest)) = set.open.split_first() else { return Vec::new() };
     let failed = |other: &CopyVault| {
         let error = first.vault.copy_to(&other.vault, monitor).err()?;
-        Some(copy_finding(&other.copy, Failure::from(error)))
+        Some(copy_finding(&other.copy, error))
     };
     rest.iter().filter_map(failed).collect()
 }
@@ -421,7 +422,7 @@ fn replicate(row: &Store, point: &PointId, set: &VaultSet, monitor: &Collector, 
             // A withheld point would not be restorable there; the monitor was told which object is to blame.
             Ok(stats) if stats.withheld.contains(point) => {}
             Ok(_stats) => report.copies.push(other.copy.clone()),
-            Err(error) => report.findings.push(copy_finding(&other.copy, Failure::from(error))),
+            Err(error) => report.findings.push(copy_finding(&other.copy, error)),
         }
     }
     if report.copies.len() < row.copies.value.len() {
@@ -436,9 +437,16 @@ fn newest(vault: &Vault) -> Result<Option<PointManifest>, Failure> {
     Ok(sound.max_by_key(|manifest| manifest.facts.consistency.moment).cloned())
 }
 
-fn copy_finding(copy: &CopyName, failure: Failure) -> Finding {
+/// A copy that does not get what it lacks.
+pub(crate) const COPY_BEHIND: &str = "copy-behind";
+/// The same, because it has no room.
+const COPY_FULL: &str = "copy-full";
+
+fn copy_finding(copy: &CopyName, error: VaultError) -> Finding {
+    let full = matches!(error, VaultError::Storage { source: StorageError::Full { .. }, .. });
+    let failure = Failure::from(error);
     let message = format!("copy `{copy}` does not hold every recovery point: {}", failure.chain());
-    Finding::new("copy-behind", copy.as_str(), message).with_kind(failure.kind())
+    Finding::new(if full { COPY_FULL } else { COPY_BEHIND }, copy.as_str(), message).with_kind(failure.kind())
 }
 
 /// Opens the point as a restore would and reads its first entries, so that a key or format fault shows before the

@@ -7,7 +7,7 @@ use lifeboat_base::ids::{CopyName, VaultId};
 use lifeboat_base::monitor::Finding;
 use lifeboat_keys::{Envelope, VaultSecrets};
 use lifeboat_policy::{CopyUrl, Store};
-use lifeboat_vault::storage::{FileStorage, Storage};
+use lifeboat_vault::storage::{FileStorage, Storage, StorageError};
 use lifeboat_vault::{NewVault, Vault, VaultError};
 
 use crate::context::Engine;
@@ -156,10 +156,11 @@ impl Engine {
     /// Why there is no vault in a copy that held points: a folder that is not there can come back, a vault without
     /// its `config` is damaged.
     pub(crate) fn absence(&self, row: &Store, copy: &CopyName) -> Failure {
-        let listed = self.storage(row, copy).and_then(|storage| {
-            storage.list("lifeboat/points").map_err(|error| {
+        let listed = self.storage(row, copy).and_then(|storage| match storage.list("lifeboat/points/") {
+            Err(StorageError::Missing { .. }) => Ok(Vec::new()),
+            listed => listed.map_err(|error| {
                 Failure::with_source(error.kind(), format!("failed to look into copy `{copy}`"), error)
-            })
+            }),
         });
         match listed {
             Ok(points) if points.is_empty() => Failure::new(

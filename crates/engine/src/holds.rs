@@ -8,12 +8,14 @@ use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::Timestamp;
 use lifeboat_policy::Store;
 use lifeboat_vault::holds::{HOLD_FORMAT, Hold, HoldScope, Holds, RELEASE_FORMAT, Release};
+use lifeboat_vault::storage::WriteLock;
+use lifeboat_vault::{PointEntry, VaultError};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::backup::worst;
 use crate::context::Engine;
-use crate::copies::{VaultSet, no_copy};
+use crate::copies::{CopyVault, VaultSet, no_copy};
 use crate::error::EngineError;
 use crate::journal::Entry;
 use crate::when;
@@ -43,6 +45,25 @@ pub struct HoldView {
     pub release: Option<Release>,
     /// Copies that hold it now.
     pub copies: Vec<CopyName>,
+    /// What it covers and was dropped before it was placed; told when it is placed.
+    #[serde(skip_serializing_if = "Dropped::is_empty")]
+    pub dropped: Dropped,
+}
+
+/// Points that a hold covers and that were recorded as dropped before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Dropped {
+    /// How many are in none of the copies at hand.
+    pub gone_count: u64,
+    /// Those that a copy still had: they stay there from now on, and come back to the others.
+    pub still: Vec<PointId>,
+}
+
+impl Dropped {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.gone_count == 0 && self.still.is_empty()
+    }
 }
 
 /// The answer of `lifeboat hold`.
@@ -68,22 +89,17 @@ impl HoldReport {
 }
 
 /// What keeps the points of one store.
-pub(crate) struct Held {
-    active: Vec<Hold>,
-    /// Holds that no copy can read: they may keep anything.
-    unreadable: Vec<HoldId>,
-}
+pub(crate) struct Held(Holds);
 
 impl Held {
-    /// The holds that cover a point.
+    /// The holds that cover a point; one that no copy can read may keep anything.
     pub(crate) fn of(&self, id: &PointId, moment: Timestamp) -> Vec<String> {
-        let covering = self.active.iter().filter(|hold| hold.scope.covers(id, moment)).map(|hold| &hold.id);
-        covering.chain(&self.unreadable).map(ToString::to_string).collect()
+        self.0.covering(id, moment).map(ToString::to_string).collect()
     }
 
     /// Whether the log is covered.
     pub(crate) fn covers_log(&self) -> bool {
-        !self.unreadable.is_empty() || self.active.iter().any(|hold| hold.scope.covers_log())
+        self.0.cover_log()
     }
 }
 
@@ -113,6 +129,14 @@ impl Engine {
             (None, None) => HoldScope::Store,
         };
         let Some(first) = set.open.first() else { return Err(no_copy(row, set)) };
+        // From here on no removal is under way in these copies that does not know of it.
+        let (locked, busy) = lock_each(&set);
+        if locked.is_empty() {
+            let why = busy.first().map(|finding| finding.message.clone()).unwrap_or_default();
+            return Err(EngineError::new(FailureKind::Refused, format!("no hold was placed: {why}"))
+                .next("when the other run is done, place it again"));
+        }
+        report.findings.extend(busy);
         let hold = Hold {
             format: HOLD_FORMAT.to_owned(),
             id: HoldId::generate(now, self.env.entropy.as_ref()),
@@ -125,8 +149,9 @@ impl Engine {
         };
         // Filed first: from here on retention respects it, even if no copy can be written.
         self.file(Entry { kind: "hold", store: &row.name, ok: true, body: json!({ "hold": hold }) })?;
-        let copies = put_everywhere(&set, row, &mut report, |vault| vault.put_hold(&hold));
-        report.holds.push(HoldView { hold, release: None, copies });
+        let copies = put_everywhere(&locked, (row, &set), &mut report, |vault| vault.put_hold(&hold));
+        let dropped = dropped_before(&set, &hold)?;
+        report.holds.push(HoldView { hold, release: None, copies, dropped });
         Ok(report)
     }
 
@@ -148,8 +173,10 @@ impl Engine {
             }
             for (id, (hold, release)) in holds.known {
                 let there = copies.iter().filter(|(_, ids)| ids.contains(&id)).map(|(copy, _)| copy.clone());
-                report.holds.push(HoldView { hold, release, copies: there.collect() });
+                let dropped = Dropped::default();
+                report.holds.push(HoldView { hold, release, copies: there.collect(), dropped });
             }
+            report.findings.extend(self.lacking_holds(row, &set)?);
         }
         Ok(report)
     }
@@ -180,10 +207,13 @@ impl Engine {
             let body = json!({ "hold": hold, "release": release });
             self.file(Entry { kind: "hold-release", store: &row.name, ok: true, body })?;
             // A copy that was away when it was placed gets both.
-            let copies = put_everywhere(&set, row, &mut report, |vault| {
+            let (locked, busy) = lock_each(&set);
+            report.findings.extend(busy);
+            let copies = put_everywhere(&locked, (row, &set), &mut report, |vault| {
                 vault.put_hold(hold).and_then(|()| vault.put_release(&release))
             });
-            report.holds.push(HoldView { hold: hold.clone(), release: Some(release), copies });
+            let (hold, dropped) = (hold.clone(), Dropped::default());
+            report.holds.push(HoldView { hold, release: Some(release), copies, dropped });
             return Ok(report);
         }
         Err(EngineError::new(FailureKind::Refused, format!("there is no hold {id}"))
@@ -193,15 +223,11 @@ impl Engine {
     /// What keeps the points of a row: what its open copies say, and what was filed here, for a copy that took a hold may be
     /// away.
     pub(crate) fn on_hold(&self, row: &Store, set: &VaultSet) -> Result<Held, EngineError> {
-        let (holds, _copies) = self.gather(row, set)?;
-        Ok(Held {
-            active: holds.active().cloned().collect(),
-            unreadable: holds.unreadable.into_keys().collect(),
-        })
+        Ok(Held(self.gather(row, set)?.0))
     }
 
     #[expect(clippy::type_complexity, reason = "holds, and which copy has which of them")]
-    fn gather(
+    pub(crate) fn gather(
         &self,
         row: &Store,
         set: &VaultSet,
@@ -216,7 +242,7 @@ impl Engine {
         Ok((holds, copies))
     }
 
-    fn filed_holds(&self, row: &Store) -> Result<Holds, EngineError> {
+    pub(crate) fn filed_holds(&self, row: &Store) -> Result<Holds, EngineError> {
         let mut holds = Holds::default();
         let catalog = self.catalog()?;
         let parsed = |body: &Value, field: &str| body.get(field).cloned().unwrap_or_default();
@@ -236,25 +262,59 @@ impl Engine {
     }
 }
 
-/// Does it in every open copy; tells of the others.
+/// A copy nobody else writes to while this lives.
+struct Locked<'a> {
+    entry: &'a CopyVault,
+    _lock: Box<dyn WriteLock>,
+}
+
+/// Takes the write lock of every open copy that is free; tells of the others.
+fn lock_each(set: &VaultSet) -> (Vec<Locked<'_>>, Vec<Finding>) {
+    let (mut locked, mut busy) = (Vec::new(), Vec::new());
+    for entry in &set.open {
+        match entry.vault.lock("place a hold") {
+            Ok(lock) => locked.push(Locked { entry, _lock: lock }),
+            Err(error) => busy.push(not_there(&entry.copy, error)),
+        }
+    }
+    (locked, busy)
+}
+
+fn not_there(copy: &CopyName, error: VaultError) -> Finding {
+    let failure = Failure::from(error);
+    let message = format!("copy `{copy}` does not have it yet: {}", failure.chain());
+    Finding::new("hold-missing", copy.as_str(), message).with_kind(failure.kind())
+}
+
+/// What a hold covers of that which records name.
+fn dropped_before(set: &VaultSet, hold: &Hold) -> Result<Dropped, Failure> {
+    let (mut named, mut still) = (BTreeSet::new(), BTreeSet::new());
+    for entry in &set.open {
+        let retired = entry.vault.retired()?;
+        let covered = |id: &PointId, moment| hold.scope.covers(id, moment);
+        let points = retired.points().iter().filter(|(id, gone)| covered(id, gone.point.moment));
+        named.extend(points.map(|(id, _)| id.clone()));
+    }
+    for entry in &set.open {
+        let listed = entry.vault.points()?;
+        still.extend(listed.iter().filter_map(PointEntry::id).filter(|id| named.contains(*id)).cloned());
+    }
+    Ok(Dropped { gone_count: (named.len() - still.len()) as u64, still: still.into_iter().collect() })
+}
+
+/// Does it in every copy that is locked; tells of those that are not there.
 fn put_everywhere(
-    set: &VaultSet,
-    row: &Store,
+    locked: &[Locked<'_>],
+    (row, set): (&Store, &VaultSet),
     report: &mut HoldReport,
-    put: impl Fn(&lifeboat_vault::Vault) -> Result<(), lifeboat_vault::VaultError>,
+    put: impl Fn(&lifeboat_vault::Vault) -> Result<(), VaultError>,
 ) -> Vec<CopyName> {
     report.findings.extend(set.findings());
     let mut copies = Vec::new();
-    for entry in &set.open {
+    for Locked { entry, .. } in locked {
         match put(&entry.vault) {
             Ok(()) => copies.push(entry.copy.clone()),
-            Err(error) => {
-                let failure = Failure::from(error);
-                let message = format!("copy `{}` does not have it yet: {}", entry.copy, failure.chain());
-                report.findings.push(
-                    Finding::new("hold-missing", entry.copy.as_str(), message).with_kind(failure.kind()),
-                );
-            }
+            Err(error) => report.findings.push(not_there(&entry.copy, error)),
         }
     }
     for copy in set.absent.iter().filter(|copy| row.copies.value.contains(copy)) {

@@ -36,7 +36,7 @@ pub use context::{Engine, Environment, Observer};
 pub use drills::DrillOptions;
 pub use error::{AtRisk, EngineError};
 pub use extract::{PartOptions, PartOutcome};
-pub use holds::{HoldReport, HoldRequest, HoldView};
+pub use holds::{Dropped, HoldReport, HoldRequest, HoldView};
 pub use lifeboat_catalog::ProofLevel;
 pub use lifeboat_drill::{CheckOutcome, DrillReport, DrillVerdict, ReplayDrill, StoreDrill};
 pub use lifeboat_evidence as evidence;

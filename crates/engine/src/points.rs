@@ -106,12 +106,28 @@ impl Engine {
         let catalog = self.catalog()?;
         let now = self.env.clock.now();
         let mut findings = Vec::new();
+        // A copy that was away may list them still. What is held and still lies in a copy is there, whatever records say.
+        let mut dropped = catalog.dropped(&row.name).map_err(Failure::from)?;
+        let (holds, _copies) = self.gather(row, set)?;
+        let mut held: BTreeSet<PointId> = BTreeSet::new();
+        for entry in &set.open {
+            for point in entry.vault.points().map_err(Failure::from)? {
+                let manifest = point.manifest();
+                held.extend(
+                    manifest
+                        .filter(|own| holds.cover(&own.id, own.facts.consistency.moment))
+                        .map(|own| own.id.clone()),
+                );
+            }
+        }
         for entry in &set.open {
             let retired = entry.vault.retired().map_err(Failure::from)?;
-            catalog.drop_points(&row.name, retired.points().keys()).map_err(Failure::from)?;
+            let gone: Vec<PointId> =
+                retired.points().keys().filter(|id| !held.contains(*id)).cloned().collect();
+            catalog.drop_points(&row.name, &gone).map_err(Failure::from)?;
+            dropped.extend(gone);
         }
-        // A copy that was away may list them still.
-        let dropped = catalog.dropped(&row.name).map_err(Failure::from)?;
+        dropped.retain(|id| !held.contains(id));
         for entry in &set.open {
             let copies = std::slice::from_ref(&entry.copy);
             let mut listed = BTreeSet::new();

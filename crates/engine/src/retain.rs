@@ -5,38 +5,30 @@
 
 use std::time::Duration;
 
+use jiff::civil::Date;
 use lifeboat_base::digest::Digest;
-use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::failure::FailureKind;
 use lifeboat_base::ids::{PointId, StoreName};
 use lifeboat_base::lease::Lease;
 use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::Timestamp;
-use lifeboat_catalog::{PointRow, ProofLevel};
-use lifeboat_policy::{
-    Candidate, Decided, Gfs, Retention, Rules, Soundness, Span, Store, Verdict, ceiling, decide,
-};
-use lifeboat_vault::Vault;
-use lifeboat_vault::retire::{DroppedPoint, RetireOptions, RetirePlan, Wanted};
+use lifeboat_policy::{Gap, Gfs, Retention, Span, Store, Verdict};
+use lifeboat_vault::retire::{Filed, RetirePlan};
 use serde::Serialize;
-use serde_json::json;
 
-use crate::backup::{Collector, fill_first, fill_rest, worst};
+use crate::backup::worst;
 use crate::context::Engine;
 use crate::copies::VaultSet;
 use crate::error::{AtRisk, EngineError};
-use crate::holds::Held;
 
 mod apply;
 mod floors;
+mod lost;
+mod plan;
+mod time;
 
 pub use self::apply::{Applied, AppliedCopy};
-
-/// How long space of what was dropped stays before it may be freed, unless asked otherwise.
-const DEFAULT_GRACE: Duration = Duration::from_secs(86_400);
-/// Captures that are looked at to tell whether the clock jumped.
-const CAPTURES: u32 = 400;
-/// The most points dropped in one run; the oldest go first, the rest waits for the next run.
-const MAX_POINTS: usize = 5_000;
+pub(crate) use self::plan::in_doubt;
 
 /// How retention is run.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +39,8 @@ pub struct RetainOptions {
     pub plan: Option<String>,
     /// How long space of what was dropped stays before it may be freed; a day unless given.
     pub grace: Option<Duration>,
+    /// The day it is, as a person says: a long time without captures has passed, and no clock has jumped.
+    pub today: Option<Date>,
 }
 
 /// One point and what becomes of it.
@@ -111,10 +105,12 @@ pub struct StoreRetention {
     pub retention: Gfs,
     /// The window of its log.
     pub logs: Option<Span>,
-    /// The moment the calendar was read at: it stands still while no new good point comes.
-    pub as_of: Timestamp,
+    /// The moment the calendar was read at: it stands still while no new good point comes. Nothing without a good point.
+    pub as_of: Option<Timestamp>,
     /// Whether it stands still.
     pub stalled: bool,
+    /// A time without captures in which the clock may have jumped, if time stands still for that.
+    pub doubt: Option<Gap>,
     /// Every point, oldest moment first.
     pub points: Vec<RetainedPoint>,
     /// Log that may go.
@@ -157,6 +153,11 @@ struct Planned<'a> {
     set: VaultSet,
     view: StoreRetention,
     plan: Option<RetirePlan>,
+    /// Why nothing is dropped that else would be.
+    held_up: Option<String>,
+    filed: Filed,
+    /// Records that are lost or damaged in every copy and of which the plan says everything again.
+    replaces: Vec<String>,
     _lease: Option<Lease>,
 }
 
@@ -186,6 +187,9 @@ impl Engine {
         }
         if options.apply {
             self.ready_to_file()?;
+        }
+        if let Some(day) = options.today {
+            self.is_today(day, now)?;
         }
         for row in rows {
             let Retention::Keep(keep) = row.retention.value else { continue };
@@ -218,193 +222,9 @@ impl Engine {
             )
             .next(format!("look at it again: lifeboat retain {}", row.name)));
         }
+        if let Some(day) = options.today {
+            self.file_word(row, day, self.env.clock.now())?;
+        }
         self.apply_retention(planned, findings)
     }
-
-    fn plan_retention<'a>(
-        &self,
-        row: &'a Store,
-        keep: Gfs,
-        options: &RetainOptions,
-        findings: &mut Vec<Finding>,
-    ) -> Result<Planned<'a>, EngineError> {
-        let now = self.env.clock.now();
-        let lease = options.apply.then(|| self.lease(&row.name, "retention")).transpose()?;
-        let set = self.open_vaults(row)?;
-        findings.extend(set.findings());
-        if options.apply {
-            // What a copy lacks may be what another one is about to lose its only other place of.
-            let monitor = Collector::new(self.observer.job(&format!("retention of {}", row.name)));
-            findings.extend(fill_first(&set, &monitor));
-            findings.extend(fill_rest(&set, &monitor));
-            findings.extend(monitor.take());
-        }
-        findings.extend(self.reconcile(row, &set)?);
-        let mut points = self.view(row)?.points;
-        let listed: Vec<Vec<String>> = points.iter().map(copies_of).collect();
-        for point in &mut points {
-            // What nobody can look at now is relied on by nothing that goes.
-            point.holdings.retain(|held| set.get(&held.copy).is_some());
-        }
-        let rules = self.rules(row, keep)?;
-        let held = self.on_hold(row, &set)?;
-        let candidates = points.iter().map(|point| candidate(point, &held)).collect();
-        let decided = decide(&rules, candidates, now);
-        findings.extend(overstayed(row, &decided));
-        let floors = if held.covers_log() {
-            Vec::new()
-        } else {
-            self.log_floors(row, &set, (&rules, &points), (&decided, now))?
-        };
-        let dropped = dropped(&points, &decided);
-        let copies: Vec<&Vault> = set.open.iter().map(|entry| &entry.vault).collect();
-        let grace = options.grace.unwrap_or(DEFAULT_GRACE);
-        let plan = if copies.is_empty() {
-            None
-        } else {
-            let wanted = Wanted { points: &dropped, logs: &floors };
-            let options = RetireOptions { now, grace, all_open: copies.len() == row.copies.value.len() };
-            Some(RetirePlan::new(&copies, &wanted, &options).map_err(Failure::from)?)
-        };
-        if let Some(why) = plan.as_ref().and_then(|plan| plan.blocked.as_ref()) {
-            let message = format!("no space of `{}` is freed: {why}", row.name);
-            findings.push(
-                Finding::new("space-not-freed", row.name.as_str(), message).with_kind(FailureKind::Damaged),
-            );
-        }
-        let log = floors.iter().map(|floor| LogPlan {
-            stream: floor.stream.to_string(),
-            timeline: floor.timeline,
-            below: floor.below,
-        });
-        let verdicts = decided.points.into_iter().zip(listed);
-        let points = verdicts.map(|(decision, copies)| RetainedPoint {
-            id: decision.id,
-            moment: decision.moment,
-            copies,
-            verdict: decision.verdict,
-        });
-        let view = StoreRetention {
-            name: row.name.clone(),
-            retention: keep,
-            logs: row.logs.value,
-            as_of: decided.as_of,
-            stalled: decided.stalled,
-            points: points.collect(),
-            log: log.collect(),
-            plan: plan.as_ref().map(|plan| digest(row, plan)),
-            space: plan.as_ref().map(|plan| space(plan, grace)),
-            applied: None,
-        };
-        Ok(Planned { row, set, view, plan, _lease: lease })
-    }
-
-    /// What is asked of a row's points.
-    fn rules<'a>(&'a self, row: &Store, keep: Gfs) -> Result<Rules<'a>, EngineError> {
-        let locks = row.copies.value.iter().filter_map(|copy| self.policy.copies.get(copy)?.lock);
-        let locks = locks.map(|lock| lock.min);
-        let interval = row.schedule.value.as_ref().map(lifeboat_policy::Schedule::longest_interval);
-        let captures = self.catalog()?.capture_times(&row.name, CAPTURES).map_err(Failure::from)?;
-        Ok(Rules {
-            keep,
-            window: row.logs.value,
-            minimum: row.immutability.value.into_iter().chain(locks).max_by_key(Span::approx),
-            interval,
-            ceiling: ceiling(&captures, interval),
-            zone: &self.policy.timezone,
-        })
-    }
-
-    /// The verdicts on `points`, in their order: that of moments. By the holds that were filed here; copies are not asked.
-    pub(crate) fn decide(
-        &self,
-        row: &Store,
-        keep: Gfs,
-        points: &[PointRow],
-        now: Timestamp,
-    ) -> Result<Decided, EngineError> {
-        let none = VaultSet { open: Vec::new(), healed: Vec::new(), absent: Vec::new(), failed: Vec::new() };
-        let held = self.on_hold(row, &none)?;
-        let candidates = points.iter().map(|point| candidate(point, &held)).collect();
-        Ok(decide(&self.rules(row, keep)?, candidates, now))
-    }
-}
-
-fn copies_of(point: &PointRow) -> Vec<String> {
-    point.holdings.iter().map(|held| held.copy.to_string()).collect()
-}
-
-/// Points that may go, the oldest first.
-fn dropped(points: &[PointRow], decided: &Decided) -> Vec<DroppedPoint> {
-    let pairs = points.iter().zip(&decided.points);
-    let gone = pairs.filter_map(|(point, decision)| match &decision.verdict {
-        Verdict::Deletable { since, because } => Some(DroppedPoint {
-            id: decision.id.clone(),
-            moment: decision.moment,
-            snapshot: point.manifest.snapshot,
-            since: *since,
-            because: because.clone(),
-        }),
-        Verdict::Kept(_) => None,
-    });
-    gone.take(MAX_POINTS).collect()
-}
-
-/// Names a plan by what it does and what it was made for, not by when.
-fn digest(row: &Store, plan: &RetirePlan) -> Digest {
-    let points: Vec<&PointId> = plan.record.points.iter().map(|point| &point.id).collect();
-    let document = json!({
-        "store": row.name, "points": points, "logs": plan.record.logs, "states": plan.states,
-        "snapshots": plan.record.snapshots,
-    });
-    Digest::of(document.to_string().as_bytes())
-}
-
-fn space(plan: &RetirePlan, grace: Duration) -> SpacePlan {
-    let mut waiting: Vec<Waiting> = Vec::new();
-    for (at, bytes) in &plan.waiting {
-        let until = at.checked_add(grace).unwrap_or(Timestamp::MAX);
-        match waiting.iter_mut().find(|known| known.until == until) {
-            Some(known) => known.bytes += bytes,
-            None => waiting.push(Waiting { until, bytes: *bytes }),
-        }
-    }
-    waiting.sort_by_key(|waiting| waiting.until);
-    SpacePlan {
-        used_bytes: plan.used_bytes,
-        unused_bytes: plan.unused_bytes,
-        mark_bytes: plan.mark_bytes(),
-        rewrite_bytes: plan.rewrite.iter().map(|rewrite| rewrite.used_bytes).sum(),
-        remove_bytes: plan.remove_bytes,
-        waiting,
-        blocked: plan.blocked.clone(),
-    }
-}
-
-fn candidate(point: &PointRow, held: &Held) -> Candidate {
-    let soundness = match (point.usable(), point.complete()) {
-        (false, _) => Soundness::Damaged,
-        (true, false) => Soundness::Incomplete,
-        (true, true) => Soundness::Good,
-    };
-    Candidate {
-        id: point.manifest.id.clone(),
-        moment: point.manifest.facts.consistency.moment,
-        ended: point.manifest.ended,
-        soundness,
-        restored: point.proven(ProofLevel::Restored).is_some(),
-        holds: held.of(&point.manifest.id, point.manifest.facts.consistency.moment),
-    }
-}
-
-/// Two promises that contradict each other are told, not settled in silence.
-fn overstayed(row: &Store, decided: &Decided) -> Option<Finding> {
-    let first = decided.overstayed.first()?;
-    let message = format!(
-        "`{}` promises to keep {} and to refuse deletion for longer: {} points stay only for that, {first} first",
-        row.name,
-        row.retention.value,
-        decided.overstayed.len()
-    );
-    Some(Finding::new("lock-outlives-retention", row.name.as_str(), message))
 }

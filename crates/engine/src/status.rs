@@ -13,6 +13,7 @@ use lifeboat_catalog::{PointRow, ProofLevel, RunRow};
 use lifeboat_policy::{CopyUrl, Decided, Retention, Store};
 use lifeboat_stores::Duties;
 use lifeboat_vault::Vault;
+use lifeboat_vault::storage::StorageError;
 use serde::Serialize;
 
 use crate::context::Engine;
@@ -338,9 +339,9 @@ impl Engine {
                 CopyUrl::File(path) => self.resolve(path).is_dir(),
                 CopyUrl::S3 { .. } => false,
             };
-            match self.storage(row, copy).ok().and_then(|storage| storage.list("").ok()) {
-                Some(listed) if !listed.is_empty() => stray.push(copy.to_string()),
-                Some(_empty) if there => {}
+            match self.storage(row, copy).ok().map(|storage| storage.list("")) {
+                Some(Ok(listed)) if !listed.is_empty() => stray.push(copy.to_string()),
+                Some(Ok(_) | Err(StorageError::Missing { .. })) if there => {}
                 _ => unseen.push(copy.to_string()),
             }
         }

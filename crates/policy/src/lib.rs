@@ -9,6 +9,7 @@ pub mod explain;
 pub mod kind;
 pub mod model;
 pub mod problem;
+pub mod reckon;
 pub mod retain;
 pub mod retention;
 pub mod schedule;
@@ -36,7 +37,8 @@ pub use model::{
 };
 pub use parse::{digest, parse};
 pub use problem::{PolicyErrors, Position, Problem, Severity};
-pub use retain::{Candidate, Decided, Decision, Reason, Rules, Soundness, Unit, Verdict, ceiling, decide};
+pub use reckon::{Ceiling, Gap, ceiling};
+pub use retain::{Candidate, Decided, Decision, Reason, Rules, Soundness, Unit, Verdict, decide};
 pub use retention::{Gfs, Retention};
 pub use schedule::Schedule;
 pub use schema::json_schema;

@@ -15,15 +15,9 @@ use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
 use lifeboat_base::ids::PointId;
 use serde::Serialize;
 
+use crate::reckon::{CLOCK_TOLERANCE, Ceiling, Gap, later, stall};
 use crate::retention::Gfs;
 use crate::span::Span;
-
-/// Without a new good point for this long, or for two intervals of the schedule, time stands still for the rest.
-const STALL: Duration = Duration::from_secs(2 * 86_400);
-/// A gap between captures so many times as long as the longest before it may be a clock that jumped.
-const UNUSUAL: u32 = 4;
-/// Further ahead than this a moment comes from a wrong clock.
-const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(120);
 
 /// What the rules ask of one row.
 #[derive(Clone, Copy, Debug)]
@@ -36,34 +30,10 @@ pub struct Rules<'a> {
     pub minimum: Option<Span>,
     /// The longest time between two captures, as scheduled.
     pub interval: Option<Duration>,
-    /// Nothing is believed to have happened later: the clock is in doubt.
-    pub ceiling: Option<Timestamp>,
+    /// Where time stops while the clock is in doubt.
+    pub ceiling: Option<Ceiling>,
     /// The calendar.
     pub zone: &'a TimeZone,
-}
-
-impl Rules<'_> {
-    /// Without a new good point for this long time stands still for the rest.
-    pub fn stall(interval: Option<Duration>) -> Duration {
-        interval.map_or(STALL, |interval| STALL.max(interval.saturating_mul(2)))
-    }
-}
-
-/// Where time stops if the clock has jumped ahead, told by when the newest captures were filed, the latest first: after a gap
-/// far longer than any before it, new times are believed once captures have gone on under them for as long as time may stand
-/// still.
-pub fn ceiling(captures: &[Timestamp], interval: Option<Duration>) -> Option<Timestamp> {
-    let stall = Rules::stall(interval);
-    let gap = |pair: &[Timestamp]| match pair {
-        [later, earlier] => Duration::try_from(later.duration_since(*earlier)).unwrap_or_default(),
-        _ => Duration::ZERO,
-    };
-    let at = captures.windows(2).position(|pair| gap(pair) > stall)?;
-    let (newest, resumed, before) = (captures.first()?, captures.get(at)?, captures.get(at + 1)?);
-    let went_on = Duration::try_from(newest.duration_since(*resumed)).unwrap_or_default();
-    let jump = gap(&[*resumed, *before]);
-    let usual = captures.get(at + 1..)?.windows(2).any(|pair| gap(pair) >= jump / UNUSUAL);
-    (went_on < stall && !usual).then(|| later(*before, stall))
 }
 
 /// How good a point is.
@@ -178,6 +148,8 @@ pub struct Decided {
     pub as_of: Timestamp,
     /// No new good point came for too long: nothing ages until one does.
     pub stalled: bool,
+    /// Why the clock is not believed, if so.
+    pub doubt: Option<Gap>,
     /// Points that only a lock or promised immutability keeps, longer than retention would.
     pub overstayed: Vec<PointId>,
 }
@@ -336,10 +308,9 @@ pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp)
     let last_good = newest.map(|point| point.id.clone());
     let last_restored = candidates.iter().rev().filter(present).find(|point| point.restored);
     let last_restored = last_restored.map(|point| point.id.clone());
-    let stall = Rules::stall(rules.interval);
     // Without a good point nothing ages at all.
-    let limit = newest.map_or(Timestamp::MIN, |point| later(point.moment, stall));
-    let as_of = now.min(limit).min(rules.ceiling.unwrap_or(Timestamp::MAX));
+    let limit = newest.map_or(Timestamp::MIN, |point| later(point.moment, stall(rules.interval)));
+    let as_of = now.min(limit).min(rules.ceiling.map_or(Timestamp::MAX, |ceiling| ceiling.at));
     let shown: Vec<Zoned> =
         candidates.iter().map(|point| point.moment.to_zoned(rules.zone.clone())).collect();
     let at = as_of.to_zoned(rules.zone.clone());
@@ -373,7 +344,8 @@ pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp)
         // Without any good point, whatever there is may be all there is.
         add(last_good.is_none() && usable, Reason::LastGood);
         let until = rules.minimum.map(|minimum| minimum.after(point.ended, rules.zone));
-        if let Some(until) = until.filter(|until| *until > now) {
+        // By the time that counts: a clock that runs ahead ends no lock.
+        if let Some(until) = until.filter(|until| *until > as_of) {
             if reasons.is_empty() {
                 overstayed.push(point.id.clone());
             }
@@ -387,7 +359,8 @@ pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp)
         };
         points.push(Decision { id: point.id.clone(), moment: point.moment, verdict });
     }
-    Decided { points, as_of, stalled: as_of < now, overstayed }
+    let doubt = rules.ceiling.filter(|ceiling| ceiling.at < now).map(|ceiling| ceiling.gap);
+    Decided { points, as_of, stalled: as_of < now, doubt, overstayed }
 }
 
 /// Since when nothing keeps a point, and what did last.
@@ -415,8 +388,4 @@ fn left(
     ends.into_iter()
         .max_by_key(|(end, _because)| *end)
         .unwrap_or((at.timestamp(), "no slot is for it".to_owned()))
-}
-
-fn later(moment: Timestamp, span: Duration) -> Timestamp {
-    moment.checked_add(span).unwrap_or(Timestamp::MAX)
 }

@@ -23,7 +23,7 @@ use crate::layout;
 use crate::logs::LogsLevel;
 use crate::points::PointEntry;
 use crate::retire::Retired;
-use crate::storage::{Listed, ObjectName, Storage};
+use crate::storage::{Listed, ObjectName, Storage, StorageError};
 use crate::vault::Vault;
 
 pub(crate) use self::objects::verify_pack;
@@ -84,9 +84,12 @@ impl CheckReport {
 }
 
 /// Checks what can be checked without any key: files named by the SHA-256 of their content. For a vault that cannot
-/// be opened; which points rely on what stays unknown.
+/// be opened; which points rely on what stays unknown. Where there is nothing, nothing can be checked.
 pub fn check_without_key(storage: &dyn Storage, monitor: &dyn Monitor) -> Result<CheckReport, VaultError> {
-    let listing = storage.list("").doing(|| "list the vault".to_owned())?;
+    let listing = match storage.list("") {
+        Err(StorageError::Missing { .. }) => Vec::new(),
+        listing => listing.doing(|| "list the vault".to_owned())?,
+    };
     let named: Vec<Listed> =
         listing.into_iter().filter(|listed| layout::content_digest(&listed.name).is_some()).collect();
     let mut ledger = Ledger::default();

@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::Resolver;
 use crate::error::{StorageContext, VaultError};
+use crate::index::{Problem, read_file};
 use crate::layout;
 use crate::logs::piece_of;
 use crate::points::PointEntry;
-use crate::retire::{Fate, Retired};
+use crate::retire::{Fate, Retired, remove};
 use crate::storage::{Listed, ObjectName};
 use crate::vault::Vault;
 use crate::write::put_confirmed;
@@ -48,7 +49,8 @@ impl Vault {
         self.carry_holds(other)?;
         self.carry_retirements(other)?;
         let (here, there) = (self.retirements()?, other.retirements()?);
-        let retired = Retired::of(here.good.iter().chain(&there.good));
+        let retired =
+            Retired::of(here.good.iter().chain(&there.good)).under(self.holds()?).under(other.holds()?);
         // Points are listed first: what a writer adds meanwhile is copied as objects, and as points next time.
         let entries = self.points()?;
         let mut todo = Vec::new();
@@ -109,6 +111,33 @@ impl Vault {
         Ok(true)
     }
 
+    /// Index files that are damaged in the other copy and whole here take the place of those: without them nothing that copy
+    /// holds can be relied on, and nothing freed. Gives whether there were any.
+    fn mend_indexes(
+        &self,
+        other: &Self,
+        problems: &[Problem],
+        monitor: &dyn Monitor,
+    ) -> Result<bool, VaultError> {
+        let mut mended = false;
+        for Problem { object, why } in problems.iter().filter(|one| one.object.below(layout::INDEX).is_some())
+        {
+            match read_file(self.storage.as_ref(), &self.key, object) {
+                Ok(_) => {}
+                Err(error) if error.kind() == FailureKind::Damaged => continue,
+                Err(error) => return Err(error),
+            }
+            let bytes = self.storage.get(object).promised(object)?;
+            remove(other.storage.as_ref(), object)?;
+            put_confirmed(other.storage.as_ref(), object, &[&bytes])?;
+            let message =
+                format!("{object} at {} was damaged ({why}) and is whole again", other.storage.location());
+            monitor.finding(Finding::new("object-mended", object.to_string(), message));
+            mended = true;
+        }
+        Ok(mended)
+    }
+
     fn copy_points(
         &self,
         other: &Self,
@@ -118,8 +147,11 @@ impl Vault {
         monitor: &dyn Monitor,
     ) -> Result<(), VaultError> {
         let mut resolver = Resolver::new(other, retired)?;
+        if self.mend_indexes(other, resolver.problems(), monitor)? {
+            resolver = Resolver::new(other, retired)?;
+        }
         for entry in entries {
-            if entry.id().is_some_and(|id| retired.point(id).is_some()) {
+            if entry.id().is_some_and(|id| retired.takes(id)) {
                 continue;
             }
             let manifest = match entry {
@@ -139,9 +171,19 @@ impl Vault {
                 if error.kind() != FailureKind::Damaged {
                     return Err(error);
                 }
+                stats.withheld.push(manifest.id.clone());
+                if retired.point(&manifest.id).is_some() {
+                    // No damage: what it needs was removed there, and is brought back once it is recorded as needed again.
+                    let message = format!(
+                        "{} is on legal hold and lies only in {}: retention brings it back",
+                        manifest.id,
+                        self.storage.location()
+                    );
+                    monitor.finding(Finding::new("held-point-behind", manifest.id.to_string(), message));
+                    continue;
+                }
                 let finding = Finding::new("point-withheld", manifest.id.to_string(), error.to_string());
                 monitor.finding(finding.with_kind(FailureKind::Damaged));
-                stats.withheld.push(manifest.id.clone());
                 continue;
             }
             let bytes = self.storage.get(&name).promised(&name)?;
@@ -160,7 +202,7 @@ fn is_retired(retired: &Retired, name: &ObjectName) -> bool {
     if let Some(digest) = layout::content_digest(name) {
         return match name.below(layout::DATA) {
             Some(_) => retired.fate(&digest) == Some(Fate::Removed),
-            None => retired.snapshots().contains(&digest) || retired.indexes().contains_key(&digest),
+            None => retired.takes_snapshot(&digest) || retired.indexes().contains_key(&digest),
         };
     }
     piece_of(name).is_some_and(|(stream, piece)| retired.is_below_floor(&stream, &piece))

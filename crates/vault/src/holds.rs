@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{StorageContext, VaultError};
 use crate::index::Problem;
 use crate::layout;
+use crate::retire::remove;
 use crate::storage::ObjectName;
 use crate::vault::{Vault, put_same};
 
@@ -102,7 +103,7 @@ pub struct Release {
 }
 
 /// The holds of a vault, as far as copies tell.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holds {
     /// Holds by id, with their releases.
     pub known: BTreeMap<HoldId, (Hold, Option<Release>)>,
@@ -129,6 +130,31 @@ impl Holds {
     pub fn active(&self) -> impl Iterator<Item = &Hold> {
         self.known.values().filter(|(_, release)| release.is_none()).map(|(hold, _)| hold)
     }
+
+    /// The holds that keep a point; one that cannot be read may keep anything.
+    pub fn covering<'a>(
+        &'a self,
+        id: &'a PointId,
+        moment: Timestamp,
+    ) -> impl Iterator<Item = &'a HoldId> + use<'a> {
+        let active = self.active().filter(move |hold| hold.scope.covers(id, moment)).map(|hold| &hold.id);
+        active.chain(self.unreadable.keys())
+    }
+
+    /// Whether a point is kept.
+    pub fn cover(&self, id: &PointId, moment: Timestamp) -> bool {
+        self.covering(id, moment).next().is_some()
+    }
+
+    /// Whether the log is kept.
+    pub fn cover_log(&self) -> bool {
+        !self.unreadable.is_empty() || self.active().any(|hold| hold.scope.covers_log())
+    }
+
+    /// Whether both keep the same.
+    pub(crate) fn keep_as(&self, other: &Self) -> bool {
+        self.active().eq(other.active()) && self.unreadable.keys().eq(other.unreadable.keys())
+    }
 }
 
 /// What the name of an object below `lifeboat/holds/` says: the hold, and whether it is its release.
@@ -149,12 +175,13 @@ fn release_name(id: &HoldId) -> ObjectName {
 }
 
 impl Vault {
-    /// Places a hold in this copy; the same again changes nothing.
+    /// Places a hold in this copy; the same again changes nothing. The caller has its write lock: no removal is under way that
+    /// does not know of it.
     pub fn put_hold(&self, hold: &Hold) -> Result<(), VaultError> {
         self.put_document(&hold_name(&hold.id), HOLD_PAYLOAD_TYPE, hold)
     }
 
-    /// Releases a hold in this copy; the same again changes nothing.
+    /// Releases a hold in this copy; the same again changes nothing. The caller has its write lock.
     pub fn put_release(&self, release: &Release) -> Result<(), VaultError> {
         self.put_document(&release_name(&release.id), RELEASE_PAYLOAD_TYPE, release)
     }
@@ -242,19 +269,55 @@ impl Vault {
         serde_json::from_slice(&payload).map_err(|error| VaultError::damaged(name, error.to_string()))
     }
 
-    /// Brings the holds and releases of this copy that `other` lacks there.
+    /// Brings the holds and releases of this copy to `other` where it lacks them or holds damaged ones. The caller has the
+    /// write lock of `other`.
     pub(crate) fn carry_holds(&self, other: &Self) -> Result<(), VaultError> {
-        let damaged: Vec<ObjectName> =
-            self.read_holds()?.1.into_iter().map(|problem| problem.object).collect();
+        let damaged = |vault: &Self| -> Result<Vec<ObjectName>, VaultError> {
+            Ok(vault.read_holds()?.1.into_iter().map(|problem| problem.object).collect())
+        };
         let list = |vault: &Self| vault.storage.list(layout::HOLDS).doing(|| "list holds".to_owned());
-        let there = list(other)?;
+        let (bad_here, bad_there, there) = (damaged(self)?, damaged(other)?, list(other)?);
         for listed in list(self)? {
-            if damaged.contains(&listed.name) || there.iter().any(|known| known.name == listed.name) {
+            let name = &listed.name;
+            let replaces = bad_there.contains(name);
+            if bad_here.contains(name) || (!replaces && there.iter().any(|known| known.name == *name)) {
                 continue;
             }
-            let bytes = self.storage.get(&listed.name).promised(&listed.name)?;
-            put_same(other.storage.as_ref(), &listed.name, &bytes)?;
+            let bytes = self.storage.get(name).promised(name)?;
+            if replaces {
+                remove(other.storage.as_ref(), name)?;
+            }
+            put_same(other.storage.as_ref(), name, &bytes)?;
         }
         Ok(())
+    }
+
+    /// Writes holds and releases that are known from elsewhere where this copy lacks them or holds damaged ones; gives
+    /// which. Takes the write lock if there is something to write.
+    pub fn mend_holds(&self, known: &Holds) -> Result<Vec<HoldId>, VaultError> {
+        let (own, problems) = self.read_holds()?;
+        let mut mended = Vec::new();
+        let mut lock = None;
+        for (id, (hold, release)) in &known.known {
+            let found = own.known.get(id);
+            let lacks_release = release.is_some() && found.is_none_or(|(_, release)| release.is_none());
+            if found.is_some() && !lacks_release {
+                continue;
+            }
+            if lock.is_none() {
+                lock = Some(self.lock("write a hold back")?);
+            }
+            for name in [hold_name(id), release_name(id)] {
+                if problems.iter().any(|problem| problem.object == name) {
+                    remove(self.storage.as_ref(), &name)?;
+                }
+            }
+            self.put_hold(hold)?;
+            if let Some(release) = release {
+                self.put_release(release)?;
+            }
+            mended.push(id.clone());
+        }
+        Ok(mended)
     }
 }

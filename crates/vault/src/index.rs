@@ -33,6 +33,8 @@ pub(crate) struct PackEntry {
     pub sound: bool,
     /// Whether its file exists and will go.
     pub going: bool,
+    /// Whether its file exists in the size the index gives, whatever becomes of it.
+    pub there: bool,
 }
 
 /// Something wrong with one object.
@@ -146,7 +148,7 @@ impl Index {
             .collect();
         let index_damaged = !raw.problems.is_empty();
         let mut index = Self { problems: raw.problems, ..Self::default() };
-        let (mut going, mut suspect) = (Vec::new(), Vec::new());
+        let (mut going, mut suspect, mut absent) = (Vec::new(), Vec::new(), Vec::new());
         for (id, (pack, _)) in raw.packs {
             match existing.remove(&id) {
                 Some(size) if size == pack.size_bytes() && retired.is_going(&id) => going.push(pack),
@@ -157,7 +159,7 @@ impl Index {
                     let why =
                         if found.is_some() { "its size differs from the index" } else { "it is missing" };
                     index.problems.push(Problem::new(layout::pack(&id), why));
-                    suspect.push(pack);
+                    absent.push(pack);
                 }
             }
         }
@@ -182,13 +184,17 @@ impl Index {
         for pack in suspect {
             index.add(&pack, false);
         }
+        for pack in absent {
+            index.add(&pack, false);
+            index.packs.last_mut().into_iter().for_each(|entry| entry.there = false);
+        }
         Ok(index)
     }
 
     /// Adds a pack that exists whole; its blobs replace locations in packs that do not.
     pub(crate) fn add_sound(&mut self, pack: &IndexPack) {
         let number = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
-        self.packs.push(PackEntry { id: pack.id, sound: true, going: false });
+        self.packs.push(PackEntry { id: pack.id, sound: true, going: false, there: true });
         for blob in &pack.blobs {
             if !self.holds(blob.kind, &blob.id) {
                 self.map_mut(blob.kind).insert(blob.id, Location { pack: number, blob: *blob });
@@ -199,7 +205,7 @@ impl Index {
     /// Adds a pack. Blobs that are known from a sound pack stay where they are.
     pub(crate) fn add(&mut self, pack: &IndexPack, sound: bool) {
         let number = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
-        self.packs.push(PackEntry { id: pack.id, sound, going: false });
+        self.packs.push(PackEntry { id: pack.id, sound, going: false, there: true });
         for blob in &pack.blobs {
             let location = Location { pack: number, blob: *blob };
             self.map_mut(blob.kind).entry(blob.id).or_insert(location);
@@ -228,6 +234,11 @@ impl Index {
     /// Whether a blob need not be stored again: a pack that exists in full size has it, and is not marked for removal.
     pub(crate) fn holds(&self, kind: BlobKind, id: &Digest) -> bool {
         self.find(kind, id).is_some_and(|location| self.pack(location.pack).is_some_and(|pack| pack.sound))
+    }
+
+    /// Whether a pack that exists has a blob, also one that is marked for removal.
+    pub(crate) fn has(&self, kind: BlobKind, id: &Digest) -> bool {
+        self.find(kind, id).is_some_and(|location| self.pack(location.pack).is_some_and(|pack| pack.there))
     }
 
     /// The pack with this number.

@@ -22,7 +22,7 @@ use crate::index::Index;
 use crate::layout;
 use crate::retire::Retired;
 use crate::rustic;
-use crate::storage::{ObjectName, Storage, StorageError};
+use crate::storage::{ObjectName, Storage, StorageError, WriteLock};
 
 /// The payload type of `lifeboat/vault.json`.
 pub const VAULT_PAYLOAD_TYPE: &str = "application/vnd.lifeboat.vault+json";
@@ -93,6 +93,7 @@ impl Vault {
         if Self::exists(storage.as_ref())? {
             return Err(VaultError::Refused(format!("there is a vault at {} already", storage.location())));
         }
+        storage.make_folders(&[]).doing(|| "make the place of the vault".to_owned())?;
         let _lock = storage.lock().doing(|| "create the vault".to_owned())?;
         put_same(storage.as_ref(), &layout::envelope(), &new.envelope.to_bytes())?;
         storage.make_folders(&layout::FOLDERS).doing(|| "create the vault's folders".to_owned())?;
@@ -120,7 +121,7 @@ impl Vault {
         let name = layout::envelope();
         let bytes = match storage.get(&name) {
             Ok(bytes) => bytes,
-            Err(StorageError::NotFound { .. }) => return Ok(None),
+            Err(StorageError::NotFound { .. } | StorageError::Missing { .. }) => return Ok(None),
             Err(source) => return Err(VaultError::Storage { doing: format!("read `{name}`"), source }),
         };
         Envelope::from_bytes(&bytes).map(Some).map_err(|error| VaultError::damaged(&name, error.to_string()))
@@ -128,8 +129,10 @@ impl Vault {
 
     /// Whether a completely created vault is at `storage`.
     pub fn exists(storage: &dyn Storage) -> Result<bool, VaultError> {
-        let size = storage.stat(&layout::config()).doing(|| "look for a vault".to_owned())?;
-        Ok(size.is_some())
+        match storage.stat(&layout::config()) {
+            Err(StorageError::Missing { .. }) => Ok(false),
+            size => Ok(size.doing(|| "look for a vault".to_owned())?.is_some()),
+        }
     }
 
     /// Opens the vault at `storage` with the secrets out of its envelope.
@@ -189,6 +192,7 @@ impl Vault {
         let envelope_bytes = from.storage.get(&envelope_name).promised(&envelope_name)?;
         let envelope = Envelope::from_bytes(&envelope_bytes)
             .map_err(|error| VaultError::damaged(&envelope_name, error.to_string()))?;
+        storage.make_folders(&[]).doing(|| "make the place of the copy".to_owned())?;
         let lock = storage.lock().doing(|| "create the copy".to_owned())?;
         put_same(storage.as_ref(), &envelope_name, &envelope_bytes)?;
         storage.make_folders(&layout::FOLDERS).doing(|| "create the copy's folders".to_owned())?;
@@ -211,6 +215,21 @@ impl Vault {
     /// The store it holds.
     pub fn store(&self) -> &StoreName {
         &self.store
+    }
+
+    /// Becomes the only writer of this copy; `Refused` while another one is at work.
+    pub fn lock(&self, doing: &str) -> Result<Box<dyn WriteLock>, VaultError> {
+        self.storage.lock().doing(|| doing.to_owned())
+    }
+
+    /// That this is the vault, now: a copy that does not show its signed identity may be a place where a disk was.
+    pub fn shows_itself(&self) -> Result<(), VaultError> {
+        let name = layout::vault();
+        let bytes = self.storage.get(&name).promised(&name)?;
+        self.verify_small(&name, &bytes)?;
+        let envelope = layout::envelope();
+        let bytes = self.storage.get(&envelope).promised(&envelope)?;
+        self.verify_small(&envelope, &bytes)
     }
 
     /// Where its objects are.

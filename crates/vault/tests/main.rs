@@ -3,6 +3,7 @@
 mod main {
     mod damage;
     mod faults;
+    mod held;
     mod logs;
     mod model;
     mod restic;

@@ -4,7 +4,7 @@ use lifeboat_base::human::printable;
 use lifeboat_engine::vault_holds::HoldScope;
 use lifeboat_engine::{HoldReport, HoldView};
 
-use super::text::{Page, moment};
+use super::text::{Page, moment, plural};
 
 /// One block for each hold, oldest first.
 pub(crate) fn page(report: &HoldReport) -> String {
@@ -20,7 +20,7 @@ pub(crate) fn page(report: &HoldReport) -> String {
 }
 
 fn hold(page: &mut Page, view: &HoldView) {
-    let HoldView { hold, release, copies } = view;
+    let HoldView { hold, release, copies, dropped } = view;
     let what = match &hold.scope {
         HoldScope::Store => "everything and its log".to_owned(),
         HoldScope::Point { point } => point.to_string(),
@@ -43,4 +43,13 @@ fn hold(page: &mut Page, view: &HoldView) {
         "  in {}",
         if copies.is_empty() { "no copy".to_owned() } else { copies.join(" and ") }
     ));
+    if dropped.gone_count > 0 {
+        let gone = plural(dropped.gone_count, "point", "points");
+        page.line(format!(
+            "  {gone} it would cover had been dropped before and are gone from the copies that are here"
+        ));
+    }
+    for point in &dropped.still {
+        page.line(format!("  {point} had been dropped before, and stays where it still lies"));
+    }
 }

@@ -22,12 +22,7 @@ pub(crate) fn page(report: &RetainReport) -> String {
             plural(kept as u64, "point is", "points are"),
             store.points.len() - kept
         ));
-        if store.stalled {
-            page.line(format!(
-                "  no good point came since: what is kept is what was due at {}",
-                moment(store.as_of)
-            ));
-        }
+        page_of_time(&mut page, store);
         verdicts(&mut page, store);
         for log in &store.log {
             page.line(format!(
@@ -49,6 +44,21 @@ pub(crate) fn page(report: &RetainReport) -> String {
         page.line(format!("  next: {next}"));
     }
     page.finish()
+}
+
+/// At which moment the calendar was read, if that is not now.
+fn page_of_time(page: &mut Page, store: &StoreRetention) {
+    let due = |at| format!("what is kept is what was due at {}", moment(at));
+    let line = match (store.as_of, store.doubt) {
+        (None, _) => "there is no good point: nothing gets older".to_owned(),
+        (Some(at), Some(gap)) => {
+            let (from, to) = (moment(gap.from), moment(gap.to));
+            format!("nothing was captured between {from} and {to}: {}", due(at))
+        }
+        (Some(at), None) if store.stalled => format!("no good point came since: {}", due(at)),
+        (Some(_), None) => return,
+    };
+    page.line(format!("  {line}"));
 }
 
 /// What the plan means for space; a row for which it means nothing has none.
@@ -87,8 +97,12 @@ fn applied(page: &mut Page, store: &StoreRetention, done: &Applied) {
         )
     ));
     for copy in &done.copies {
-        let looked = copy.absence.points + copy.absence.objects;
-        let verdict = if copy.absence.holds() { "none is left" } else { "NOT ALL ARE GONE" };
+        let Some(absence) = &copy.absence else {
+            page.line(format!("  {}: NOT KNOWN what is left: it could not be looked at", copy.copy));
+            continue;
+        };
+        let looked = absence.points + absence.objects;
+        let verdict = if absence.holds() { "none is left" } else { "NOT ALL ARE GONE" };
         page.line(format!("  {}: {looked} retired things looked for, {verdict}", copy.copy));
     }
     for copy in &done.away {
@@ -148,8 +162,9 @@ mod tests {
             name: StoreName::new("shop").unwrap(),
             retention: "7d 4w".parse().unwrap(),
             logs: Some("14d".parse().unwrap()),
-            as_of: at("2026-11-22T02:00:00Z"),
+            as_of: Some(at("2026-11-22T02:00:00Z")),
             stalled: true,
+            doubt: None,
             points,
             log: vec![LogPlan { stream: "wal".to_owned(), timeline: 1, below: 0x1600_0000 }],
             plan: Some("0123456789abcdef".repeat(4).parse().unwrap()),

@@ -127,3 +127,56 @@ fn what_cannot_be_held_is_refused() {
     let none = world.run(&["hold", "list"]).expect(0).stdout;
     assert!(none.contains("there are no holds"), "{none}");
 }
+
+/// Dropped in the copy that was there, held before the other one came back: it stays, is listed, and comes back.
+#[test]
+fn a_hold_placed_after_the_removal_keeps_what_a_copy_that_was_away_still_has() {
+    let (world, points) = world();
+    tree::rename(&world.path("vaults/offsite"), &world.path("aside"));
+    world.run(&["retain", "uploads", "--apply", "--grace", "0s"]);
+    world.run(&["retain", "uploads", "--apply", "--grace", "0s"]);
+    tree::rename(&world.path("aside"), &world.path("vaults/offsite"));
+    let report =
+        world.json(&["hold", "add", "--store", "uploads", "--reason", "case 7/26", "--holder", "counsel"], 0);
+    let still = report["holds"][0]["dropped"]["still"].as_array().unwrap();
+    assert_eq!(still.len(), 2, "{report}");
+    assert_eq!(world.points("uploads"), points, "what is held is offered");
+    for _again in 0..3 {
+        let ran = world.run(&["--json", "retain", "uploads", "--apply", "--grace", "0s"]);
+        assert!(matches!(ran.code, Some(0 | 5)), "{ran:?}");
+        assert_eq!(world.points("uploads"), points);
+    }
+    for copy in ["local", "offsite"] {
+        let manifests = world.vault(copy, "uploads").join("lifeboat/points");
+        assert_eq!(fs::read_dir(&manifests).unwrap().count(), 4, "{copy}");
+    }
+    world.run(&["restore", "uploads", "--to", "held", "--at", &points[1]]).expect(0);
+    world.run(&["verify", "uploads"]).expect(0);
+    let id =
+        report["holds"][0]["hold"]["id"].as_str().or(report["holds"][0]["id"].as_str()).unwrap().to_owned();
+    world.run(&["hold", "release", &id, "--reason", "settled", "--by", "counsel"]).expect(0);
+    retain(&world);
+    assert_eq!(world.points("uploads"), [&points[0], &points[3]].map(String::clone));
+}
+
+#[test]
+fn holds_that_vanish_from_every_copy_are_noticed_stay_in_force_and_are_written_back() {
+    let (world, points) = world();
+    let id = place(&world, &[]);
+    let file = |copy: &str| world.vault(copy, "uploads").join(format!("lifeboat/holds/{id}.json"));
+    for copy in ["local", "offsite"] {
+        fs::remove_file(file(copy)).unwrap();
+    }
+    for command in [["verify", "uploads"], ["hold", "list"]] {
+        let told = world.run(&[&["--json"][..], &command[..]].concat()).expect(6).json();
+        assert!(texts(&told["findings"], "code").iter().any(|code| code == "hold-missing"), "{told}");
+    }
+    let told = world.json(&["retain", "uploads", "--apply", "--grace", "0s"], 5);
+    assert!(texts(&told["findings"], "code").iter().any(|code| code == "hold-mended"), "{told}");
+    assert_eq!(world.points("uploads"), points);
+    for copy in ["local", "offsite"] {
+        assert!(file(copy).exists(), "{copy}");
+    }
+    retain(&world);
+    world.run(&["verify", "uploads"]).expect(0);
+}

@@ -295,3 +295,92 @@ fn a_retention_killed_at_any_moment_harms_nothing_that_stays_and_the_next_one_co
     assert_same(&picture(&world.path("back")), &picture(&world.uploads()));
     world.run(&["restore", "uploads", "--to", "first", "--at", &first]).expect(0);
 }
+
+/// What fills a slot has to be there: nothing goes because of a point that no copy can give.
+#[test]
+fn nothing_is_dropped_for_a_point_that_no_copy_can_give() {
+    let world = world();
+    let points = backups(&world, 1..5);
+    let listed = world.json(&["points", "uploads"], 0);
+    let snapshot = listed["points"][0]["copies"][0]["snapshot"].as_str().unwrap();
+    for name in ["local", "offsite"] {
+        fs::remove_file(world.vault(name, "uploads").join("snapshots").join(snapshot)).unwrap();
+    }
+    let ran = world.run(&["--json", "retain", "uploads", "--apply", "--grace", "0s"]).expect(6);
+    let report = ran.json();
+    let damaged = report["findings"].as_array().unwrap();
+    assert!(
+        damaged.iter().any(|one| one["code"] == "point-damaged" && one["subject"] == points[0]),
+        "{report}"
+    );
+    // The second one fills the slot of the day now; the third goes.
+    assert_eq!(report["stores"][0]["applied"]["dropped"], serde_json::json!([points[2]]), "{report}");
+    world.run(&["restore", "uploads", "--to", "second", "--at", &points[1]]).expect(0);
+    assert_eq!(world.promise("uploads", "retention").0, "broken");
+}
+
+/// Somebody deletes the records of removals from every copy, or they rot there: the chain knows of them.
+#[test]
+fn records_that_vanish_from_every_copy_are_noticed_and_written_again() {
+    let world = world();
+    let points = backups(&world, 1..5);
+    let before = copy(&world, "local");
+    for _again in 0..2 {
+        retain(&world, 0);
+    }
+    let folder = |name: &str| world.vault(name, "uploads").join("lifeboat/retired");
+    for name in ["local", "offsite"] {
+        fs::remove_dir_all(folder(name)).unwrap();
+    }
+    let manifest = PathBuf::from(format!("lifeboat/points/{}.json", points[1]));
+    tree::write(&world.vault("offsite", "uploads").join(&manifest), &before[&manifest]);
+    let told = world.run(&["--json", "verify", "uploads"]).expect(6).json();
+    assert!(texts(&told["findings"], "code").iter().any(|code| code == "record-lost"), "{told}");
+    let report = world.run(&["--json", "retain", "uploads", "--apply", "--grace", "0s"]).expect(6).json();
+    assert!(texts(&report["findings"], "code").iter().any(|code| code == "record-lost"), "{report}");
+    let applied = &report["stores"][0]["applied"];
+    assert_eq!(applied["dropped"], serde_json::json!([]), "they were dropped before: {report}");
+    for copy in applied["copies"].as_array().unwrap() {
+        assert_eq!(copy["absence"]["points"], 2, "{report}");
+        assert_eq!(copy["absence"]["left_count"], 0, "{report}");
+    }
+    // Numbers go on where they were.
+    let names: Vec<String> = fs::read_dir(folder("local"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(names.iter().all(|name| name.as_str() > "0000000002-z"), "{names:?}");
+    retain(&world, 0);
+    sound(&world);
+}
+
+/// A copy that cannot follow makes no news of what was dropped before.
+#[test]
+fn what_was_dropped_is_filed_once_however_long_a_copy_is_behind() {
+    let world = world();
+    backups(&world, 1..4);
+    let foreign = world.vault("offsite", "uploads").join("locks").join("0".repeat(64));
+    tree::write(&foreign, b"restic");
+    let dropped = |done: &Value| done["applied"]["dropped"].as_array().unwrap().len();
+    assert_eq!(dropped(&retain(&world, 5)), 1);
+    for _again in 0..2 {
+        assert_eq!(dropped(&retain(&world, 5)), 0);
+    }
+    fs::remove_file(&foreign).unwrap();
+    assert_eq!(dropped(&retain(&world, 0)), 0);
+}
+
+#[test]
+fn nothing_new_is_dropped_while_the_copies_cannot_be_made_equal() {
+    let world = world();
+    let points = backups(&world, 1..4);
+    let logs = world.vault("offsite", "uploads").join("lifeboat/logs");
+    std::os::unix::fs::symlink("/tmp", &logs).unwrap();
+    let ran = world.run(&["--json", "retain", "uploads", "--apply", "--grace", "0s"]);
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(world.points("uploads"), points);
+    assert_eq!(world.promise("uploads", "retention").0, "broken");
+    fs::remove_file(&logs).unwrap();
+    retain(&world, 0);
+    assert_eq!(world.points("uploads").len(), 2);
+}

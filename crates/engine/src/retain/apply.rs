@@ -1,19 +1,21 @@
 //! Applying retention to one store: intent filed, records written, copies brought to them, absence proven, outcome filed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, PointId};
 use lifeboat_base::monitor::Finding;
 use lifeboat_policy::Store;
 use lifeboat_vault::Vault;
-use lifeboat_vault::retire::{Absence, CopyOutcome, RetirePlan};
+use lifeboat_vault::retire::{Absence, CopyOutcome, LogFloor, RetirePlan, Retired};
+use lifeboat_vault::storage::ObjectName;
 use serde::Serialize;
 use serde_json::json;
 
 use super::{Planned, RetainReport, StoreRetention};
 use crate::backup::Collector;
 use crate::context::Engine;
+use crate::copies::CopyVault;
 use crate::error::{AtRisk, EngineError};
 use crate::journal::{Entry, Filed};
 
@@ -28,8 +30,10 @@ pub struct AppliedCopy {
     /// What was removed, and what is left for later.
     #[serde(flatten)]
     pub outcome: CopyOutcome,
-    /// What a look at it showed afterwards.
-    pub absence: Absence,
+    /// What a look at it showed afterwards; nothing if it could not be looked at.
+    pub absence: Option<Absence>,
+    /// Why it is not known what is left there, if so.
+    pub unknown: Option<String>,
 }
 
 /// What applying retention to a store did.
@@ -51,13 +55,27 @@ pub struct Applied {
     pub evidence: Option<u64>,
 }
 
+/// The same, with what is filed of it.
+struct Outcome {
+    applied: Applied,
+    /// The highest number of a record.
+    records: u64,
+    /// Records that no outcome named before.
+    recorded: Vec<String>,
+    /// How much log is gone.
+    floors: Vec<LogFloor>,
+    /// Records that others took the place of.
+    replaced: Vec<String>,
+    held_up: Option<String>,
+}
+
 impl Engine {
     pub(super) fn apply_retention(
         &self,
         planned: Planned<'_>,
         findings: &mut Vec<Finding>,
     ) -> Result<StoreRetention, EngineError> {
-        let Planned { row, set, mut view, plan, _lease } = planned;
+        let Planned { row, set, mut view, plan, held_up, filed, replaces, _lease } = planned;
         let Some(plan) = plan else { return Err(crate::copies::no_copy(row, set)) };
         let open = |copy: &&CopyName| set.get(copy).is_none();
         let away: Vec<CopyName> = row.copies.value.iter().filter(open).cloned().collect();
@@ -66,56 +84,73 @@ impl Engine {
         let monitor = Collector::new(self.observer.job(&format!("retention of {}", row.name)));
         let result = plan.apply(&copies, &monitor);
         findings.extend(monitor.take());
-        let done = result.map_err(|error| {
+        let mut done = result.map_err(|error| {
             EngineError::from(Failure::from(error)).next(format!(
                 "run `lifeboat retain --apply {}` again: it completes what was begun",
                 row.name
             ))
         })?;
-        // Looked at anew, by what stands in the copies now.
+        let outcomes = std::mem::take(&mut done.copies);
+        let (recorded, dropped) = self.newly_recorded(row, &done.retired)?;
         let mut applied = Applied {
-            dropped: Vec::new(),
-            freed_bytes: done.copies.iter().map(|copy| copy.freed_bytes).sum(),
+            dropped,
+            freed_bytes: outcomes.iter().map(|copy| copy.freed_bytes).sum(),
             marked_bytes: done.marked_bytes,
             new_packs: done.new_packs,
             copies: Vec::new(),
             away,
             evidence: None,
         };
-        let filed = self.filed_records(row)?;
-        let mut dropped: BTreeSet<PointId> = BTreeSet::new();
-        let mut records = filed;
-        for (entry, outcome) in set.open.iter().zip(done.copies) {
-            let retired = entry.vault.retired().map_err(Failure::from)?;
-            let absence = entry.vault.absence(&retired).map_err(Failure::from)?;
-            // With what a run recorded that was killed before it could file it.
-            let since = retired.points().values().filter(|gone| gone.seq > filed);
-            dropped.extend(since.map(|gone| gone.point.id.clone()));
-            records = records.max(retired.seq());
-            let (copy, postponed) = (&entry.copy, outcome.postponed.as_deref());
-            if let Some(why) = postponed {
-                let message = format!("copy `{copy}` keeps for now what goes elsewhere: {why}");
-                findings.push(Finding::new("removal-postponed", copy.as_str(), message));
-            }
-            if let (Some(first), None) = (absence.left.first(), postponed) {
-                let (object, count) = (&first.object, absence.left_count);
-                let message = format!("copy `{copy}` still holds {count} retired objects, {object} first");
-                findings.push(Finding::new("not-gone", copy.as_str(), message));
-            }
-            applied.copies.push(AppliedCopy { copy: copy.clone(), outcome, absence });
+        for (entry, outcome) in set.open.iter().zip(outcomes) {
+            applied.copies.push(look_again(entry, outcome, &done.retired, findings));
         }
-        applied.dropped = dropped.into_iter().take(MAX_FILED).collect();
         self.catalog()?.drop_points(&row.name, &applied.dropped).map_err(Failure::from)?;
-        let record = self.file_outcome(row, &view, (&applied, records), intent.as_ref())?;
+        let outcome = Outcome {
+            records: filed.seq.max(done.retired.seq()),
+            recorded,
+            floors: done.retired.floors().collect(),
+            // They are replaced by what the record says that was written now.
+            replaced: if done.record.is_some() || filed.points.is_empty() { replaces } else { Vec::new() },
+            held_up,
+            applied,
+        };
+        let record = self.file_outcome(row, &view, &outcome, intent.as_ref())?;
+        let mut applied = outcome.applied;
         applied.evidence = Some(record.seq);
         view.applied = Some(applied);
         Ok(view)
     }
 
-    /// The number of the newest record in the vaults whose points an outcome has named.
-    fn filed_records(&self, row: &Store) -> Result<u64, EngineError> {
-        let run = self.catalog()?.last_run(&row.name, "retain", true).map_err(Failure::from)?;
-        Ok(run.and_then(|run| run.body.get("records").and_then(serde_json::Value::as_u64)).unwrap_or(0))
+    /// The records that no outcome named before, also those of a run that was killed before it could file one, and the points
+    /// they dropped. One with a point on hold is named once that is gone.
+    fn newly_recorded(
+        &self,
+        row: &Store,
+        retired: &Retired,
+    ) -> Result<(Vec<String>, Vec<PointId>), EngineError> {
+        let catalog = self.catalog()?;
+        let said = |path: &str| -> Result<BTreeSet<String>, Failure> {
+            let said = catalog.said(&row.name, "retain", path)?;
+            Ok(said.iter().filter_map(|said| said.as_str().map(str::to_owned)).collect())
+        };
+        let (filed, told) = (said("$.recorded")?, said("$.dropped")?);
+        let mut points: BTreeMap<&ObjectName, Vec<&PointId>> = BTreeMap::new();
+        for (id, gone) in retired.points() {
+            points.entry(&gone.record).or_default().push(id);
+        }
+        let (mut recorded, mut dropped) = (Vec::new(), BTreeSet::new());
+        for name in retired.names().iter().filter(|name| !filed.contains(name.base_name())) {
+            let own = points.remove(name).unwrap_or_default();
+            if own.iter().any(|id| !retired.takes(id)) {
+                continue;
+            }
+            if dropped.len() + own.len() > MAX_FILED && !recorded.is_empty() {
+                break;
+            }
+            recorded.push(name.base_name().to_owned());
+            dropped.extend(own.into_iter().filter(|id| !told.contains(id.as_str())).cloned());
+        }
+        Ok((recorded, dropped.into_iter().collect()))
     }
 
     /// What is about to go and why, filed before anything does.
@@ -141,20 +176,24 @@ impl Engine {
         &self,
         row: &Store,
         view: &StoreRetention,
-        (applied, records): (&Applied, u64),
+        outcome: &Outcome,
         intent: Option<&Filed>,
     ) -> Result<Filed, EngineError> {
+        let applied = &outcome.applied;
         let blocked = view.space.as_ref().and_then(|space| space.blocked.as_ref());
-        let whole = |copy: &AppliedCopy| copy.outcome.postponed.is_none() && copy.absence.holds();
-        let ok = blocked.is_none() && applied.copies.iter().all(whole);
-        let error = blocked.cloned().or_else(|| {
+        let whole = |copy: &AppliedCopy| {
+            copy.outcome.postponed.is_none() && copy.absence.as_ref().is_some_and(Absence::holds)
+        };
+        let ok = outcome.held_up.is_none() && blocked.is_none() && applied.copies.iter().all(whole);
+        let error = outcome.held_up.clone().or_else(|| blocked.cloned()).or_else(|| {
             let copy = applied.copies.iter().find(|copy| !whole(copy))?;
-            let why = copy.outcome.postponed.clone();
+            let why = copy.outcome.postponed.clone().or_else(|| copy.unknown.clone());
             Some(format!("copy `{}`: {}", copy.copy, why.unwrap_or_else(|| "not all is gone".to_owned())))
         });
         let body = json!({
             "plan": view.plan, "policy_hash": self.policy_hash, "intent": intent.map(|filed| filed.seq),
-            "records": records, "dropped": applied.dropped, "freed_bytes": applied.freed_bytes,
+            "records": outcome.records, "recorded": outcome.recorded, "replaced": outcome.replaced,
+            "floors": outcome.floors, "dropped": applied.dropped, "freed_bytes": applied.freed_bytes,
             "marked_bytes": applied.marked_bytes, "new_packs": applied.new_packs, "copies": applied.copies,
             "away": applied.away, "error": error,
         });
@@ -178,4 +217,39 @@ impl Engine {
             report.next.get_or_insert_with(|| format!("run `lifeboat verify {}`", row.name));
         }
     }
+}
+
+/// Looks at a copy anew, by the records of all copies that took part: what one copy says of itself proves nothing.
+fn look_again(
+    entry: &CopyVault,
+    outcome: CopyOutcome,
+    retired: &Retired,
+    findings: &mut Vec<Finding>,
+) -> AppliedCopy {
+    let copy = entry.copy.clone();
+    if let Some(why) = &outcome.postponed {
+        let message = format!("copy `{copy}` keeps for now what goes elsewhere: {why}");
+        findings.push(Finding::new("removal-postponed", copy.as_str(), message));
+    }
+    let absence = match entry.vault.absence(retired) {
+        Ok(absence) => absence,
+        Err(error) => {
+            let failure = Failure::from(error);
+            if outcome.postponed.is_none() {
+                let message = format!(
+                    "copy `{copy}` cannot be looked at: what is left there is not known: {}",
+                    failure.chain()
+                );
+                findings
+                    .push(Finding::new("not-looked-at", copy.as_str(), message).with_kind(failure.kind()));
+            }
+            return AppliedCopy { copy, outcome, absence: None, unknown: Some(failure.chain()) };
+        }
+    };
+    if let (Some(first), None) = (absence.left.first(), &outcome.postponed) {
+        let (object, count) = (&first.object, absence.left_count);
+        let message = format!("copy `{copy}` still holds {count} retired objects, {object} first");
+        findings.push(Finding::new("not-gone", copy.as_str(), message));
+    }
+    AppliedCopy { copy, outcome, absence: Some(absence), unknown: None }
 }

@@ -12,7 +12,7 @@ use lifeboat_vault::retire::LogFloor;
 use crate::context::Engine;
 use crate::copies::VaultSet;
 use crate::error::EngineError;
-use crate::logs::{position, stream_name};
+use crate::logs::{Histories, stream_name};
 
 /// Where the window starts and what it needs.
 struct Window {
@@ -43,19 +43,23 @@ impl Engine {
         row: &Store,
         set: &VaultSet,
         (rules, points): (&Rules<'_>, &[PointRow]),
-        (decided, now): (&Decided, Timestamp),
+        decided: &Decided,
     ) -> Result<Vec<LogFloor>, EngineError> {
         let Some(span) = rules.window else { return Ok(Vec::new()) };
         let Ok(adapter) = self.adapter(row) else { return Ok(Vec::new()) };
         let Some(store) = adapter.continuous() else { return Ok(Vec::new()) };
         let start = span.before(decided.as_of, rules.zone);
+        let stream = stream_name(store)?;
+        let histories = Histories::in_copies(store, set, &stream)?;
         let mut window: Option<Window> = None;
         for (point, decision) in points.iter().zip(&decided.points) {
             let Verdict::Kept(reasons) = &decision.verdict else { continue };
             if !reasons.contains(&Reason::LogWindow) {
                 continue;
             }
-            let Ok(end) = store.base_end(&point.manifest.facts).map(position) else { return Ok(Vec::new()) };
+            // A base of a history without a number, because nothing of it is kept, says nothing of what others need.
+            let end = histories.base_end(store, &point.manifest.facts).ok().filter(|end| end.timeline > 0);
+            let Some(end) = end else { return Ok(Vec::new()) };
             let first = point.usable() && point.complete() && decision.moment <= start;
             match &mut window {
                 None if !first => return Ok(Vec::new()),
@@ -70,13 +74,12 @@ impl Engine {
             }
         }
         let Some(window) = window else { return Ok(Vec::new()) };
-        let stream = stream_name(store)?;
         let mut rollups = Vec::new();
         for entry in &set.open {
             rollups.extend(entry.vault.logs().rolled_up(&stream).map_err(Failure::from)?);
         }
         let free = |piece: &RollupEntry| {
-            rules.minimum.is_none_or(|minimum| minimum.after(piece.ended, rules.zone) <= now)
+            rules.minimum.is_none_or(|minimum| minimum.after(piece.ended, rules.zone) <= decided.as_of)
         };
         let floors = floors_of(&rollups, |piece| window.spares(piece) && free(piece));
         let floor = |(timeline, below)| LogFloor { stream: stream.clone(), timeline, below };

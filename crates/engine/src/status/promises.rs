@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::log::LogState;
 use super::{Facts, PromiseKind, PromiseState, PromiseView, age, says};
+use crate::retain::in_doubt;
 use crate::view::drill_digest;
 
 mod duties;
@@ -226,6 +227,9 @@ fn retention(facts: &Facts<'_>) -> PromiseView {
         Some(run) => cell.rests_on(facts.now, run),
         None => cell,
     };
+    if let Some(gap) = facts.decided.as_ref().and_then(|decided| decided.doubt).filter(|gap| gap.needs_word) {
+        return cell.broken(in_doubt(facts.row, &gap, facts.now));
+    }
     let overdue: Vec<_> = decisions(facts).filter_map(|point| overdue_since(facts, point)).collect();
     let last = facts.retain_ok.as_ref();
     let last = last.map(|run| format!("applied {} ago", human::duration(age(facts.now, run.at))));

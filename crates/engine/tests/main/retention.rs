@@ -110,3 +110,74 @@ fn a_clock_that_jumped_ahead_ages_nothing_by_more_than_two_days() {
     assert_eq!(apply(&world).worst(), None);
     assert!(stored(&world).0 >= 7, "{:?}", stored(&world));
 }
+
+fn daily(world: &World, days: std::ops::Range<u32>) {
+    for day in days {
+        change(world, day);
+        assert_eq!(world.backup(), None);
+        world.clock.advance(DAY);
+    }
+}
+
+fn codes(report: &RetainReport) -> Vec<&str> {
+    report.findings.iter().map(|finding| finding.code.as_str()).collect()
+}
+
+fn on(world: &World, days: i64) -> RetainOptions {
+    let now = world.clock.now().to_zoned(lifeboat_base::time::TimeZone::UTC).date();
+    let today = now.checked_add(jiff::Span::new().days(days)).unwrap();
+    RetainOptions { apply: true, today: Some(today), ..RetainOptions::default() }
+}
+
+/// An outage of a month that a person confirmed is no habit: what jumps later is in doubt until a person says otherwise.
+#[test]
+fn a_long_time_without_captures_is_believed_on_a_persons_word_only() {
+    let world = World::with_key_file();
+    daily(&world, 0..9);
+    world.clock.advance(DAY * 31);
+    daily(&world, 10..15);
+    let before = stored(&world).0;
+    let report = apply(&world);
+    assert!(codes(&report).contains(&"clock-in-doubt"), "{report:?}");
+    assert_eq!((stored(&world).0, report.worst()), (before, Some(FailureKind::Findings)));
+    let cell = world.promise(PromiseKind::Retention);
+    assert!(cell.state == PromiseState::Broken && cell.reason.contains("--today"), "{}", cell.reason);
+    // A person who means another day than the machine is no witness for its clock.
+    for days in [-3, 5] {
+        let refused = world.engine().retain(&[], &on(&world, days)).unwrap_err();
+        assert_eq!(refused.kind(), FailureKind::Refused);
+    }
+    assert_eq!(stored(&world).0, before);
+    let report = world.engine().retain(&[], &on(&world, 0)).unwrap();
+    assert_eq!(report.worst(), None, "{report:?}");
+    assert_eq!(stored(&world).0, 5, "the outage is real, and what lies before it is over");
+    assert_eq!(world.state(PromiseKind::Retention), PromiseState::Kept);
+    // The word holds for what it was said of.
+    daily(&world, 15..22);
+    assert_eq!(apply(&world).worst(), None);
+    let before = stored(&world).0;
+    world.clock.advance(DAY * 100);
+    daily(&world, 30..34);
+    assert!(codes(&apply(&world)).contains(&"clock-in-doubt"));
+    assert_eq!(stored(&world).0, before + 4);
+}
+
+/// The state folder is lost, and the clock of the machine that takes over is ten years ahead.
+#[test]
+fn a_jump_is_seen_by_what_lies_in_the_vaults_when_nothing_else_is_left() {
+    let world = World::with_key_file();
+    daily(&world, 0..12);
+    assert_eq!(apply(&world).worst(), None);
+    let before = stored(&world).0;
+    for folder in ["state", "evidence"] {
+        let path = world.dir.path().join(folder);
+        if path.exists() {
+            std::fs::remove_dir_all(path).unwrap();
+        }
+    }
+    world.clock.advance(DAY * 3650);
+    daily(&world, 20..24);
+    let report = apply(&world);
+    assert!(codes(&report).contains(&"clock-in-doubt"), "{report:?}");
+    assert_eq!(stored(&world).0, before + 4);
+}

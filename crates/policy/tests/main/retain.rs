@@ -165,36 +165,79 @@ fn nothing_ages_while_no_new_point_comes_and_no_jump_of_the_clock_empties_a_vaul
     );
 }
 
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn daily(from: &str, to: &str) -> Vec<Timestamp> {
+    every(24, from, to).into_iter().map(|point| point.moment).collect()
+}
+
+/// Where time stops, as seen at the newest of these captures, and whether only a person can tell.
+fn stops(captures: &[Timestamp], confirmed: Option<&str>) -> Option<(Timestamp, bool)> {
+    let now = *captures.iter().max().unwrap();
+    let stops = ceiling(captures, None, confirmed.map(at), now)?;
+    Some((stops.at, stops.gap.needs_word))
+}
+
 #[test]
-fn a_clock_that_jumped_ahead_is_believed_only_after_captures_went_on_under_it() {
-    let at = |text: &str| text.parse::<Timestamp>().unwrap();
-    let daily = |from: &str, to: &str| {
-        let moments = every(24, from, to).into_iter().rev();
-        moments.map(|point| point.moment).collect::<Vec<_>>()
-    };
+fn a_short_gap_is_believed_once_captures_went_on_behind_it() {
     let before = daily("2026-01-01T02:00:00Z", "2026-02-10T02:00:00Z");
-    assert_eq!(ceiling(&before, None), None);
-    let jumped = |to: &str| [daily("2036-01-01T02:00:00Z", to), before.clone()].concat();
-    let stopped = Some(at("2026-02-12T02:00:00Z"));
-    assert_eq!(ceiling(&jumped("2036-01-01T02:00:00Z"), None), stopped);
-    assert_eq!(ceiling(&jumped("2036-01-02T02:00:00Z"), None), stopped);
-    assert_eq!(ceiling(&jumped("2036-01-03T02:00:00Z"), None), None);
-    // Whoever captures every other week is used to gaps.
+    assert_eq!(stops(&before, None), None);
+    let after = |to: &str| [daily("2026-02-16T02:00:00Z", to), before.clone()].concat();
+    let stopped = Some((at("2026-02-12T02:00:00Z"), false));
+    assert_eq!(stops(&after("2026-02-16T02:00:00Z"), None), stopped);
+    assert_eq!(stops(&after("2026-02-17T02:00:00Z"), None), stopped);
+    assert_eq!(stops(&after("2026-02-18T02:00:00Z"), None), None);
+    // One jump after another is one jump: nothing that lasted lies between them.
+    let twice = [before.clone(), vec![at("2026-02-16T02:00:00Z"), at("2026-02-22T02:00:00Z")]].concat();
+    assert_eq!(stops(&twice, None), Some((at("2026-02-12T02:00:00Z"), true)));
+    // Whoever captures every other week is used to gaps, and one outage makes nobody used to them.
     let fortnightly: Vec<Timestamp> = every(14 * 24, "2026-01-01T02:00:00Z", "2026-05-01T02:00:00Z")
         .into_iter()
-        .rev()
         .map(|point| point.moment)
         .collect();
-    assert_eq!(ceiling(&fortnightly, None), None);
-    // With it, a jump empties nothing even though a point came with it.
+    assert_eq!(stops(&fortnightly, None), None);
+}
+
+#[test]
+fn a_long_gap_is_believed_by_nobody_but_a_person_however_long_captures_went_on() {
+    let before = daily("2026-01-01T02:00:00Z", "2026-02-10T02:00:00Z");
+    let stopped = Some((at("2026-02-12T02:00:00Z"), true));
+    for to in ["2036-01-01T02:00:00Z", "2036-01-04T02:00:00Z", "2036-09-01T02:00:00Z"] {
+        let jumped = [daily("2036-01-01T02:00:00Z", to), before.clone()].concat();
+        assert_eq!(stops(&jumped, None), stopped, "{to}");
+        assert_eq!(stops(&jumped, Some("2035-12-31T00:00:00Z")), stopped, "{to}: that was before it");
+        assert_eq!(stops(&jumped, Some("2036-01-01T03:00:00Z")), None, "{to}");
+    }
+    // An outage of a month that was confirmed excuses no later jump.
+    let outage = daily("2026-03-13T02:00:00Z", "2026-05-01T02:00:00Z");
+    let jumped = [before.clone(), outage, daily("2026-08-09T02:00:00Z", "2026-08-12T02:00:00Z")].concat();
+    assert_eq!(stops(&jumped, None), stopped);
+    assert_eq!(stops(&jumped, Some("2026-03-14T00:00:00Z")), Some((at("2026-05-03T02:00:00Z"), true)));
+    // Set right again, what lies ahead says nothing.
+    let right = ceiling(&jumped, None, Some(at("2026-03-14T00:00:00Z")), at("2026-05-01T03:00:00Z"));
+    assert_eq!(right, None);
+}
+
+#[test]
+fn with_a_clock_in_doubt_nothing_goes_neither_by_its_slot_nor_by_its_lock() {
     let utc = zone("UTC");
     let mut points = every(24, "2026-01-01T02:00:00Z", "2026-02-10T02:00:00Z");
     points.push(point(at("2036-01-01T02:00:00Z"), 999));
-    let held = rules("7d 4w", None, None, &utc);
+    let captures: Vec<Timestamp> = points.iter().map(|point| point.moment).collect();
     let now = at("2036-01-01T03:00:00Z");
-    assert!(kept(&decide(&held, points.clone(), now)).len() < 3, "or this shows nothing");
-    let guarded = decide(&Rules { ceiling: stopped, ..held }, points, now);
-    assert!(kept(&guarded).len() > 10 && guarded.stalled, "{:?}", kept(&guarded));
+    let guarded = |rules: Rules<'_>| {
+        decide(&Rules { ceiling: ceiling(&captures, None, None, now), ..rules }, points.clone(), now)
+    };
+    let plain = rules("7d 4w", None, None, &utc);
+    assert!(kept(&decide(&plain, points.clone(), now)).len() < 3, "or this shows nothing");
+    let slots = guarded(plain);
+    assert!(kept(&slots).len() > 10 && slots.stalled, "{:?}", kept(&slots));
+    assert!(slots.doubt.is_some_and(|gap| gap.needs_word && gap.to == at("2036-01-01T02:00:00Z")));
+    // Locked for 30 days: all of them are, by the time that counts.
+    let locked = guarded(rules("1d", None, Some("30d"), &utc));
+    assert!(kept(&locked).len() >= 28, "{:?}", kept(&locked));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::blobs::BlobReader;
 use crate::error::{StorageContext, VaultError};
 use crate::format::index::BlobKind;
 use crate::format::node::TreeCursor;
+use crate::index::Problem;
 use crate::layout;
 use crate::points::{PointEntry, PointManifest};
 use crate::restore::MAX_DEPTH;
@@ -225,6 +226,11 @@ pub(crate) struct Resolver<'a> {
 impl<'a> Resolver<'a> {
     pub(crate) fn new(vault: &'a Vault, retired: &Retired) -> Result<Self, VaultError> {
         Ok(Self { vault, reader: vault.blob_reader_without(retired)?, proved: HashSet::new() })
+    }
+
+    /// What is wrong with the index and the packs it names.
+    pub(crate) fn problems(&self) -> &[Problem] {
+        &self.reader.index.problems
     }
 
     /// Whether a point resolves; the error says what it lacks.

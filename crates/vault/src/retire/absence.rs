@@ -53,9 +53,31 @@ impl Absence {
 }
 
 impl Vault {
-    /// Looks whether anything that `retired` names is still there: manifest, snapshot, index file or entry, pack, piece
-    /// of log, or what a write that died left of one.
+    /// Looks whether anything that `retired` names and no hold keeps is still there: manifest, snapshot, index file or entry,
+    /// pack, piece of log, or what a write that died left of one.
+    ///
+    /// An error if the copy does not show what it is and every record of `retired`, before and after: what cannot be looked
+    /// at is not absent.
     pub fn absence(&self, retired: &Retired) -> Result<Absence, VaultError> {
+        self.shows_records(retired)?;
+        let absence = self.look(retired)?;
+        self.shows_records(retired)?;
+        Ok(absence)
+    }
+
+    /// That this is the vault and that it holds every record, whole.
+    pub(super) fn shows_records(&self, retired: &Retired) -> Result<(), VaultError> {
+        self.shows_itself()?;
+        let good = self.retirements()?.good;
+        match retired.names().iter().find(|name| !good.contains_key(*name)) {
+            None => Ok(()),
+            Some(name) => {
+                Err(VaultError::damaged(name, "it is not there or says nothing, and tells what is gone"))
+            }
+        }
+    }
+
+    fn look(&self, retired: &Retired) -> Result<Absence, VaultError> {
         let listing = self.storage.list("").doing(|| "list the vault".to_owned())?;
         let raw = read_raw(self.storage.as_ref(), &self.key)?;
         let mut hasher = Hasher::new();
@@ -100,14 +122,14 @@ impl Vault {
 }
 
 fn still_there(retired: &Retired, name: &ObjectName) -> Option<&'static str> {
-    if layout::point_of(name).is_some_and(|id| retired.point(&id).is_some()) {
+    if layout::point_of(name).is_some_and(|id| retired.takes(&id)) {
         return Some("the manifest of a dropped point");
     }
     if let Some(digest) = layout::content_digest(name) {
         let pack = name.below(layout::DATA).is_some();
         return match () {
             () if pack && retired.fate(&digest) == Some(Fate::Removed) => Some("a removed pack"),
-            () if name.below(layout::SNAPSHOTS).is_some() && retired.snapshots().contains(&digest) => {
+            () if name.below(layout::SNAPSHOTS).is_some() && retired.takes_snapshot(&digest) => {
                 Some("the snapshot of a dropped point")
             }
             () if name.below(layout::INDEX).is_some() && retired.indexes().contains_key(&digest) => {

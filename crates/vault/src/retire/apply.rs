@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_base::digest::Digest;
 use lifeboat_base::entropy::OsEntropy;
-use lifeboat_base::monitor::Monitor;
+use lifeboat_base::failure::FailureKind;
+use lifeboat_base::monitor::{Finding, Monitor};
 use serde::{Deserialize, Serialize};
 
-use super::plan::{RetirePlan, retired_in};
+use super::plan::{RetirePlan, holds_in, retired_in};
 use super::record::{Fate, MarkedPack, ReplacedIndex, Retired};
 use crate::check::verify_pack;
 use crate::error::{StorageContext, VaultError};
 use crate::format::document;
 use crate::format::index::IndexFile;
+use crate::holds::Holds;
 use crate::index::{read_file, read_raw};
 use crate::layout;
 use crate::storage::{Storage, StorageError, WriteLock};
@@ -47,6 +49,9 @@ pub struct RetireReport {
     pub marked_bytes: u64,
     /// Each copy, in the order they were given.
     pub copies: Vec<CopyOutcome>,
+    /// What the records of all copies that took part say now, under the holds of all: what a proof of absence looks for.
+    #[serde(skip)]
+    pub retired: Retired,
 }
 
 /// A copy at work.
@@ -69,12 +74,15 @@ impl RetirePlan {
             RetireReport { copies: vec![CopyOutcome::default(); copies.len()], ..RetireReport::default() };
         let mut work = self.lock(copies, &mut report)?;
         exchange(&mut work, &mut report);
+        let holds = self.still_held(copies)?;
         let open: Vec<&Vault> = work.iter().map(|at| at.vault).collect();
         report.new_packs = self.move_together(&open, monitor)?;
-        let mut retired = retired_in(&open)?;
+        let mut retired = retired_in(&open)?.under(holds);
         let indexes = self.replace_indexes(&open, &retired)?;
         report.marked_bytes = self.record.mark.iter().map(|pack| pack.bytes).sum();
         if !self.record.is_empty() {
+            // Moving may have taken long.
+            let holds = self.still_held(copies)?;
             let (name, bytes) = match work.first() {
                 Some(at) => at.vault.sign_retirement(&self.record)?,
                 None => return Err(VaultError::Refused("no copy is free".to_owned())),
@@ -82,23 +90,60 @@ impl RetirePlan {
             let kept = |at: &At<'_>| put_same(at.vault.storage.as_ref(), &name, &bytes);
             keep_working(&mut work, &mut report, kept)?;
             report.record = Some(name.base_name().to_owned());
-            retired = retired_in(&work.iter().map(|at| at.vault).collect::<Vec<_>>())?;
+            retired = retired_in(&work.iter().map(|at| at.vault).collect::<Vec<_>>())?.under(holds);
         }
         for at in &work {
             monitor.phase(&format!("removing from {}", at.vault.storage.location()), None);
-            let used = match (&self.blocked, self.unknown.get(at.number).and_then(Option::as_ref)) {
-                (None, None) => self.used.get(at.number),
-                (Some(why), _) | (None, Some(why)) => {
-                    postpone(&mut report, at.number, why);
-                    None
-                }
-            };
-            let Some(outcome) = report.copies.get_mut(at.number) else { continue };
-            if let Err(error) = at.vault.settle(&retired, used, &indexes, outcome) {
+            if let Err(error) = self.follow(at, &retired, &indexes, &mut report) {
                 postpone(&mut report, at.number, &lifeboat_base::failure::chain(&error));
             }
         }
+        report.retired = retired;
         Ok(report)
+    }
+
+    /// The holds of all copies, those that nobody works on too. `Refused` if they keep something else than those the plan was
+    /// made under.
+    fn still_held(&self, copies: &[&Vault]) -> Result<Holds, VaultError> {
+        let (known, filed) = &self.holds;
+        let now = holds_in(copies, filed)?;
+        if now.keep_as(known) {
+            Ok(now)
+        } else {
+            Err(VaultError::Refused("legal holds changed since the plan was made".to_owned()))
+        }
+    }
+
+    /// Brings one copy to what the records say.
+    fn follow(
+        &self,
+        at: &At<'_>,
+        retired: &Retired,
+        indexes: &NewIndexes,
+        report: &mut RetireReport,
+    ) -> Result<(), VaultError> {
+        // Asked once more, of the copy itself: what it holds stays, whatever was known when the plan was made.
+        let own = retired.clone().under(at.vault.holds()?);
+        let changed = !own.holds().keep_as(retired.holds());
+        let changed = changed.then(|| "a legal hold was placed meanwhile".to_owned());
+        let why = self
+            .blocked
+            .as_ref()
+            .or(self.unknown.get(at.number).and_then(Option::as_ref))
+            .or(changed.as_ref());
+        let needs = match why {
+            None => self.needs.get(at.number),
+            Some(why) => {
+                postpone(report, at.number, why);
+                None
+            }
+        };
+        let Some(outcome) = report.copies.get_mut(at.number) else { return Ok(()) };
+        at.vault.settle(&own, needs, indexes, outcome)?;
+        for name in &self.replaced {
+            remove(at.vault.storage.as_ref(), name)?;
+        }
+        Ok(())
     }
 
     /// Takes the write lock of every copy that is free; compares each with what the plan was made for.
@@ -112,17 +157,17 @@ impl RetirePlan {
                     continue;
                 }
             };
-            if let Some(foreign) =
-                vault.storage.list(layout::LOCKS).doing(|| "list locks".to_owned())?.first()
-            {
-                postpone(report, number, &format!("another tool holds the lock `{}`", foreign.name));
-                continue;
-            }
-            if self.states.get(number) != Some(&vault.state()?) {
-                return Err(VaultError::Refused(format!(
-                    "{} changed since the plan was made",
-                    vault.storage.location()
-                )));
+            match self.unchanged(vault, number) {
+                Ok(None) => {}
+                Ok(Some(why)) => {
+                    postpone(report, number, &why);
+                    continue;
+                }
+                Err(error @ VaultError::Refused(_)) => return Err(error),
+                Err(error) => {
+                    postpone(report, number, &lifeboat_base::failure::chain(&error));
+                    continue;
+                }
             }
             work.push(At { vault, number, _lock: lock });
         }
@@ -133,28 +178,38 @@ impl RetirePlan {
         Ok(work)
     }
 
+    /// That a copy is as it was when the plan was made, and nobody else's tool works on it; else why it has to wait.
+    fn unchanged(&self, vault: &Vault, number: usize) -> Result<Option<String>, VaultError> {
+        let locks = vault.storage.list(layout::LOCKS).doing(|| "list locks".to_owned())?;
+        if let Some(foreign) = locks.first() {
+            return Ok(Some(format!("another tool holds the lock `{}`", foreign.name)));
+        }
+        if self.states.get(number) == Some(&vault.state()?) {
+            return Ok(None);
+        }
+        Err(VaultError::Refused(format!("{} changed since the plan was made", vault.storage.location())))
+    }
+
     /// Writes what is in use of little-used packs into new ones, verified, in every copy; then the old ones are marked.
-    /// If that fails in one copy nothing is marked: the blobs then merely lie in two places.
+    /// If that fails in one copy nothing is marked: the blobs then merely lie in two places. A pack of which no copy has
+    /// whole what is in use stays as it is, and is told.
     fn move_together(&mut self, open: &[&Vault], monitor: &dyn Monitor) -> Result<u64, VaultError> {
-        let wanted: BTreeSet<Digest> = self.rewrite.iter().map(|rewrite| rewrite.pack).collect();
-        if wanted.is_empty() {
+        if self.rewrite.is_empty() {
             return Ok(0);
         }
-        let mut whole = None;
-        for vault in open {
-            let sizes = vault.sizes(layout::DATA)?;
-            if wanted.iter().all(|pack| sizes.contains_key(pack)) {
-                whole = Some((*vault, sizes));
-                break;
-            }
-        }
-        let Some((source, packs)) = whole else { return Ok(0) };
+        let Some(source) = open.first().copied() else { return Ok(0) };
+        let packs = source.sizes(layout::DATA)?;
         let before = (packs, source.sizes(layout::INDEX)?);
         monitor.phase(
             "moving together what is in use",
             Some(self.rewrite.iter().map(|one| one.used_bytes).sum()),
         );
-        rewrite(source, self.rewrite.iter().map(|one| (one.pack, one.bytes, &one.offsets)), monitor)?;
+        let packs = self.rewrite.iter().map(|one| (one.pack, one.bytes, &one.offsets));
+        for (id, error) in rewrite(open, packs, monitor)? {
+            self.rewrite.retain(|one| one.pack != id);
+            let finding = Finding::new("space-not-freed", layout::pack(&id).to_string(), error.to_string());
+            monitor.finding(finding.with_kind(FailureKind::Damaged));
+        }
         let raw = read_raw(source.storage.as_ref(), &source.key)?;
         let mut new_packs = 0;
         for (id, size_bytes) in
@@ -181,7 +236,8 @@ impl RetirePlan {
         going.extend(retired.packs().filter(|(_, fate)| *fate == Fate::Removed).map(|(id, _)| *id));
         going.retain(|id| !spared.contains(id));
         let mut new = NewIndexes::new();
-        if going.is_empty() || self.blocked.is_some() {
+        let nothing = going.is_empty() && retired.indexes().is_empty();
+        if nothing || self.blocked.is_some() {
             return Ok(new);
         }
         for vault in open {
@@ -313,7 +369,7 @@ impl Vault {
 }
 
 /// Removes an object that may be gone already.
-pub(super) fn remove(storage: &dyn Storage, name: &crate::storage::ObjectName) -> Result<(), VaultError> {
+pub(crate) fn remove(storage: &dyn Storage, name: &crate::storage::ObjectName) -> Result<(), VaultError> {
     match storage.remove(name) {
         Ok(()) | Err(StorageError::NotFound { .. }) => Ok(()),
         Err(source) => Err(VaultError::Storage { doing: format!("remove `{name}`"), source }),

@@ -12,8 +12,9 @@ mod settle;
 mod survey;
 
 pub use absence::{Absence, Left};
+pub(crate) use apply::remove;
 pub use apply::{CopyOutcome, RetireReport};
-pub use plan::{RetireOptions, RetirePlan, Rewrite, SNAPSHOT_AGE, Wanted};
+pub use plan::{Filed, RetireOptions, RetirePlan, Rewrite, SNAPSHOT_AGE, Wanted};
 pub use record::{
     DroppedPoint, Fate, Gone, LogFloor, MarkedPack, RETIREMENT_FORMAT, RETIREMENT_PAYLOAD_TYPE,
     ReplacedIndex, Retired, Retirement,

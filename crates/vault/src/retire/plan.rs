@@ -1,17 +1,19 @@
 //! The plan: what a record would say, and what would be written again to free what lies between blobs in use.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lifeboat_base::digest::{Digest, Hasher};
-use lifeboat_base::ids::PointId;
+use lifeboat_base::ids::{PointId, StreamName};
 use lifeboat_base::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::record::{DroppedPoint, Fate, LogFloor, MarkedPack, RETIREMENT_FORMAT, Retired, Retirement};
-use super::survey::{Stays, Survey};
+use super::survey::{CopySurvey, Stays, Survey};
 use crate::error::{StorageContext, VaultError};
+use crate::holds::Holds;
 use crate::layout;
+use crate::storage::ObjectName;
 use crate::vault::Vault;
 
 /// The age at which a snapshot without a point counts as left behind by a capture that died.
@@ -26,8 +28,10 @@ const MAX_PACKS: usize = 100_000;
 /// How packs go.
 #[derive(Clone, Copy, Debug)]
 pub struct RetireOptions {
-    /// The present.
+    /// What the clock says; only written down.
     pub now: Timestamp,
+    /// The present that ages anything: not later than captures bear out.
+    pub reckoned: Timestamp,
     /// How long a pack stays marked before it may go, at least one application in any case.
     pub grace: Duration,
     /// Whether every copy of the store is open: only then a snapshot without a point is known to have none.
@@ -41,6 +45,23 @@ pub struct Wanted<'a> {
     pub points: &'a [DroppedPoint],
     /// Log.
     pub logs: &'a [LogFloor],
+    /// What is known from elsewhere.
+    pub filed: &'a Filed,
+}
+
+/// What was filed outside the vault, for what the copies at hand may have lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filed {
+    /// Holds; what they cover stays, whether a copy knows of them or not.
+    pub holds: Holds,
+    /// The highest number of a record: numbers never go back.
+    pub seq: u64,
+    /// Points that were dropped and that are recorded again if no record names them any more.
+    pub points: Vec<DroppedPoint>,
+    /// Log that was dropped, likewise.
+    pub logs: Vec<LogFloor>,
+    /// Records that were damaged everywhere and of which everything is known: they go once what they said is recorded again.
+    pub replaced: Vec<ObjectName>,
 }
 
 /// A pack that is written again without what nothing needs.
@@ -75,10 +96,23 @@ pub struct RetirePlan {
     pub blocked: Option<String>,
     /// Why packs are left alone in a copy, in the order of the copies.
     pub unknown: Vec<Option<String>>,
-    /// Packs that something needs in a copy, in the order of the copies.
-    pub(crate) used: Vec<BTreeSet<Digest>>,
+    /// What was looked at in each copy, in their order.
+    pub(crate) needs: Vec<Needs>,
+    /// Points that stay and that no copy can give, as far as listings and packs tell, and why.
+    pub unresolved: BTreeMap<PointId, String>,
+    /// The holds it was made under, and those that were filed.
+    pub(crate) holds: (Holds, Holds),
+    pub(crate) replaced: Vec<ObjectName>,
     /// Bytes of packs that go now.
     pub remove_bytes: u64,
+}
+
+/// What something needs in a copy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    pub(crate) packs: BTreeSet<Digest>,
+    /// The snapshots that were walked or left out on purpose; others are not accounted for.
+    pub(crate) snapshots: BTreeSet<Digest>,
 }
 
 impl RetirePlan {
@@ -94,27 +128,27 @@ impl RetirePlan {
             return Err(VaultError::Refused("no copy is open".to_owned()));
         };
         let states = copies.iter().map(|vault| vault.state()).collect::<Result<Vec<_>, _>>()?;
-        let retired = retired_in(copies)?;
-        let points: Vec<DroppedPoint> =
-            wanted.points.iter().filter(|point| retired.point(&point.id).is_none()).cloned().collect();
-        let drop: BTreeSet<PointId> = points.iter().map(|point| point.id.clone()).collect();
-        let stays = Stays::of(copies, &drop, &retired)?;
-        let before = options.now.checked_sub(options.grace.max(SNAPSHOT_AGE)).ok();
-        let survey = Survey::of(copies, &stays, &retired, before.filter(|_before| options.all_open))?;
-        let known: BTreeSet<LogFloor> = retired.floors().collect();
-        let higher = |floor: &&LogFloor| {
-            let lower =
-                known.iter().find(|known| (&known.stream, known.timeline) == (&floor.stream, floor.timeline));
-            lower.is_none_or(|known| known.below < floor.below)
+        let holds = holds_in(copies, &wanted.filed.holds)?;
+        let retired = retired_in(copies)?.under(holds.clone());
+        let mut drop: BTreeSet<PointId> = BTreeSet::new();
+        let fresh = |point: &&DroppedPoint| {
+            retired.point(&point.id).is_none()
+                && !holds.cover(&point.id, point.moment)
+                && drop.insert(point.id.clone())
         };
+        let points: Vec<DroppedPoint> =
+            wanted.points.iter().chain(&wanted.filed.points).filter(fresh).cloned().collect();
+        let stays = Stays::of(copies, &drop, &retired)?;
+        let before = options.reckoned.checked_sub(options.grace.max(SNAPSHOT_AGE)).ok();
+        let survey = Survey::of(copies, &stays, &retired, before.filter(|_before| options.all_open))?;
         let record = Retirement {
             format: RETIREMENT_FORMAT.to_owned(),
             vault: first.vault_id().clone(),
-            seq: retired.seq() + 1,
+            seq: retired.seq().max(wanted.filed.seq) + 1,
             at: options.now,
             points,
             snapshots: survey.leftovers.iter().copied().collect(),
-            logs: wanted.logs.iter().filter(higher).cloned().collect(),
+            logs: new_floors(&retired, wanted),
             mark: Vec::new(),
             spare: Vec::new(),
             remove: Vec::new(),
@@ -129,7 +163,10 @@ impl RetirePlan {
             unused_bytes: 0,
             blocked: survey.blocked.clone(),
             unknown: survey.copies.iter().map(|copy| copy.unknown.clone()).collect(),
-            used: survey.copies.iter().map(|copy| copy.used.iter().copied().collect()).collect(),
+            needs: survey.copies.iter().map(CopySurvey::needs).collect(),
+            unresolved: survey.unresolved.clone(),
+            holds: (holds, wanted.filed.holds.clone()),
+            replaced: wanted.filed.replaced.clone(),
             remove_bytes: 0,
         };
         if plan.blocked.is_none() {
@@ -142,9 +179,9 @@ impl RetirePlan {
         self.record.spare = survey.wanted_back.iter().copied().collect();
         for (id, fate) in retired.packs().filter(|(id, _)| !survey.wanted_back.contains(*id)) {
             let Fate::Marked { at, bytes } = fate else { continue };
-            let age = Duration::try_from(options.now.duration_since(at));
-            match age {
-                Ok(age) if age >= options.grace && self.record.remove.len() < MAX_PACKS => {
+            let age = Duration::try_from(options.reckoned.duration_since(at)).unwrap_or_default();
+            match Duration::try_from(options.now.duration_since(at)) {
+                Ok(_past) if age >= options.grace && self.record.remove.len() < MAX_PACKS => {
                     self.record.remove.push(*id);
                     self.remove_bytes += bytes;
                 }
@@ -181,6 +218,39 @@ impl RetirePlan {
     }
 }
 
+/// Log that goes and that no record names; none while the log is held.
+fn new_floors(retired: &Retired, wanted: &Wanted<'_>) -> Vec<LogFloor> {
+    let mut floors: BTreeMap<(&StreamName, u32), u64> = BTreeMap::new();
+    if retired.holds().cover_log() {
+        return Vec::new();
+    }
+    for floor in wanted.logs.iter().chain(&wanted.filed.logs) {
+        let below = floors.entry((&floor.stream, floor.timeline)).or_default();
+        *below = floor.below.max(*below);
+    }
+    let known: BTreeMap<(StreamName, u32), u64> =
+        retired.floors().map(|floor| ((floor.stream, floor.timeline), floor.below)).collect();
+    let floors = floors.into_iter().map(|((stream, timeline), below)| LogFloor {
+        stream: stream.clone(),
+        timeline,
+        below,
+    });
+    floors
+        .filter(|floor| {
+            known.get(&(floor.stream.clone(), floor.timeline)).is_none_or(|known| *known < floor.below)
+        })
+        .collect()
+}
+
+/// The holds of all these copies, and those that were filed: whichever knows of a hold, it is in force.
+pub(super) fn holds_in(copies: &[&Vault], filed: &Holds) -> Result<Holds, VaultError> {
+    let mut holds = filed.clone();
+    for vault in copies {
+        holds.merge(vault.holds()?);
+    }
+    Ok(holds)
+}
+
 /// What the records of all these copies say together.
 pub(super) fn retired_in(copies: &[&Vault]) -> Result<Retired, VaultError> {
     let records = copies.iter().map(|vault| vault.retirements()).collect::<Result<Vec<_>, _>>()?;
@@ -188,11 +258,19 @@ pub(super) fn retired_in(copies: &[&Vault]) -> Result<Retired, VaultError> {
 }
 
 impl Vault {
-    /// A digest of everything a plan depends on.
+    /// A digest of everything a plan depends on, of a copy that shows what it is.
     pub(super) fn state(&self) -> Result<Digest, VaultError> {
+        self.shows_itself()?;
         let mut hasher = Hasher::new();
-        let folders =
-            [layout::DATA, layout::INDEX, layout::SNAPSHOTS, layout::POINTS, layout::RETIRED, layout::HOLDS];
+        let folders = [
+            layout::KEYS,
+            layout::DATA,
+            layout::INDEX,
+            layout::SNAPSHOTS,
+            layout::POINTS,
+            layout::RETIRED,
+            layout::HOLDS,
+        ];
         for folder in folders {
             for listed in self.storage.list(folder).doing(|| format!("list `{folder}`"))? {
                 hasher.update(listed.name.as_str().as_bytes());

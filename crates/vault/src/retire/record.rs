@@ -12,7 +12,9 @@ use lifeboat_base::time::Timestamp;
 use lifeboat_keys::DsseEnvelope;
 use serde::{Deserialize, Serialize};
 
+use super::apply::remove;
 use crate::error::{StorageContext, VaultError};
+use crate::holds::Holds;
 use crate::index::Problem;
 use crate::layout;
 use crate::logs::LogName;
@@ -137,17 +139,20 @@ pub enum Fate {
 /// A point that was dropped, and the record that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gone {
-    /// The number of the record.
-    pub seq: u64,
+    /// The record.
+    pub record: ObjectName,
     /// When it was made.
     pub at: Timestamp,
     /// The point.
     pub point: DroppedPoint,
 }
 
-/// What all records of a vault say together.
-#[derive(Clone, Debug, Default)]
+/// What all records of a vault say together, and what legal holds keep of it all the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retired {
+    holds: Holds,
+    /// Snapshots of points that are recorded and held.
+    held: BTreeSet<Digest>,
     seq: u64,
     names: BTreeSet<ObjectName>,
     points: BTreeMap<PointId, Gone>,
@@ -165,18 +170,18 @@ impl Retired {
         let mut all = Self::default();
         for (name, record) in sorted {
             if all.names.insert(name.clone()) {
-                all.add(record);
+                all.add(name, record);
             }
         }
         all
     }
 
     /// Takes a record over; of two with one number, made by machines that did not see each other, removal prevails.
-    fn add(&mut self, record: &Retirement) {
+    fn add(&mut self, name: &ObjectName, record: &Retirement) {
         self.seq = self.seq.max(record.seq);
         for point in &record.points {
             self.snapshots.insert(point.snapshot);
-            let gone = || Gone { seq: record.seq, at: record.at, point: point.clone() };
+            let gone = || Gone { record: name.clone(), at: record.at, point: point.clone() };
             self.points.entry(point.id.clone()).or_insert_with(gone);
         }
         self.snapshots.extend(&record.snapshots);
@@ -194,6 +199,30 @@ impl Retired {
             }
         }
         self.indexes.extend(record.indexes.iter().map(|replaced| (replaced.old, replaced.new)));
+    }
+
+    /// Under these holds: what they cover goes nowhere, whatever a record says. Adds to holds that were given before.
+    #[must_use]
+    pub fn under(mut self, holds: Holds) -> Self {
+        self.holds.merge(holds);
+        let held = self.points.iter().filter(|(id, gone)| self.holds.cover(id, gone.point.moment));
+        self.held = held.map(|(_, gone)| gone.point.snapshot).collect();
+        self
+    }
+
+    /// What is held.
+    pub fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
+    /// Whether a point is to be nowhere: recorded, and not held.
+    pub fn takes(&self, id: &PointId) -> bool {
+        self.points.get(id).is_some_and(|gone| !self.holds.cover(id, gone.point.moment))
+    }
+
+    /// Whether a snapshot is to be nowhere.
+    pub fn takes_snapshot(&self, snapshot: &Digest) -> bool {
+        self.snapshots.contains(snapshot) && !self.held.contains(snapshot)
     }
 
     /// The number of the newest record; 0 before the first.
@@ -216,7 +245,7 @@ impl Retired {
         &self.points
     }
 
-    /// Every snapshot that is to be gone.
+    /// Every snapshot that a record names.
     pub fn snapshots(&self) -> &BTreeSet<Digest> {
         &self.snapshots
     }
@@ -241,10 +270,11 @@ impl Retired {
         &self.indexes
     }
 
-    /// Whether a piece of log was dropped.
+    /// Whether a piece of log is to be nowhere: dropped, and the log is not held.
     pub fn is_below_floor(&self, stream: &StreamName, name: &LogName) -> bool {
         let last = name.last();
-        self.floors.get(&(stream.clone(), last.timeline)).is_some_and(|floor| last.offset <= *floor)
+        !self.holds.cover_log()
+            && self.floors.get(&(stream.clone(), last.timeline)).is_some_and(|floor| last.offset <= *floor)
     }
 
     /// How much of each stream was dropped.
@@ -265,9 +295,14 @@ pub(crate) struct Records {
 }
 
 impl Vault {
-    /// What the records of this copy say; a damaged one says nothing, and a check names it.
+    /// What the records of this copy say, under the holds of this copy; a damaged record says nothing, and a check names it.
     pub fn retired(&self) -> Result<Retired, VaultError> {
-        Ok(Retired::of(&self.retirements()?.good))
+        Ok(Retired::of(&self.retirements()?.good).under(self.holds()?))
+    }
+
+    /// Records that cannot be read here.
+    pub fn damaged_records(&self) -> Result<Vec<ObjectName>, VaultError> {
+        Ok(self.retirements()?.damaged.into_iter().map(|problem| problem.object).collect())
     }
 
     pub(crate) fn retirements(&self) -> Result<Records, VaultError> {
@@ -309,18 +344,19 @@ impl Vault {
         Ok((name, self.secrets.signing.sign(RETIREMENT_PAYLOAD_TYPE, &payload).to_bytes()))
     }
 
-    /// Brings the records of this copy that `other` lacks there; gives how many.
-    pub(crate) fn carry_retirements(&self, other: &Self) -> Result<usize, VaultError> {
-        let there = other.storage.list(layout::RETIRED).doing(|| "list what was retired".to_owned())?;
-        let there: BTreeSet<ObjectName> = there.into_iter().map(|listed| listed.name).collect();
-        let mut carried = 0;
-        for name in self.retirements()?.good.keys().filter(|name| !there.contains(*name)) {
+    /// Brings the records of this copy to `other` where it lacks them or holds damaged ones. The caller has the write lock of
+    /// `other`.
+    pub(crate) fn carry_retirements(&self, other: &Self) -> Result<(), VaultError> {
+        let (here, there) = (self.retirements()?, other.retirements()?);
+        for name in here.good.keys().filter(|name| !there.good.contains_key(*name)) {
             let bytes = self.storage.get(name).promised(name)?;
             self.read_retirement(name, &bytes)?;
+            if there.damaged.iter().any(|problem| problem.object == *name) {
+                remove(other.storage.as_ref(), name)?;
+            }
             put_same(other.storage.as_ref(), name, &bytes)?;
-            carried += 1;
         }
-        Ok(carried)
+        Ok(())
     }
 }
 

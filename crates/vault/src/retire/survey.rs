@@ -1,6 +1,7 @@
 //! Which packs are in use: everything that stays is walked in every copy, each copy by its own index.
 //!
-//! Memory: about 50 bytes per distinct directory, and 20 per blob in use.
+//! Memory: about 50 bytes per distinct directory, and 20 per blob in use; where something is damaged, the directories are
+//! walked again and cost as much once more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -10,6 +11,7 @@ use lifeboat_base::ids::PointId;
 use lifeboat_base::time::Timestamp;
 use rustic_core::repofile::SnapshotFile;
 
+use super::plan::Needs;
 use super::record::Retired;
 use crate::blobs::BlobReader;
 use crate::error::{StorageContext, VaultError};
@@ -34,8 +36,16 @@ pub(super) struct Known {
 pub(super) struct CopySurvey {
     /// Packs that something needs here, among them such as records want gone.
     pub(super) used: HashSet<Digest>,
+    /// Snapshots that were there; one that came later was not looked at.
+    pub(super) snapshots: BTreeSet<Digest>,
     /// Why not everything that is needed here is known.
     pub(super) unknown: Option<String>,
+}
+
+impl CopySurvey {
+    pub(super) fn needs(&self) -> Needs {
+        Needs { packs: self.used.iter().copied().collect(), snapshots: self.snapshots.clone() }
+    }
 }
 
 /// What all open copies showed.
@@ -51,42 +61,108 @@ pub(super) struct Survey {
     pub(super) leftovers: BTreeSet<Digest>,
     /// Why nobody can say what is needed, if so.
     pub(super) blocked: Option<String>,
+    /// Points that stay and that no copy can give, as far as listings and packs tell, and why.
+    pub(super) unresolved: BTreeMap<PointId, String>,
     /// When the newest point that stays was begun.
     pub(super) newest: Option<Timestamp>,
 }
 
-/// Walks listings and notes what they need.
+/// What all copies showed of the points that stay.
+#[derive(Default)]
+struct Shown<'a> {
+    /// Points of which some copy tells all that they need.
+    known: BTreeSet<&'a PointId>,
+    /// Points that some copy has whole.
+    whole: BTreeSet<&'a PointId>,
+    /// What is wrong with points, the first that was met.
+    why: BTreeMap<&'a PointId, String>,
+}
+
+/// Walks listings and notes what they need, past what is damaged.
 struct Walk<'a> {
     reader: &'a BlobReader,
     seen: HashSet<Digest>,
     used: BTreeMap<u32, HashMap<u32, u32>>,
+    /// Listings that cannot be read: what they need is not known.
+    unreadable: HashMap<Digest, String>,
+    /// Listings that cannot be read or that name what no pack holds.
+    broken: HashMap<Digest, String>,
 }
 
-impl Walk<'_> {
-    /// Everything below `root`. Content that no pack holds is damage of its point, found by others; a listing that cannot
-    /// be read hides what is needed.
+impl<'a> Walk<'a> {
+    fn new(reader: &'a BlobReader) -> Self {
+        let (unreadable, broken) = (HashMap::new(), HashMap::new());
+        Self { reader, seen: HashSet::new(), used: BTreeMap::new(), unreadable, broken }
+    }
+
+    /// Everything below `root`.
     fn tree(&mut self, root: Digest) -> Result<(), VaultError> {
         let mut waiting = vec![root];
         while let Some(tree) = waiting.pop() {
             if !self.seen.insert(tree) {
                 continue;
             }
-            self.note(BlobKind::Tree, &tree);
-            let mut cursor = self.reader.tree(&tree)?;
-            while let Some(node) = cursor.next_node().map_err(|why| self.reader.bad_tree(&tree, &why))? {
-                for id in &node.content {
-                    self.note(BlobKind::Data, id);
+            match self.listing(tree, &mut waiting) {
+                Err(error) if error.kind() == FailureKind::Damaged => {
+                    self.unreadable.insert(tree, error.to_string());
+                    self.broken.insert(tree, error.to_string());
                 }
-                waiting.extend(node.subtree);
+                other => other?,
             }
         }
         Ok(())
     }
 
-    fn note(&mut self, kind: BlobKind, id: &Digest) {
+    fn listing(&mut self, tree: Digest, waiting: &mut Vec<Digest>) -> Result<(), VaultError> {
+        self.note(&tree, BlobKind::Tree, &tree);
+        let mut cursor = self.reader.tree(&tree)?;
+        while let Some(node) = cursor.next_node().map_err(|why| self.reader.bad_tree(&tree, &why))? {
+            for id in &node.content {
+                self.note(&tree, BlobKind::Data, id);
+            }
+            waiting.extend(node.subtree);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, tree: &Digest, kind: BlobKind, id: &Digest) {
         if let Some(location) = self.reader.index.find(kind, id) {
             self.used.entry(location.pack).or_default().insert(location.blob.offset, location.blob.length);
         }
+        if !self.reader.index.has(kind, id) {
+            let why = match self.reader.locate(kind, id) {
+                Ok(location) => format!("`{}` is missing", self.reader.pack_name(&location)),
+                Err(error) => error.to_string(),
+            };
+            self.broken.entry(*tree).or_insert(why);
+        }
+    }
+
+    /// The first of `among` at or below `root`. Listings that lead to none are remembered in `clean`.
+    fn reaches<'b>(
+        &self,
+        root: Digest,
+        among: &'b HashMap<Digest, String>,
+        clean: &mut HashSet<Digest>,
+    ) -> Result<Option<&'b str>, VaultError> {
+        if among.is_empty() {
+            return Ok(None);
+        }
+        let (mut waiting, mut passed) = (vec![root], HashSet::new());
+        while let Some(tree) = waiting.pop() {
+            if let Some(why) = among.get(&tree) {
+                return Ok(Some(why));
+            }
+            if self.unreadable.contains_key(&tree) || clean.contains(&tree) || !passed.insert(tree) {
+                continue;
+            }
+            let mut cursor = self.reader.tree(&tree)?;
+            while let Some(node) = cursor.next_node().map_err(|why| self.reader.bad_tree(&tree, &why))? {
+                waiting.extend(node.subtree);
+            }
+        }
+        clean.extend(passed);
+        Ok(None)
     }
 }
 
@@ -100,7 +176,7 @@ pub(super) struct Stays {
 }
 
 impl Stays {
-    /// Every point that a copy lists and that is neither in `drop` nor retired.
+    /// Every point that a copy lists and that is neither in `drop` nor retired; what is held stays, also if it is recorded.
     pub(super) fn of(
         copies: &[&Vault],
         drop: &BTreeSet<PointId>,
@@ -108,11 +184,11 @@ impl Stays {
     ) -> Result<Self, VaultError> {
         let mut stays = Self {
             manifests: BTreeMap::new(),
-            named: retired.snapshots().clone(),
+            named: retired.snapshots().iter().filter(|id| retired.takes_snapshot(id)).copied().collect(),
             blocked: None,
             listed: Vec::new(),
         };
-        let gone = |id: &PointId| drop.contains(id) || retired.point(id).is_some();
+        let gone = |id: &PointId| drop.contains(id) || retired.takes(id);
         let mut damaged = Vec::new();
         for vault in copies {
             let mut listed = BTreeSet::new();
@@ -144,6 +220,23 @@ impl Stays {
     }
 }
 
+impl<'a> Shown<'a> {
+    /// Takes over what a walk says of the points with these roots.
+    fn take(&mut self, walk: &Walk<'_>, roots: &[(&'a PointId, Digest)]) -> Result<(), VaultError> {
+        let (mut readable, mut clean) = (HashSet::new(), HashSet::new());
+        for (id, root) in roots {
+            if walk.reaches(*root, &walk.unreadable, &mut readable)?.is_none() {
+                self.known.insert(id);
+            }
+            match walk.reaches(*root, &walk.broken, &mut clean)? {
+                None => drop(self.whole.insert(id)),
+                Some(why) => drop(self.why.entry(id).or_insert_with(|| why.to_owned())),
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Survey {
     /// Looks through every copy. `leftovers_before` is the moment before which a snapshot without a point is one that never
     /// will have one; nothing while a copy is away that may hold the point.
@@ -155,17 +248,23 @@ impl Survey {
     ) -> Result<Self, VaultError> {
         let mut survey = Self { blocked: stays.blocked.clone(), ..Self::default() };
         survey.newest = stays.manifests.values().map(|manifest| manifest.started).max();
-        let mut known: BTreeSet<&PointId> = BTreeSet::new();
+        let mut shown = Shown::default();
         for (vault, listed) in copies.iter().zip(&stays.listed) {
-            let own = survey.copy(vault, stays, listed, (retired, leftovers_before), &mut known)?;
+            let own = survey.copy(vault, stays, listed, (retired, leftovers_before), &mut shown)?;
             survey.copies.push(own);
         }
         if survey.blocked.is_none()
-            && let Some(id) = stays.manifests.keys().find(|id| !known.contains(id))
+            && let Some(id) = stays.manifests.keys().find(|id| !shown.known.contains(id))
         {
             let why = survey.copies.iter().find_map(|copy| copy.unknown.clone()).unwrap_or_default();
             survey.blocked = Some(format!("what {id} needs is not known in any copy: {why}"));
         }
+        let lacking = stays.manifests.keys().filter(|id| !shown.whole.contains(id));
+        survey.unresolved = lacking
+            .map(|id| {
+                (id.clone(), shown.why.get(id).cloned().unwrap_or_else(|| "no copy lists it".to_owned()))
+            })
+            .collect();
         Ok(survey)
     }
 
@@ -175,7 +274,7 @@ impl Survey {
         stays: &'a Stays,
         listed: &BTreeSet<PointId>,
         (retired, leftovers_before): (&Retired, Option<Timestamp>),
-        known: &mut BTreeSet<&'a PointId>,
+        shown: &mut Shown<'a>,
     ) -> Result<CopySurvey, VaultError> {
         let storage = vault.storage.as_ref();
         let raw = read_raw(storage, &vault.key)?;
@@ -193,26 +292,32 @@ impl Survey {
             key: vault.key.clone(),
             index: std::sync::Arc::new(index),
         };
-        let mut walk = Walk { reader: &reader, seen: HashSet::new(), used: BTreeMap::new() };
+        let mut walk = Walk::new(&reader);
+        let mut roots: Vec<(&PointId, Digest)> = Vec::new();
         for (id, manifest) in stays.manifests.iter().filter(|(id, _)| listed.contains(*id)) {
             let name = layout::snapshot(&manifest.snapshot);
             let root = storage.get(&name).promised(&name);
-            let root = root.and_then(|bytes| vault.snapshot_root(&name, &bytes, manifest));
-            match root.and_then(|root| walk.tree(root)) {
-                Ok(()) => drop(known.insert(id)),
+            match root.and_then(|bytes| vault.snapshot_root(&name, &bytes, manifest)) {
+                Ok(root) => {
+                    walk.tree(root)?;
+                    roots.push((id, root));
+                }
                 Err(error) if error.kind() == FailureKind::Damaged => {
+                    shown.why.entry(id).or_insert_with(|| error.to_string());
                     own.unknown.get_or_insert(format!("{id}: {error}"));
                 }
                 Err(error) => return Err(error),
             }
         }
-        for root in self.without_point(vault, stays, leftovers_before)? {
-            match walk.tree(root) {
-                Err(error) if error.kind() == FailureKind::Damaged => {
-                    own.unknown.get_or_insert(format!("a snapshot without a point: {error}"));
-                }
-                other => other?,
-            }
+        shown.take(&walk, &roots)?;
+        for root in self.without_point(vault, stays, retired, leftovers_before, &mut own)? {
+            walk.tree(root)?;
+        }
+        if let Some(why) = walk.unreadable.values().next() {
+            own.unknown.get_or_insert_with(|| format!("a listing cannot be read: {why}"));
+        }
+        if walk.used.is_empty() && !walk.seen.is_empty() {
+            own.unknown.get_or_insert_with(|| "nothing of what is needed was found".to_owned());
         }
         for (number, blobs) in walk.used {
             let Some(pack) = reader.index.pack(number) else { continue };
@@ -231,13 +336,17 @@ impl Survey {
         &mut self,
         vault: &Vault,
         stays: &Stays,
+        retired: &Retired,
         leftovers_before: Option<Timestamp>,
+        own: &mut CopySurvey,
     ) -> Result<Vec<Digest>, VaultError> {
         let mut roots = Vec::new();
         for listed in vault.storage.list(layout::SNAPSHOTS).doing(|| "list snapshots".to_owned())? {
-            let Some(id) = layout::content_digest(&listed.name).filter(|id| !stays.named.contains(id)) else {
+            let Some(id) = layout::content_digest(&listed.name) else { continue };
+            own.snapshots.insert(id);
+            if stays.named.contains(&id) {
                 continue;
-            };
+            }
             let bytes = vault.storage.get(&listed.name).promised(&listed.name)?;
             // One that cannot be opened is nobody's: no point names it.
             let Ok(snapshot) = document::open::<SnapshotFile>(&vault.key, &listed.name, &bytes) else {
@@ -246,7 +355,9 @@ impl Survey {
             // While a manifest cannot be read its snapshot looks as if it had none.
             let old = stays.blocked.is_none()
                 && leftovers_before.is_some_and(|before| snapshot.time.timestamp() < before);
-            if old && snapshot.tags.contains(TAG) {
+            // One that is recorded and held lost its point to a removal that died.
+            let held = retired.snapshots().contains(&id);
+            if old && !held && snapshot.tags.contains(TAG) {
                 self.leftovers.insert(id);
             } else {
                 roots.extend(from_id(*snapshot.tree));

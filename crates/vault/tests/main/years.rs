@@ -16,7 +16,7 @@ use lifeboat_base::ids::PointId;
 use lifeboat_base::monitor::Findings;
 use lifeboat_base::time::{TimeZone, Timestamp};
 use lifeboat_policy::{Candidate, Gfs, Rules, Soundness, Verdict, ceiling, decide};
-use lifeboat_vault::retire::{DroppedPoint, RetireOptions, RetirePlan, RetireReport, Wanted};
+use lifeboat_vault::retire::{DroppedPoint, Filed, RetireOptions, RetirePlan, RetireReport, Wanted};
 use lifeboat_vault::storage::{MemoryStorage, Storage};
 use lifeboat_vault::{CheckLevel, PointManifest, Vault, VaultError};
 
@@ -69,6 +69,8 @@ struct World {
     away: Option<usize>,
     known: BTreeMap<PointId, Known>,
     filed: Vec<Timestamp>,
+    /// The newest moment of which a person said that the clock was right.
+    confirmed: Option<Timestamp>,
     keep: Gfs,
     now: Timestamp,
     made: u32,
@@ -88,6 +90,7 @@ impl World {
             away: None,
             known: BTreeMap::new(),
             filed: Vec::new(),
+            confirmed: None,
             keep: POLICIES[0].parse().unwrap(),
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
             made: 0,
@@ -144,7 +147,7 @@ impl World {
             window: None,
             minimum: None,
             interval,
-            ceiling: ceiling(&self.filed, interval),
+            ceiling: ceiling(&self.filed, interval, self.confirmed, self.now),
             zone: &TimeZone::UTC,
         };
         let decided = decide(&rules, self.known.values().map(candidate).collect(), self.now);
@@ -168,8 +171,10 @@ impl World {
                 Verdict::Kept(_) => None,
             })
             .collect();
-        let options = RetireOptions { now: self.now, grace: DAY, all_open: open.len() == 2 };
-        let plan = RetirePlan::new(&open, &Wanted { points: &drop, logs: &[] }, &options)?;
+        let options =
+            RetireOptions { now: self.now, reckoned: self.now, grace: DAY, all_open: open.len() == 2 };
+        let plan =
+            RetirePlan::new(&open, &Wanted { points: &drop, logs: &[], filed: &Filed::default() }, &options)?;
         plan.apply(&open, &Findings::new())
     }
 
@@ -240,6 +245,7 @@ impl World {
             5 => self.away = Some(usize::from(self.random.one_in(2))),
             6..=8 => self.away = None,
             9 if self.random.one_in(4) => self.now += DAY * u32::try_from(self.random.below(900)).unwrap(),
+            11 => self.confirmed = Some(self.now),
             10 if self.random.one_in(4) => self.now -= HOUR * u32::try_from(self.random.below(60)).unwrap(),
             _ => {}
         }
@@ -271,6 +277,7 @@ fn years_of_holds_kills_and_wrong_clocks_lose_nothing_that_stays_and_leave_nothi
     for _day in 0..8 {
         world.backup();
         world.now += DAY;
+        world.confirmed = Some(world.now);
         world.retain(world.verdicts()).unwrap();
         let retired = world.copies[0].retired().unwrap();
         world.known.retain(|id, _| retired.point(id).is_none());

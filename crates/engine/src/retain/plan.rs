@@ -1,0 +1,316 @@
+//! The plan for one store: what stays and goes by the rules, by the holds, and by what the copies really have.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lifeboat_base::digest::Digest;
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::ids::PointId;
+use lifeboat_base::monitor::Finding;
+use lifeboat_base::time::Timestamp;
+use lifeboat_catalog::PointRow;
+use lifeboat_policy::{Decided, Gap, Gfs, Rules, Store, Verdict, decide};
+use lifeboat_vault::Vault;
+use lifeboat_vault::retire::{DroppedPoint, Filed, LogFloor, RetireOptions, RetirePlan, Wanted};
+use serde_json::json;
+
+use super::lost::Lost;
+use super::time::candidate;
+use super::{LogPlan, Planned, RetainOptions, RetainedPoint, SpacePlan, StoreRetention, Waiting};
+use crate::backup::{COPY_BEHIND, Collector, fill_first, fill_rest};
+use crate::context::Engine;
+use crate::copies::VaultSet;
+use crate::error::EngineError;
+use crate::holds::Held;
+
+/// How long space of what was dropped stays before it may be freed, unless asked otherwise.
+const DEFAULT_GRACE: Duration = Duration::from_secs(86_400);
+/// The most points dropped in one run; the oldest go first, the rest waits for the next run.
+pub(super) const MAX_POINTS: usize = 5_000;
+/// How often it is decided again because what was to stay cannot be restored; after that nothing is dropped.
+const MAX_ROUNDS: usize = 4;
+
+/// What a plan is made from.
+struct Ground<'a> {
+    row: &'a Store,
+    set: &'a VaultSet,
+    rules: Rules<'a>,
+    held: Held,
+    filed: &'a Filed,
+    options: RetireOptions,
+    /// Why nothing is dropped, if so.
+    held_up: Option<String>,
+}
+
+/// A decision and the plan for it.
+struct Drawn {
+    decided: Decided,
+    floors: Vec<LogFloor>,
+    plan: Option<RetirePlan>,
+    /// Points that are to stay and that no copy at hand can give.
+    broken: BTreeMap<PointId, String>,
+}
+
+impl Engine {
+    pub(super) fn plan_retention<'a>(
+        &self,
+        row: &'a Store,
+        keep: Gfs,
+        options: &RetainOptions,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Planned<'a>, EngineError> {
+        let now = self.env.clock.now();
+        let lease = options.apply.then(|| self.lease(&row.name, "retention")).transpose()?;
+        let mut set = self.open_vaults(row)?;
+        set_aside(&mut set);
+        findings.extend(set.findings());
+        let mut held_up = None;
+        if options.apply {
+            held_up = self.make_equal(row, &set, findings);
+            findings.extend(self.mend_holds(row, &set)?);
+        } else {
+            findings.extend(self.lacking_holds(row, &set)?);
+        }
+        findings.extend(self.reconcile(row, &set)?);
+        let Lost { filed, replaces, findings: lost } = self.lost(row, &set)?;
+        findings.extend(lost);
+        let mut points = self.view(row)?.points;
+        let listed: Vec<Vec<String>> = points.iter().map(copies_of).collect();
+        for point in &mut points {
+            // What nobody can look at now is relied on by nothing that goes.
+            point.holdings.retain(|held| set.get(&held.copy).is_some());
+        }
+        let rules = self.rules(row, keep, (now, options.today.is_some()))?;
+        if let Some(gap) = rules.ceiling.map(|ceiling| ceiling.gap).filter(|gap| gap.needs_word) {
+            let why = in_doubt(row, &gap, now);
+            findings.push(Finding::new("clock-in-doubt", row.name.as_str(), why.clone()));
+            held_up.get_or_insert(why);
+        }
+        let grace = options.grace.unwrap_or(DEFAULT_GRACE);
+        let all_open = set.open.len() == row.copies.value.len();
+        let held = self.on_hold(row, &set)?;
+        let ground = Ground {
+            row,
+            set: &set,
+            rules,
+            held,
+            filed: &filed,
+            options: RetireOptions { now, reckoned: now, grace, all_open },
+            held_up,
+        };
+        let Drawn { decided, floors, plan, broken } = self.draw(&ground, &mut points)?;
+        let held_up = ground.held_up;
+        findings.extend(self.tell_broken(row, &points, &broken)?);
+        findings.extend(overstayed(row, &decided));
+        if let Some(why) = plan.as_ref().and_then(|plan| plan.blocked.as_ref()) {
+            let message = format!("no space of `{}` is freed: {why}", row.name);
+            findings.push(
+                Finding::new("space-not-freed", row.name.as_str(), message).with_kind(FailureKind::Damaged),
+            );
+        }
+        let view = view(row, keep, (decided, listed), &floors, (plan.as_ref(), grace));
+        Ok(Planned { row, set, view, plan, held_up, filed, replaces, _lease: lease })
+    }
+
+    /// Brings every copy what the others have; gives why nothing may be dropped if that failed. A full copy is no reason: it
+    /// gets no emptier by that.
+    fn make_equal(&self, row: &Store, set: &VaultSet, findings: &mut Vec<Finding>) -> Option<String> {
+        let monitor = Collector::new(self.observer.job(&format!("retention of {}", row.name)));
+        let mut failed = fill_first(set, &monitor);
+        failed.extend(fill_rest(set, &monitor));
+        let first = failed.iter().find(|finding| finding.code == COPY_BEHIND);
+        let why = first.map(|finding| {
+            format!(
+                "nothing of `{}` is dropped while its copies cannot be made equal: {}",
+                row.name, finding.message
+            )
+        });
+        findings.extend(failed);
+        findings.extend(monitor.take());
+        why
+    }
+
+    /// Decides, and decides again without what the copies turn out not to have: no point goes because of one that cannot be
+    /// restored.
+    fn draw(&self, ground: &Ground<'_>, points: &mut [PointRow]) -> Result<Drawn, EngineError> {
+        let mut broken: BTreeMap<PointId, String> = BTreeMap::new();
+        let copies: Vec<&Vault> = ground.set.open.iter().map(|entry| &entry.vault).collect();
+        for round in 0.. {
+            for point in points.iter_mut() {
+                let Some(why) = broken.get(&point.manifest.id) else { continue };
+                for held in &mut point.holdings {
+                    held.damaged.get_or_insert_with(|| why.clone());
+                }
+            }
+            let candidates = points.iter().map(|point| candidate(point, &ground.held)).collect();
+            let decided = decide(&ground.rules, candidates, ground.options.now);
+            let nothing = ground.held_up.is_some() || round == MAX_ROUNDS;
+            let (mut floors, mut going) = (Vec::new(), Vec::new());
+            if !nothing {
+                if !ground.held.covers_log() {
+                    floors = self.log_floors(ground.row, ground.set, (&ground.rules, points), &decided)?;
+                }
+                going = dropped(points, &decided);
+            }
+            if copies.is_empty() {
+                return Ok(Drawn { decided, floors, plan: None, broken });
+            }
+            let wanted = Wanted { points: &going, logs: &floors, filed: ground.filed };
+            let options = RetireOptions { reckoned: decided.as_of, ..ground.options };
+            let plan = RetirePlan::new(&copies, &wanted, &options).map_err(Failure::from)?;
+            let known = broken.len();
+            broken.extend(plan.unresolved.clone());
+            if nothing || broken.len() == known {
+                return Ok(Drawn { decided, floors, plan: Some(plan), broken });
+            }
+        }
+        Err(EngineError::new(FailureKind::Internal, "retention was not decided"))
+    }
+
+    /// Damage that was met on the way is remembered until a verification clears it.
+    fn tell_broken(
+        &self,
+        row: &Store,
+        points: &[PointRow],
+        broken: &BTreeMap<PointId, String>,
+    ) -> Result<Vec<Finding>, EngineError> {
+        let mut findings = Vec::new();
+        for (id, why) in broken {
+            let held =
+                points.iter().filter(|point| point.manifest.id == *id).flat_map(|point| &point.holdings);
+            for held in held {
+                let now = self.env.clock.now();
+                self.catalog()?
+                    .set_holding(&row.name, id, &held.copy, now, Some(why))
+                    .map_err(Failure::from)?;
+            }
+            let message =
+                format!("{id} cannot be restored from any copy that is here, and counts for nothing: {why}");
+            findings
+                .push(Finding::new("point-damaged", id.as_str(), message).with_kind(FailureKind::Damaged));
+        }
+        Ok(findings)
+    }
+}
+
+/// A copy that does not show what it is now is left alone.
+fn set_aside(set: &mut VaultSet) {
+    let mut open = Vec::new();
+    for entry in set.open.drain(..) {
+        match entry.vault.shows_itself() {
+            Ok(()) => open.push(entry),
+            Err(error) => set.failed.push((entry.copy, error.into())),
+        }
+    }
+    set.open = open;
+}
+
+/// Why nothing goes while the clock is in doubt.
+pub(crate) fn in_doubt(row: &Store, gap: &Gap, now: Timestamp) -> String {
+    format!(
+        "the clock is in doubt: nothing of `{}` was captured between {:.0} and {:.0}; if that time has passed, say which day \
+         it is: lifeboat retain --apply {} --today {}",
+        row.name,
+        gap.from,
+        gap.to,
+        row.name,
+        now.strftime("%Y-%m-%d")
+    )
+}
+
+fn view(
+    row: &Store,
+    keep: Gfs,
+    (decided, listed): (Decided, Vec<Vec<String>>),
+    floors: &[LogFloor],
+    (plan, grace): (Option<&RetirePlan>, Duration),
+) -> StoreRetention {
+    let log = floors.iter().map(|floor| LogPlan {
+        stream: floor.stream.to_string(),
+        timeline: floor.timeline,
+        below: floor.below,
+    });
+    let verdicts = decided.points.into_iter().zip(listed);
+    let points = verdicts.map(|(decision, copies)| RetainedPoint {
+        id: decision.id,
+        moment: decision.moment,
+        copies,
+        verdict: decision.verdict,
+    });
+    StoreRetention {
+        name: row.name.clone(),
+        retention: keep,
+        logs: row.logs.value,
+        as_of: Some(decided.as_of).filter(|at| *at != Timestamp::MIN),
+        stalled: decided.stalled,
+        doubt: decided.doubt,
+        points: points.collect(),
+        log: log.collect(),
+        plan: plan.map(|plan| digest(row, plan)),
+        space: plan.map(|plan| space(plan, grace)),
+        applied: None,
+    }
+}
+
+fn copies_of(point: &PointRow) -> Vec<String> {
+    point.holdings.iter().map(|held| held.copy.to_string()).collect()
+}
+
+/// Points that may go, the oldest first.
+fn dropped(points: &[PointRow], decided: &Decided) -> Vec<DroppedPoint> {
+    let pairs = points.iter().zip(&decided.points);
+    let gone = pairs.filter_map(|(point, decision)| match &decision.verdict {
+        Verdict::Deletable { since, because } => Some(DroppedPoint {
+            id: decision.id.clone(),
+            moment: decision.moment,
+            snapshot: point.manifest.snapshot,
+            since: *since,
+            because: because.clone(),
+        }),
+        Verdict::Kept(_) => None,
+    });
+    gone.take(MAX_POINTS).collect()
+}
+
+/// Names a plan by what it does and what it was made for, not by when.
+fn digest(row: &Store, plan: &RetirePlan) -> Digest {
+    let points: Vec<&PointId> = plan.record.points.iter().map(|point| &point.id).collect();
+    let document = json!({
+        "store": row.name, "points": points, "logs": plan.record.logs, "states": plan.states,
+        "snapshots": plan.record.snapshots,
+    });
+    Digest::of(document.to_string().as_bytes())
+}
+
+fn space(plan: &RetirePlan, grace: Duration) -> SpacePlan {
+    let mut waiting: Vec<Waiting> = Vec::new();
+    for (at, bytes) in &plan.waiting {
+        let until = at.checked_add(grace).unwrap_or(Timestamp::MAX);
+        match waiting.iter_mut().find(|known| known.until == until) {
+            Some(known) => known.bytes += bytes,
+            None => waiting.push(Waiting { until, bytes: *bytes }),
+        }
+    }
+    waiting.sort_by_key(|waiting| waiting.until);
+    SpacePlan {
+        used_bytes: plan.used_bytes,
+        unused_bytes: plan.unused_bytes,
+        mark_bytes: plan.mark_bytes(),
+        rewrite_bytes: plan.rewrite.iter().map(|rewrite| rewrite.used_bytes).sum(),
+        remove_bytes: plan.remove_bytes,
+        waiting,
+        blocked: plan.blocked.clone(),
+    }
+}
+
+/// Two promises that contradict each other are told, not settled in silence.
+fn overstayed(row: &Store, decided: &Decided) -> Option<Finding> {
+    let first = decided.overstayed.first()?;
+    let message = format!(
+        "`{}` promises to keep {} and to refuse deletion for longer: {} points stay only for that, {first} first",
+        row.name,
+        row.retention.value,
+        decided.overstayed.len()
+    );
+    Some(Finding::new("lock-outlives-retention", row.name.as_str(), message))
+}

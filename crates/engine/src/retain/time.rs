@@ -1,0 +1,114 @@
+//! The time that retention reckons with, and the verdicts at that time: one place for `retain` and `status`.
+
+use jiff::civil::Date;
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::ids::StoreName;
+use lifeboat_base::time::Timestamp;
+use lifeboat_catalog::{PointRow, ProofLevel};
+use lifeboat_policy::{Candidate, Decided, Gfs, Rules, Soundness, Span, Store, ceiling, decide};
+use serde_json::json;
+
+use crate::context::Engine;
+use crate::copies::VaultSet;
+use crate::error::EngineError;
+use crate::holds::Held;
+use crate::journal::Entry;
+
+/// The newest filed captures that are asked for when they were made; older ones are known by their points, also dropped ones.
+const CAPTURES: u32 = 400;
+/// What a person's word on the clock is filed as.
+const WORD: &str = "clock";
+/// How far a person's calendar and the machine's may differ, for the sake of time zones and midnight.
+const DAYS_APART: i32 = 1;
+
+impl Engine {
+    /// That a person and this machine mean the same day.
+    pub(super) fn is_today(&self, day: Date, now: Timestamp) -> Result<(), EngineError> {
+        let own = now.to_zoned(self.policy.timezone.clone()).date();
+        let apart = own.since(day).map_or(i32::MAX, |span| span.get_days().saturating_abs());
+        if apart <= DAYS_APART {
+            return Ok(());
+        }
+        Err(EngineError::new(
+            FailureKind::Refused,
+            format!("the clock of this machine says {own}, not {day}: nothing is removed by it"),
+        )
+        .next("set the clock right; points that were made under a wrong one claim to come from the future and stay"))
+    }
+
+    /// Files that a person says that the clock is right.
+    pub(super) fn file_word(&self, row: &Store, day: Date, now: Timestamp) -> Result<(), EngineError> {
+        let body = json!({ "right": now, "today": day.to_string() });
+        self.file(Entry { kind: WORD, store: &row.name, ok: true, body }).map(drop)
+    }
+
+    /// When captures were made, as far as points, dropped points and filed runs tell.
+    fn captures(&self, store: &StoreName) -> Result<Vec<Timestamp>, EngineError> {
+        let catalog = self.catalog()?;
+        let mut times = catalog.capture_times(store, CAPTURES).map_err(Failure::from)?;
+        let points = catalog.points(store).map_err(Failure::from)?;
+        times.extend(points.iter().map(|point| point.manifest.ended));
+        let dropped = catalog.dropped(store).map_err(Failure::from)?;
+        times.extend(dropped.iter().filter_map(lifeboat_base::ids::PointId::begun));
+        Ok(times)
+    }
+
+    /// The newest moment of which a person said that it was right. A word from the future says nothing.
+    fn confirmed(&self, store: &StoreName, now: Timestamp) -> Result<Option<Timestamp>, EngineError> {
+        let said = self.catalog()?.said(store, WORD, "$.right").map_err(Failure::from)?;
+        let moments = said.iter().filter_map(|said| said.as_str()?.parse::<Timestamp>().ok());
+        Ok(moments.filter(|moment| *moment <= now).max())
+    }
+
+    /// What is asked of a row's points at `now`, with a person's `word` that the clock is right.
+    pub(super) fn rules<'a>(
+        &'a self,
+        row: &Store,
+        keep: Gfs,
+        (now, word): (Timestamp, bool),
+    ) -> Result<Rules<'a>, EngineError> {
+        let locks = row.copies.value.iter().filter_map(|copy| self.policy.copies.get(copy)?.lock);
+        let locks = locks.map(|lock| lock.min);
+        let interval = row.schedule.value.as_ref().map(lifeboat_policy::Schedule::longest_interval);
+        let confirmed = if word { Some(now) } else { self.confirmed(&row.name, now)? };
+        Ok(Rules {
+            keep,
+            window: row.logs.value,
+            minimum: row.immutability.value.into_iter().chain(locks).max_by_key(Span::approx),
+            interval,
+            ceiling: ceiling(&self.captures(&row.name)?, interval, confirmed, now),
+            zone: &self.policy.timezone,
+        })
+    }
+
+    /// The verdicts on `points`, in their order: that of moments. By the holds that were filed here; copies are not asked.
+    pub(crate) fn decide(
+        &self,
+        row: &Store,
+        keep: Gfs,
+        points: &[PointRow],
+        now: Timestamp,
+    ) -> Result<Decided, EngineError> {
+        let none = VaultSet { open: Vec::new(), healed: Vec::new(), absent: Vec::new(), failed: Vec::new() };
+        let held = self.on_hold(row, &none)?;
+        let candidates = points.iter().map(|point| candidate(point, &held)).collect();
+        Ok(decide(&self.rules(row, keep, (now, false))?, candidates, now))
+    }
+}
+
+/// A point as the decision sees it.
+pub(super) fn candidate(point: &PointRow, held: &Held) -> Candidate {
+    let soundness = match (point.usable(), point.complete()) {
+        (false, _) => Soundness::Damaged,
+        (true, false) => Soundness::Incomplete,
+        (true, true) => Soundness::Good,
+    };
+    Candidate {
+        id: point.manifest.id.clone(),
+        moment: point.manifest.facts.consistency.moment,
+        ended: point.manifest.ended,
+        soundness,
+        restored: point.proven(ProofLevel::Restored).is_some(),
+        holds: held.of(&point.manifest.id, point.manifest.facts.consistency.moment),
+    }
+}

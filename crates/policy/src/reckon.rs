@@ -1,0 +1,102 @@
+//! The time that retention reckons with: what captures bear out, not what a clock says.
+//!
+//! In: when captures were made, as far as vaults, catalog and records tell, and what a person confirmed. Out: the moment after
+//! which nothing is believed to have happened, if there is one. A clock that is wrong makes points older than they are, and no
+//! machine can tell it from an outage: a long gap without captures is believed when a person says that the time has passed.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+/// Without a new good point for this long, or for two intervals of the schedule, time stands still for the rest.
+const STALL: Duration = Duration::from_secs(2 * 86_400);
+/// A gap so many times as long as time may stand still is never believed without a person's word.
+const LONG: u32 = 4;
+/// Further ahead than this a moment comes from a wrong clock.
+pub(crate) const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(120);
+/// With fewer gaps than this nothing is usual.
+const FEWEST_GAPS: usize = 4;
+
+/// A stretch without captures that may be a clock that jumped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// The last capture before it.
+    pub from: Timestamp,
+    /// The first one after it.
+    pub to: Timestamp,
+    /// Whether only a person can say that the time has passed; else it is believed once captures went on long enough.
+    pub needs_word: bool,
+}
+
+/// Where time stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ceiling {
+    /// Nothing is believed to have happened later.
+    pub at: Timestamp,
+    /// Why.
+    pub gap: Gap,
+}
+
+/// Without a new good point for this long time stands still for the rest.
+pub(crate) fn stall(interval: Option<Duration>) -> Duration {
+    interval.map_or(STALL, |interval| STALL.max(interval.saturating_mul(2)))
+}
+
+/// Where time stops if the clock may have jumped ahead. Times of captures come in any order; those that lie ahead of `now`
+/// say nothing. A gap longer than time may stand still is believed once captures went on behind it for that long without
+/// another, and one [`LONG`] times as long only if `confirmed`, a moment that a person said was right, is not before its end.
+pub fn ceiling(
+    captures: &[Timestamp],
+    interval: Option<Duration>,
+    confirmed: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Ceiling> {
+    let mut times: Vec<Timestamp> =
+        captures.iter().copied().filter(|at| at.duration_since(now) <= CLOCK_TOLERANCE).collect();
+    times.sort_unstable();
+    times.dedup();
+    let stall = stall(interval.or_else(|| usual(&times)));
+    let long = stall.saturating_mul(LONG);
+    let mut runs =
+        times.chunk_by(|a, b| since(*a, *b) <= stall).filter_map(|run| run.first().zip(run.last()));
+    let (_, mut known) = runs.next()?;
+    let mut first_beyond: Option<Timestamp> = None;
+    let mut needs_word = false;
+    for (first, last) in runs {
+        let long_gap = since(*known, *first) > long;
+        let went_on = since(*first, *last) >= stall;
+        if confirmed.is_some_and(|right| *first <= right) || (went_on && !long_gap) {
+            (known, first_beyond, needs_word) = (last, None, false);
+        } else {
+            first_beyond.get_or_insert(*first);
+            needs_word |= long_gap;
+            if went_on {
+                break;
+            }
+        }
+    }
+    let gap = Gap { from: *known, to: first_beyond?, needs_word };
+    Some(Ceiling { at: later(*known, stall), gap })
+}
+
+/// How far captures usually lie apart: the median, which no single outage moves.
+fn usual(times: &[Timestamp]) -> Option<Duration> {
+    let mut gaps: Vec<Duration> = times
+        .windows(2)
+        .map(|pair| match pair {
+            [earlier, later] => since(*earlier, *later),
+            _ => Duration::ZERO,
+        })
+        .collect();
+    gaps.sort_unstable();
+    gaps.get(gaps.len() / 2).copied().filter(|_| gaps.len() >= FEWEST_GAPS)
+}
+
+fn since(earlier: Timestamp, later: Timestamp) -> Duration {
+    Duration::try_from(later.duration_since(earlier)).unwrap_or_default()
+}
+
+pub(crate) fn later(moment: Timestamp, span: Duration) -> Timestamp {
+    moment.checked_add(span).unwrap_or(Timestamp::MAX)
+}
