@@ -110,7 +110,7 @@ impl Engine {
         let mut dropped = catalog.dropped(&row.name).map_err(Failure::from)?;
         let (holds, _copies) = self.gather(row, set)?;
         let mut held: BTreeSet<PointId> = BTreeSet::new();
-        for entry in &set.open {
+        for entry in set.open.iter().filter(|_| !holds.keep_nothing()) {
             for point in entry.vault.points().map_err(Failure::from)? {
                 let manifest = point.manifest();
                 held.extend(

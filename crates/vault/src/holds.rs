@@ -151,6 +151,11 @@ impl Holds {
         !self.unreadable.is_empty() || self.active().any(|hold| hold.scope.covers_log())
     }
 
+    /// Whether nothing is kept.
+    pub fn keep_nothing(&self) -> bool {
+        self.unreadable.is_empty() && self.active().next().is_none()
+    }
+
     /// Whether both keep the same.
     pub(crate) fn keep_as(&self, other: &Self) -> bool {
         self.active().eq(other.active()) && self.unreadable.keys().eq(other.unreadable.keys())
@@ -298,7 +303,9 @@ impl Vault {
         let (own, problems) = self.read_holds()?;
         let mut mended = Vec::new();
         let mut lock = None;
-        for (id, (hold, release)) in &known.known {
+        for (id, (hold, release)) in
+            known.known.iter().filter(|(_, (hold, _))| hold.vault == *self.vault_id())
+        {
             let found = own.known.get(id);
             let lacks_release = release.is_some() && found.is_none_or(|(_, release)| release.is_none());
             if found.is_some() && !lacks_release {

@@ -98,7 +98,10 @@ impl Engine {
         let (holds, copies) = self.gather(row, set)?;
         let mut findings = Vec::new();
         for (copy, known) in copies {
-            for hold in holds.active().filter(|hold| !known.contains(&hold.id)) {
+            let vault = set.get(&copy).map(|entry| entry.vault.vault_id());
+            // One that was placed in a vault that is no more is kept by what was filed of it.
+            let own = holds.active().filter(|hold| Some(&hold.vault) == vault);
+            for hold in own.filter(|hold| !known.contains(&hold.id)) {
                 let message = format!(
                     "copy `{copy}` does not have {} of `{}`, or holds it damaged; `lifeboat retain --apply {}` writes it again",
                     hold.id, row.name, row.name

@@ -82,7 +82,7 @@ impl Engine {
         }
         let rules = self.rules(row, keep, (now, options.today.is_some()))?;
         if let Some(gap) = rules.ceiling.map(|ceiling| ceiling.gap).filter(|gap| gap.needs_word) {
-            let why = in_doubt(row, &gap, now);
+            let why = in_doubt(row, &gap);
             findings.push(Finding::new("clock-in-doubt", row.name.as_str(), why.clone()));
             held_up.get_or_insert(why);
         }
@@ -205,16 +205,13 @@ fn set_aside(set: &mut VaultSet) {
     set.open = open;
 }
 
-/// Why nothing goes while the clock is in doubt.
-pub(crate) fn in_doubt(row: &Store, gap: &Gap, now: Timestamp) -> String {
+/// Why nothing goes while the clock is in doubt. It does not say which day the machine takes it for: a person has to know.
+pub(crate) fn in_doubt(row: &Store, gap: &Gap) -> String {
+    let name = &row.name;
     format!(
-        "the clock is in doubt: nothing of `{}` was captured between {:.0} and {:.0}; if that time has passed, say which day \
-         it is: lifeboat retain --apply {} --today {}",
-        row.name,
-        gap.from,
-        gap.to,
-        row.name,
-        now.strftime("%Y-%m-%d")
+        "the clock is in doubt: nothing of `{name}` was captured between {:.0} and {:.0}; if that time has passed, say which \
+         day it is: lifeboat retain {name} --apply --today YYYY-MM-DD",
+        gap.from, gap.to,
     )
 }
 

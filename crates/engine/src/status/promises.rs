@@ -228,7 +228,7 @@ fn retention(facts: &Facts<'_>) -> PromiseView {
         None => cell,
     };
     if let Some(gap) = facts.decided.as_ref().and_then(|decided| decided.doubt).filter(|gap| gap.needs_word) {
-        return cell.broken(in_doubt(facts.row, &gap, facts.now));
+        return cell.broken(in_doubt(facts.row, &gap));
     }
     let overdue: Vec<_> = decisions(facts).filter_map(|point| overdue_since(facts, point)).collect();
     let last = facts.retain_ok.as_ref();

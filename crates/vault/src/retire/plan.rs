@@ -138,6 +138,11 @@ impl RetirePlan {
         };
         let points: Vec<DroppedPoint> =
             wanted.points.iter().chain(&wanted.filed.points).filter(fresh).cloned().collect();
+        let again = wanted
+            .filed
+            .points
+            .iter()
+            .all(|point| drop.contains(&point.id) || retired.point(&point.id).is_some());
         let stays = Stays::of(copies, &drop, &retired)?;
         let before = options.reckoned.checked_sub(options.grace.max(SNAPSHOT_AGE)).ok();
         let survey = Survey::of(copies, &stays, &retired, before.filter(|_before| options.all_open))?;
@@ -166,7 +171,7 @@ impl RetirePlan {
             needs: survey.copies.iter().map(CopySurvey::needs).collect(),
             unresolved: survey.unresolved.clone(),
             holds: (holds, wanted.filed.holds.clone()),
-            replaced: wanted.filed.replaced.clone(),
+            replaced: if again { wanted.filed.replaced.clone() } else { Vec::new() },
             remove_bytes: 0,
         };
         if plan.blocked.is_none() {
