@@ -90,6 +90,8 @@ id_types! {
     CopyName, "copy name", valid_name, NAME_RULE;
     /// A tier of the policy, such as `S` or `A`.
     TierName, "tier name", valid_record, RECORD_RULE;
+    /// A rule that two stores must agree on, as named in the policy.
+    AgreementName, "agreement name", valid_name, NAME_RULE;
     /// One recovery point; sorts by its capture time.
     PointId, "recovery point id", valid_record, RECORD_RULE;
     /// One run of a drill; sorts by its start.

@@ -1,6 +1,6 @@
 //! The tables of the catalog and their version.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::CatalogError;
 
@@ -39,8 +39,16 @@ pub(crate) fn prepare(connection: &Connection) -> Result<bool, CatalogError> {
     match found {
         VERSION => Ok(true),
         0 => {
-            let script = format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;");
-            connection.execute_batch(&script).map_err(fail)?;
+            let transaction =
+                Transaction::new_unchecked(connection, TransactionBehavior::Immediate).map_err(fail)?;
+            // Another process may have made them since we looked.
+            let now: i64 =
+                transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fail)?;
+            if now == 0 {
+                let script = format!("{TABLES} PRAGMA user_version = {VERSION};");
+                transaction.execute_batch(&script).map_err(fail)?;
+            }
+            transaction.commit().map_err(fail)?;
             Ok(true)
         }
         older if older < VERSION => Ok(false),

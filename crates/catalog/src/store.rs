@@ -1,7 +1,7 @@
 //! The catalog file: what goes in and what comes out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -66,6 +66,12 @@ impl Catalog {
                 _ => {}
             }
         }
+        // One at a time: SQLite does not wait for another process that is switching the journal. The folder is locked, for
+        // closing a second descriptor of the file would drop SQLite's own locks on it.
+        let folder =
+            File::open(path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")))
+                .map_err(CatalogError::Folder)?;
+        folder.lock().map_err(CatalogError::Folder)?;
         let mut connection = Self::connect(path)?;
         if !schema::prepare(&connection)? {
             drop(connection);
@@ -366,6 +372,24 @@ impl Catalog {
             .map_err(database("read"))
     }
 
+    /// The newest drill of a store together with others, at a moment and from copies that nobody chose.
+    pub fn last_together(&self, store: &StoreName) -> Result<Option<RunRow>> {
+        self.newest(
+            "kind = 'drill' AND json_extract(body, '$.together_with') > 0 AND NOT json_extract(body, '$.asked')",
+            store,
+            params![store.as_str()],
+        )
+    }
+
+    /// The newest of those in which the store was compared with others.
+    pub fn last_compared(&self, store: &StoreName) -> Result<Option<RunRow>> {
+        self.newest(
+            "kind = 'drill' AND json_array_length(body, '$.agreement') > 0 AND NOT json_extract(body, '$.asked')",
+            store,
+            params![store.as_str()],
+        )
+    }
+
     /// The newest backup of a store that made a point.
     pub fn last_capture(&self, store: &StoreName) -> Result<Option<RunRow>> {
         self.newest(
@@ -520,6 +544,23 @@ mod tests {
         catalog.put_proof(&proof(1, true)).unwrap();
         let proofs = Catalog::proofs(&catalog.lock(), &StoreName::new("orders").unwrap()).unwrap();
         assert_eq!(proofs["pt-1"], [proof(2, false)]);
+    }
+
+    #[test]
+    fn several_may_make_it_at_once() {
+        const AT_ONCE: usize = 8;
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let (path, start) = (dir.path().join("catalog.db"), std::sync::Barrier::new(AT_ONCE));
+            std::thread::scope(|scope| {
+                for _ in 0..AT_ONCE {
+                    scope.spawn(|| {
+                        start.wait();
+                        Catalog::open(&path).unwrap();
+                    });
+                }
+            });
+        }
     }
 
     #[test]

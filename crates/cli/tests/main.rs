@@ -12,6 +12,7 @@ mod main {
     mod capture;
     mod copies;
     mod damage;
+    mod estate;
     mod etcd;
     mod extract;
     mod failures;
@@ -30,9 +31,12 @@ mod main {
     mod postgres;
     mod redis;
     mod redis_cache;
+    mod redis_cluster;
     mod redis_faults;
+    mod redis_files;
     mod redis_load;
     mod redis_log;
+    mod redis_sentinel;
     mod retention;
     mod secrets;
     mod stalled;

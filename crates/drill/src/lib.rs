@@ -5,12 +5,14 @@
 //!
 //! Invariant: a drill writes only inside its sandbox, never touches a store or a vault, and always tears down.
 
+mod agreement;
 mod replay;
 mod report;
 mod run;
 mod sandbox;
 
+pub use agreement::{Expect, Rule, Side};
 pub use replay::{ReplaySubject, replay};
 pub use report::{CheckOutcome, DrillReport, DrillVerdict, ReplayDrill, StageReport, StoreDrill};
-pub use run::{DrillSubject, OpenPoint, ProveLog, run};
+pub use run::{DrillSubject, OpenPoint, ProveLog, Rehearsal, run};
 pub use sandbox::{Sandbox, SandboxError, sweep};

@@ -77,13 +77,21 @@ pub struct StoreDrill {
     pub point: PointId,
     /// The copy it came from.
     pub copy: CopyName,
+    /// The moment it shows.
+    pub shows: Timestamp,
+    /// Seconds from there to the moment all stores are restored to; nothing in a drill of one store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_s: Option<f64>,
     /// What happened when.
     pub stages: Vec<StageReport>,
     /// Seconds from the start until the restored store had passed its checks; nothing if it never did.
     pub rto_s: Option<f64>,
     /// The promise of the row in seconds, if it has one.
     pub rto_target_s: Option<f64>,
-    /// Seconds of writes that would be lost: from the point's moment to the moment of the drill.
+    /// Seconds from the start of the drill until the same, with everything that came back before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_s: Option<f64>,
+    /// Seconds of writes that would be lost: from the newest moment it can be restored to, to the moment of the drill.
     pub rpo_s: f64,
     /// The promise of the row in seconds, if it has one.
     pub rpo_target_s: Option<f64>,
@@ -119,6 +127,12 @@ pub struct DrillReport {
     pub id: DrillId,
     /// The moment of the imagined disaster.
     pub moment: Timestamp,
+    /// The moment all stores were restored to, where there were several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub common_moment: Option<Timestamp>,
+    /// The stores in the order in which they came back, those side by side together.
+    #[serde(default)]
+    pub order: Vec<Vec<StoreName>>,
     /// When it ended.
     pub ended: Timestamp,
     /// Each store.
@@ -126,9 +140,9 @@ pub struct DrillReport {
     /// Stores that are not retained and were made again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replays: Vec<ReplayDrill>,
-    /// Agreement between stores; empty while the policy has no agreement rules.
+    /// Agreement between stores; empty without rules between the stores of the drill.
     pub agreement: Vec<CheckOutcome>,
-    /// Passed only if every store passed and the sandbox is gone.
+    /// Passed only if every store passed, all rules hold, and the sandbox is gone.
     pub verdict: DrillVerdict,
     /// What is wrong.
     pub findings: Vec<Finding>,

@@ -1,7 +1,10 @@
 //! One drill run: every store through its stages, the clock running, nothing skipped silently.
+//!
+//! Stores come back in waves, side by side within one; what comes after the recovery (comparing stores, proving logs, trying
+//! the checks on damaged samples) waits until the last is back, so that it takes nothing from the recovery time.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_base::capture::{CaptureFacts, RestoreSource};
@@ -11,18 +14,21 @@ use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::{Clock, SignedDuration, Timestamp};
 use lifeboat_stores::{Adapter, CanaryResult, CheckResult, CheckState};
 
+use crate::agreement::{Rule, agree};
 use crate::report::{CheckOutcome, DrillReport, DrillVerdict, StageReport, StoreDrill};
 use crate::sandbox::{Sandbox, SandboxError};
 
 /// Clocks that differ by less are not worth a word.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(120);
+/// Stores that are worked on at once. Memory is that of as many restores.
+const PARALLEL_STORES: usize = 4;
 
 /// Opens a recovery point; called inside the drill so that opening counts in the recovery time.
-pub type OpenPoint<'a> = Box<dyn FnOnce() -> Result<Box<dyn RestoreSource + 'a>, Failure> + 'a>;
+pub type OpenPoint<'a> = Box<dyn FnOnce() -> Result<Box<dyn RestoreSource + 'a>, Failure> + Send + 'a>;
 
 /// Proves the log between two points in an empty folder; called when the store is back, so that it takes nothing from the
 /// recovery time.
-pub type ProveLog<'a> = Box<dyn FnOnce(&Path, &dyn Monitor) -> Result<Vec<CheckResult>, Failure> + 'a>;
+pub type ProveLog<'a> = Box<dyn FnOnce(&Path, &dyn Monitor) -> Result<Vec<CheckResult>, Failure> + Send + 'a>;
 
 /// One store to drill.
 pub struct DrillSubject<'a> {
@@ -34,6 +40,8 @@ pub struct DrillSubject<'a> {
     pub copy: CopyName,
     /// What was captured.
     pub facts: &'a CaptureFacts,
+    /// The newest moment it could be restored to by itself; never before the one it is restored to.
+    pub reach: Timestamp,
     /// The store's adapter.
     pub adapter: &'a dyn Adapter,
     /// Opens the point.
@@ -52,48 +60,92 @@ impl fmt::Debug for DrillSubject<'_> {
     }
 }
 
-/// Runs a drill of `subjects`, one after the other, imagining the disaster at `moment`.
+/// What is rehearsed.
+#[derive(Debug)]
+pub struct Rehearsal<'a> {
+    /// The drill's identity.
+    pub id: DrillId,
+    /// The moment of the imagined disaster.
+    pub moment: Timestamp,
+    /// The moment all stores are restored to, where there are several.
+    pub common: Option<Timestamp>,
+    /// The stores in the order in which they come back; those of one wave come back side by side.
+    pub waves: Vec<Vec<DrillSubject<'a>>>,
+    /// What they must say of each other.
+    pub rules: Vec<Rule>,
+}
+
+/// Runs a drill: every wave is restored and checked, then the stores are compared, then the checks are tried.
 ///
 /// An error means the sandbox could not be made; everything later ends in the report. The sandbox is gone when this
 /// returns, or the report says that it is not.
 pub fn run(
-    id: DrillId,
-    moment: Timestamp,
-    subjects: Vec<DrillSubject<'_>>,
+    rehearsal: Rehearsal<'_>,
     root: &Path,
     clock: &dyn Clock,
     monitor: &dyn Monitor,
 ) -> Result<DrillReport, SandboxError> {
+    let Rehearsal { id, moment, common, waves, rules } = rehearsal;
     let sandbox = Sandbox::create(root, &id)?;
+    let stage = Stage { sandbox: &sandbox, clock, monitor, moment, common, start: clock.monotonic() };
+    let order: Vec<Vec<StoreName>> =
+        waves.iter().map(|wave| wave.iter().map(|subject| subject.store.clone()).collect()).collect();
+    let mut restored = Vec::new();
+    for wave in waves {
+        restored.extend(side_by_side(wave, &|subject| stage.restore(subject)));
+    }
     let mut findings = Vec::new();
-    let mut stores = Vec::new();
-    for subject in subjects {
-        stores.push(drill_store(subject, moment, &sandbox, clock, monitor, &mut findings));
-    }
+    let agreement = agree(&rules, &restored, &sandbox, monitor, &mut findings);
+    let stores = side_by_side(restored, &|restored| stage.finish(restored));
+    let mut found: Vec<Finding> = Vec::new();
+    let stores = stores
+        .into_iter()
+        .map(|(store, own)| {
+            found.extend(own);
+            store
+        })
+        .collect::<Vec<StoreDrill>>();
+    found.extend(findings);
     if let Err(error) = sandbox.teardown() {
-        let chain = lifeboat_base::failure::chain(&error);
-        findings.push(Finding::new(
-            "drill.teardown",
-            id.as_str(),
-            format!("the sandbox could not be removed: {chain}"),
-        ));
+        let message = format!("the sandbox could not be removed: {}", lifeboat_base::failure::chain(&error));
+        found.push(Finding::new("drill.teardown", id.as_str(), message));
     }
-    for finding in &findings {
+    for finding in &found {
         monitor.finding(finding.clone());
     }
-    let passed = findings.is_empty() && stores.iter().all(|store| store.verdict == DrillVerdict::Passed);
+    let passed = found.is_empty() && stores.iter().all(|store| store.verdict == DrillVerdict::Passed);
     Ok(DrillReport {
         schema: DrillReport::SCHEMA.to_owned(),
         id,
         moment,
+        common_moment: common,
+        order,
         ended: clock.now(),
         stores,
         replays: Vec::new(),
-        agreement: Vec::new(),
+        agreement,
         verdict: if passed { DrillVerdict::Passed } else { DrillVerdict::Failed },
-        findings,
+        findings: found,
         evidence: None,
     })
+}
+
+/// Works on several stores at once, and gives the results in the order of the stores.
+fn side_by_side<T: Send, R: Send>(items: Vec<T>, work: &(dyn Fn(T) -> R + Sync)) -> Vec<R> {
+    let mut results = Vec::new();
+    let mut items = items.into_iter().peekable();
+    while items.peek().is_some() {
+        let batch: Vec<T> = items.by_ref().take(PARALLEL_STORES).collect();
+        let done: Vec<R> = std::thread::scope(|scope| {
+            let running: Vec<_> = batch.into_iter().map(|item| scope.spawn(move || work(item))).collect();
+            running
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
+        results.extend(done);
+    }
+    results
 }
 
 /// Measures stages of one store's drill.
@@ -117,76 +169,167 @@ impl Stopwatch<'_> {
     }
 }
 
-fn drill_store(
-    subject: DrillSubject<'_>,
+/// What all stores of a drill share.
+struct Stage<'a> {
+    sandbox: &'a Sandbox,
+    clock: &'a dyn Clock,
+    monitor: &'a dyn Monitor,
     moment: Timestamp,
-    sandbox: &Sandbox,
-    clock: &dyn Clock,
-    monitor: &dyn Monitor,
-    findings: &mut Vec<Finding>,
-) -> StoreDrill {
-    let DrillSubject { store, point, copy, facts, adapter, open, log, rto, rpo } = subject;
-    let known_before = findings.len();
-    let mut watch = Stopwatch { clock, stages: Vec::new() };
-    let start = clock.monotonic();
-    let mut checks = Vec::new();
-    let mut bytes = 0;
-    let mut rto_s = None;
-    let outcome = (|| {
-        let source = watch.stage("open", open)?;
-        let target = sandbox.folder(store.as_str())?;
-        let restored =
-            watch.stage("restore", || adapter.restore(source.as_ref(), facts, &target, monitor))?;
-        bytes = restored.stats.bytes;
-        let results = watch.stage("check", || adapter.checks(source.as_ref(), facts, &target, monitor))?;
-        checks = results.into_iter().map(CheckOutcome::from_result).collect();
-        Ok::<(), Failure>(())
-    })();
-    match outcome {
-        Ok(()) if proven(&checks) => {
-            rto_s = Some(clock.monotonic().saturating_sub(start).as_secs_f64());
+    common: Option<Timestamp>,
+    start: Duration,
+}
+
+/// A store that was restored, or not.
+pub(crate) struct Restored<'a> {
+    pub(crate) store: StoreName,
+    pub(crate) facts: &'a CaptureFacts,
+    pub(crate) adapter: &'a dyn Adapter,
+    /// What a user would open; nothing unless every check passed.
+    pub(crate) artefact: Option<PathBuf>,
+    point: PointId,
+    copy: CopyName,
+    reach: Timestamp,
+    log: Option<ProveLog<'a>>,
+    targets: (Option<Duration>, Option<Duration>),
+    stages: Vec<StageReport>,
+    checks: Vec<CheckOutcome>,
+    bytes: u64,
+    rto_s: Option<f64>,
+    ready_s: Option<f64>,
+    findings: Vec<Finding>,
+}
+
+impl Stage<'_> {
+    /// Opens, restores and checks.
+    fn restore<'s>(&self, subject: DrillSubject<'s>) -> Restored<'s> {
+        let DrillSubject { store, point, copy, facts, reach, adapter, open, log, rto, rpo } = subject;
+        let mut watch = Stopwatch { clock: self.clock, stages: Vec::new() };
+        let start = self.clock.monotonic();
+        let (mut checks, mut findings, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let monitor = &Named { store: &store, inner: self.monitor };
+        let outcome = (|| {
+            let source = watch.stage("open", open)?;
+            let target = self.sandbox.folder(store.as_str())?;
+            let restored =
+                watch.stage("restore", || adapter.restore(source.as_ref(), facts, &target, monitor))?;
+            bytes = restored.stats.bytes;
+            let results =
+                watch.stage("check", || adapter.checks(source.as_ref(), facts, &target, monitor))?;
+            checks = results.into_iter().map(CheckOutcome::from_result).collect();
+            Ok::<PathBuf, Failure>(restored.artefact)
+        })();
+        let (mut artefact, mut rto_s, mut ready_s) = (None, None, None);
+        match outcome {
+            Ok(opened) if proven(&checks) => {
+                let now = self.clock.monotonic();
+                rto_s = Some(now.saturating_sub(start).as_secs_f64());
+                ready_s = Some(now.saturating_sub(self.start).as_secs_f64());
+                artefact = Some(opened);
+            }
+            Ok(_) if checks.iter().all(|check| check.state != CheckState::Failed) => {
+                let message = format!("{point} was restored, but no check could be applied to it");
+                findings.push(Finding::new("drill.unproven", store.as_str(), message));
+            }
+            Ok(_) => {}
+            Err(failure) => {
+                let message = format!("{point} could not be proved: {}", failure.chain());
+                findings
+                    .push(Finding::new("drill.failed", store.as_str(), message).with_kind(failure.kind()));
+            }
         }
-        Ok(()) if checks.iter().all(|check| check.state != CheckState::Failed) => {
-            let message = format!("{point} was restored, but no check could be applied to it");
-            findings.push(Finding::new("drill.unproven", store.as_str(), message));
+        let (targets, stages) = ((rto, rpo), watch.stages);
+        Restored {
+            store,
+            facts,
+            adapter,
+            artefact,
+            point,
+            copy,
+            reach,
+            log,
+            targets,
+            stages,
+            checks,
+            bytes,
+            rto_s,
+            ready_s,
+            findings,
         }
-        Ok(()) => {}
-        Err(failure) => {
-            let message = format!("{point} could not be proved: {}", failure.chain());
-            findings.push(Finding::new("drill.failed", store.as_str(), message).with_kind(failure.kind()));
+    }
+
+    /// Proves the log, tries the checks on damaged samples, and judges.
+    fn finish(&self, restored: Restored<'_>) -> (StoreDrill, Vec<Finding>) {
+        let Restored { store, facts, adapter, point, copy, reach, log, mut checks, mut findings, .. } =
+            restored;
+        let mut watch = Stopwatch { clock: self.clock, stages: restored.stages };
+        let monitor = &Named { store: &store, inner: self.monitor };
+        if let Some(prove) = log {
+            let folder = format!("{store}.log");
+            let proved = watch.stage("log", || prove(&self.sandbox.folder(&folder)?, monitor));
+            judge_log(&store, proved, &mut checks, &mut findings);
         }
+        judge_checks(&store, &checks, adapter.essential(), &mut findings);
+        let scratch = format!("{store}.canaries");
+        let canaries = watch.stage("canaries", || adapter.canaries(&self.sandbox.folder(&scratch)?));
+        judge_canaries(&store, canaries, &mut checks, &mut findings);
+        let shows = facts.consistency.moment;
+        let rpo_s = self.moment.duration_since(reach.max(shows)).max(SignedDuration::ZERO).as_secs_f64();
+        if shows.duration_since(self.moment) > CLOCK_TOLERANCE {
+            let message = format!("{point} shows a moment after the one of the drill: was a clock wrong?");
+            findings.push(Finding::new("drill.clock", store.as_str(), message));
+        }
+        let (rto, rpo) = restored.targets;
+        judge_promises(&store, (restored.rto_s, rto), (rpo_s, rpo), &mut findings);
+        if !facts.unreadable.is_empty() {
+            let message = format!("{point} was captured without {} unreadable items", facts.unreadable.len());
+            findings.push(Finding::new("drill.incomplete", store.as_str(), message));
+        }
+        let verdict = if findings.is_empty() { DrillVerdict::Passed } else { DrillVerdict::Failed };
+        let drill = StoreDrill {
+            name: store,
+            point,
+            copy,
+            shows,
+            lag_s: self.common.map(|common| common.duration_since(shows).as_secs_f64()),
+            stages: watch.stages,
+            rto_s: restored.rto_s,
+            rto_target_s: rto.map(|span| span.as_secs_f64()),
+            ready_s: restored.ready_s,
+            rpo_s,
+            rpo_target_s: rpo.map(|span| span.as_secs_f64()),
+            bytes: restored.bytes,
+            checks,
+            verdict,
+        };
+        (drill, findings)
     }
-    if let Some(prove) = log {
-        let proved = watch.stage("log", || prove(&sandbox.folder(&format!("{store}.log"))?, monitor));
-        judge_log(&store, proved, &mut checks, findings);
+}
+
+/// Says of which store the work is.
+struct Named<'a> {
+    store: &'a StoreName,
+    inner: &'a dyn Monitor,
+}
+
+impl Monitor for Named<'_> {
+    fn phase(&self, name: &str, total_bytes: Option<u64>) {
+        self.inner.phase(&format!("{}: {name}", self.store), total_bytes);
     }
-    judge_checks(&store, &checks, adapter.essential(), findings);
-    let scratch = format!("{store}.canaries");
-    let canaries = watch.stage("canaries", || adapter.canaries(&sandbox.folder(&scratch)?));
-    judge_canaries(&store, canaries, &mut checks, findings);
-    let rpo_s = moment.duration_since(facts.consistency.moment).max(SignedDuration::ZERO).as_secs_f64();
-    if facts.consistency.moment.duration_since(moment) > CLOCK_TOLERANCE {
-        let message = format!("{point} shows a moment after the one of the drill: was a clock wrong?");
-        findings.push(Finding::new("drill.clock", store.as_str(), message));
+
+    fn advance(&self, bytes: u64, items: u64) {
+        self.inner.advance(bytes, items);
     }
-    judge_promises(&store, (rto_s, rto), (rpo_s, rpo), findings);
-    if !facts.unreadable.is_empty() {
-        let message = format!("{point} was captured without {} unreadable items", facts.unreadable.len());
-        findings.push(Finding::new("drill.incomplete", store.as_str(), message));
+
+    fn finding(&self, finding: Finding) {
+        self.inner.finding(finding);
     }
-    let verdict = if findings.len() == known_before { DrillVerdict::Passed } else { DrillVerdict::Failed };
-    StoreDrill {
-        name: store,
-        point,
-        copy,
-        stages: watch.stages,
-        rto_s,
-        rto_target_s: rto.map(|span| span.as_secs_f64()),
-        rpo_s,
-        rpo_target_s: rpo.map(|span| span.as_secs_f64()),
-        bytes,
-        checks,
-        verdict,
+
+    fn notice(&self, text: &str) {
+        self.inner.notice(text);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.inner.cancelled()
     }
 }
 

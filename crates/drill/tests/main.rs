@@ -3,5 +3,6 @@
 #[cfg(test)]
 mod main {
     mod adapters;
+    mod agreement;
     mod verdicts;
 }

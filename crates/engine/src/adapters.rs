@@ -13,7 +13,8 @@ use lifeboat_stores::etcd::{
 use lifeboat_stores::redis::Variables;
 use lifeboat_stores::{
     Adapter, EtcdAdapter, EtcdOptions, EtcdSource, FilesAdapter, FilesOptions, PostgresAdapter,
-    PostgresOptions, RedisAdapter, RedisOptions, SqliteAdapter, SqliteOptions, Upkeep,
+    PostgresOptions, RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions, SqliteAdapter,
+    SqliteOptions, Upkeep,
 };
 
 use crate::context::Engine;
@@ -80,6 +81,15 @@ impl Engine {
                     upkeep: self.upkeep(&row.checks),
                 };
                 Ok(Box::new(RedisAdapter::new(options)))
+            }
+            Source::RedisFiles { dir, config } => {
+                let options = RedisFilesOptions {
+                    dir: self.resolve(dir),
+                    config: config.as_ref().map(|config| self.resolve(config)),
+                    programs: self.env.programs.clone(),
+                    commands: row.checks.commands.clone(),
+                };
+                Ok(Box::new(RedisFilesAdapter::new(options)))
             }
             Source::Etcd { url, access } => {
                 let source = EtcdSource::Members(self.etcd_members(url, EtcdAccess::clone(access)));

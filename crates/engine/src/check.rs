@@ -1,13 +1,17 @@
 //! Check: is the policy sound, and can every store, copy and secret be reached? Changes nothing.
 
+use std::collections::BTreeMap;
+
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, StoreName};
 use lifeboat_base::monitor::Finding;
 use lifeboat_policy::{Retention, Store};
+use lifeboat_stores::Share;
 use serde::Serialize;
 
 use crate::backup::worst;
 use crate::context::Engine;
+use crate::duties::owed;
 use crate::error::EngineError;
 
 /// A schedule is a promise about time, and this version does not watch the clock.
@@ -97,12 +101,14 @@ impl Engine {
         }
         report.findings.extend(self.place_conflicts());
         let openable = self.check_recipients(&mut report);
+        let mut shares = Vec::new();
         for row in self.policy.stores.values() {
-            self.check_store(row, &mut report);
+            self.check_store(row, &mut report, &mut shares);
             if !row.copies.value.is_empty() && openable {
                 self.check_copies(row, &mut report)?;
             }
         }
+        report.findings.extend(unshared(&shares));
         Ok(report)
     }
 
@@ -152,7 +158,7 @@ impl Engine {
         true
     }
 
-    fn check_store(&self, row: &Store, report: &mut CheckReport) {
+    fn check_store(&self, row: &Store, report: &mut CheckReport, shares: &mut Vec<Share>) {
         let mut checked = CheckedStore {
             name: row.name.clone(),
             kind: row.kind.word(),
@@ -162,14 +168,20 @@ impl Engine {
             items: Vec::new(),
             reason: None,
         };
-        if matches!(row.retention.value, Retention::None) {
+        let inspected = if matches!(row.retention.value, Retention::None) {
             checked.reason = Some("not retained by policy".to_owned());
-            report.stores.push(checked);
-            return;
-        }
-        let inspected = self.adapter(row).and_then(|adapter| adapter.inspect().map_err(EngineError::from));
+            let Some(adapter) = owed(self, row) else {
+                report.stores.push(checked);
+                return;
+            };
+            let Some(duties) = adapter.duties() else { return };
+            duties.reach().map_err(EngineError::from)
+        } else {
+            self.adapter(row).and_then(|adapter| adapter.inspect().map_err(EngineError::from))
+        };
         match inspected {
             Ok(inspection) => {
+                shares.extend(inspection.share);
                 checked.ok = Some(inspection.findings.is_empty());
                 checked.version = Some(inspection.version);
                 checked.logical_bytes = inspection.logical_bytes;
@@ -216,4 +228,29 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// What several rows keep together and none of them has.
+fn unshared(shares: &[Share]) -> Vec<Finding> {
+    let wholes: BTreeMap<&str, u32> = shares.iter().map(|share| (share.whole.as_str(), share.all)).collect();
+    let missing = wholes.into_iter().filter_map(|(whole, all)| {
+        let of = shares.iter().filter(|share| share.whole == whole);
+        let mut ranges: Vec<(u32, u32)> = of.flat_map(|share| share.ranges.iter().copied()).collect();
+        ranges.sort_unstable();
+        let (mut next, mut missing) = (0, Vec::new());
+        for (first, last) in ranges.into_iter().chain([(all, all)]) {
+            if first > next {
+                missing.push(format!("{next}-{}", first - 1));
+            }
+            next = next.max(last.saturating_add(1));
+        }
+        (!missing.is_empty()).then(|| missing.join(", "))
+    });
+    let finding = |missing: String| {
+        let message = format!(
+            "no row keeps the slots {missing} of a cluster whose other slots are kept: what is in them is lost with it"
+        );
+        Finding::new("slots-uncovered", "policy", message)
+    };
+    missing.map(finding).collect()
 }

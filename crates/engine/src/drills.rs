@@ -1,24 +1,33 @@
 //! Drills of a policy's stores: choose the points, rehearse, file the evidence, update what is proven.
 
+mod common;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use lifeboat_base::capture::{CaptureFacts, RestoreSource};
 use lifeboat_base::failure::{Failure, FailureKind};
-use lifeboat_base::ids::{CopyName, DrillId, StoreName};
+use lifeboat_base::ids::{AgreementName, CopyName, DrillId, StoreName};
 use lifeboat_base::monitor::{Finding, Monitor};
-use lifeboat_catalog::ProofLevel;
-use lifeboat_drill::{DrillReport, DrillSubject, DrillVerdict, ProveLog, StoreDrill};
-use lifeboat_policy::{Retention, Span, Store};
-use lifeboat_stores::{Adapter, CheckState, Goal, Stop};
+use lifeboat_base::time::Timestamp;
+use lifeboat_catalog::{PointRow, ProofLevel};
+use lifeboat_drill::{
+    CheckOutcome, DrillReport, DrillSubject, DrillVerdict, Expect, ProveLog, Rehearsal, Rule, Side,
+    StoreDrill,
+};
+use lifeboat_policy::{Agreement, Expectation, Retention, Selected, Selection, Span, Store, restore_order};
+use lifeboat_stores::{Adapter, CheckState, Goal, Selection as Asked, Stop};
 use serde_json::json;
 
+use self::common::{Spans, common_moment, state};
 use crate::backup::Collector;
 use crate::context::Engine;
+use crate::copies::VaultSet;
 use crate::error::EngineError;
 use crate::journal::Entry;
 use crate::logs::{Between, Replay, Told};
 use crate::restore::{Chosen, candidates, left_running};
-use crate::view::drill_digest;
+use crate::view::{drill_digest, in_future, rules_digest};
 use crate::when;
 
 /// What to drill.
@@ -30,6 +39,26 @@ pub struct DrillOptions {
     pub copy: Option<CopyName>,
 }
 
+impl DrillOptions {
+    /// What a chosen point or copy shows says nothing about what would be restored after a loss.
+    fn is_particular(&self) -> bool {
+        self.at.is_some() || self.copy.is_some()
+    }
+}
+
+/// A row whose vaults are open, before it is known which moment it is restored to.
+struct Standing<'a> {
+    row: &'a Store,
+    adapter: Box<dyn Adapter>,
+    set: VaultSet,
+    /// What would be restored if the row were alone.
+    plan: (Chosen, Option<Replay>),
+    /// What it can be restored to.
+    spans: Spans,
+    /// What was wrong with the row before anything was restored.
+    findings: Vec<Finding>,
+}
+
 /// Everything a subject borrows from.
 struct Prepared<'a> {
     row: &'a Store,
@@ -38,17 +67,23 @@ struct Prepared<'a> {
     copy: CopyName,
     /// What the point says, at the moment the drill restores.
     facts: CaptureFacts,
+    /// The newest moment it can be restored to by itself.
+    reach: Timestamp,
+    /// The point is the one that would be restored if everything was lost now.
+    is_newest: bool,
     /// Where the log is to be replayed up to a moment and no further: whether the restore was told to stop there.
     stop: Option<Told>,
-    /// What was wrong with the row before anything was restored.
     findings: Vec<Finding>,
     /// Two points with the log between them, which the newer one proves.
     between: Option<Between>,
 }
 
+/// A row that could not even be prepared, with the reasons.
+type Impossible<'a> = (&'a Store, Vec<Finding>);
+
 impl Engine {
-    /// Rehearses the loss of the stores named, or of all that are retained: each is restored into a sandbox, checked
-    /// and measured. The report is filed before it is returned.
+    /// Rehearses the loss of the stores named, or of all that are retained: they are restored into a sandbox in their
+    /// order and to one moment, checked, compared and measured. The report is filed before it is returned.
     pub fn drill(&self, names: &[StoreName], options: &DrillOptions) -> Result<DrillReport, EngineError> {
         let now = self.env.clock.now();
         let moment = match &options.at {
@@ -56,21 +91,17 @@ impl Engine {
             _ => now,
         };
         self.ready_to_file()?;
-        let (mut prepared, mut impossible) = (Vec::new(), Vec::new());
         let rows = self.select(names)?;
-        for row in &rows {
-            if matches!(row.retention.value, Retention::None) {
-                continue;
-            }
-            let mut findings = Vec::new();
-            match self.prepare(row, options, &mut findings) {
-                Ok(ready) => prepared.push(Prepared { findings, ..ready }),
+        let (standing, mut impossible) = self.stand(&rows, options);
+        let common = common(&standing, options, moment);
+        let mut prepared = Vec::new();
+        for ready in standing {
+            let (row, mut findings) = (ready.row, ready.findings.clone());
+            match self.prepare(ready, options, common) {
+                Ok(ready) => prepared.push(ready),
                 Err(error) => {
-                    let message = format!("{} cannot be drilled: {}", row.name, error.failure.chain());
-                    findings.push(
-                        Finding::new("drill.impossible", row.name.as_str(), message).with_kind(error.kind()),
-                    );
-                    impossible.push((*row, findings));
+                    findings.push(cannot_be_drilled(row, &error));
+                    impossible.push((row, findings));
                 }
             }
         }
@@ -79,53 +110,61 @@ impl Engine {
         let findings: Vec<Finding> = before.flatten().cloned().collect();
         let id = DrillId::generate(now, self.env.entropy.as_ref());
         let monitor = Collector::new(self.observer.job(&format!("drill {id}")));
-        let subjects = prepared.iter().map(|ready| self.subject(ready)).collect();
         let root = self.sandboxes()?;
-        let mut report = lifeboat_drill::run(id, moment, subjects, &root, self.env.clock.as_ref(), &monitor)
+        let rehearsal = Rehearsal {
+            id,
+            moment,
+            common,
+            waves: self.waves(&prepared)?,
+            rules: rules(&self.policy.agreements, &prepared),
+        };
+        let mut report = lifeboat_drill::run(rehearsal, &root, self.env.clock.as_ref(), &monitor)
             .map_err(Failure::from)?;
         if !findings.is_empty() {
             report.verdict = DrillVerdict::Failed;
         }
         report.findings.splice(0..0, findings);
-        // What a chosen point or copy shows says nothing about them.
-        if options.at.is_none() && options.copy.is_none() {
+        if !options.is_particular() {
             self.replay_rows(&rows, &mut report)?;
         }
         if report.stores.is_empty() && report.replays.is_empty() && report.findings.is_empty() {
             return Err(EngineError::new(FailureKind::Refused, "there is no retained store to drill")
                 .next("name a store whose retention is not `none`, or give the row `checks.replay`"));
         }
-        // Only what would be restored after a loss today speaks for the row.
-        let scope = if options.at.is_none() && options.copy.is_none() { "newest" } else { "chosen" };
-        self.file_impossible(&impossible, scope, &mut report)?;
-        self.file_drill(&prepared, scope, &mut report)?;
+        self.file_impossible(&impossible, options, &mut report)?;
+        self.file_drill(&prepared, options, &mut report)?;
         Ok(report)
     }
 
-    /// A drill that could not even begin is one that failed: an older one that passed must not stand for it.
-    fn file_impossible(
+    /// Opens the vaults of every retained row.
+    fn stand<'a>(
         &self,
-        impossible: &[(&Store, Vec<Finding>)],
-        scope: &str,
-        report: &mut DrillReport,
-    ) -> Result<(), EngineError> {
-        for (row, findings) in impossible {
-            let body = json!({
-                "drill": report.id, "moment": report.moment, "findings": findings, "verdict": report.verdict,
-                "scope": scope, "row": drill_digest(row),
-            });
-            let record = self.file(Entry { kind: "drill", store: &row.name, ok: false, body })?;
-            report.evidence = Some(format!("evidence:{}", record.seq));
+        rows: &[&'a Store],
+        options: &DrillOptions,
+    ) -> (Vec<Standing<'a>>, Vec<Impossible<'a>>) {
+        let (mut standing, mut impossible) = (Vec::new(), Vec::new());
+        for row in rows {
+            if matches!(row.retention.value, Retention::None) {
+                continue;
+            }
+            let mut findings = Vec::new();
+            match self.stand_one(row, options, &mut findings) {
+                Ok(ready) => standing.push(Standing { findings, ..ready }),
+                Err(error) => {
+                    findings.push(cannot_be_drilled(row, &error));
+                    impossible.push((*row, findings));
+                }
+            }
         }
-        Ok(())
+        (standing, impossible)
     }
 
-    fn prepare<'a>(
+    fn stand_one<'a>(
         &self,
         row: &'a Store,
         options: &DrillOptions,
         findings: &mut Vec<Finding>,
-    ) -> Result<Prepared<'a>, EngineError> {
+    ) -> Result<Standing<'a>, EngineError> {
         let adapter = self.adapter(row)?;
         let set = self.open_vaults(row)?;
         findings.extend(set.findings());
@@ -135,13 +174,70 @@ impl Engine {
             findings.extend(self.log_left_here(row));
         }
         let asked = (options.at.as_deref(), options.copy.as_ref());
-        let (chosen, replay) = match self.plan_replay(row, adapter.as_ref(), &set, asked)?.into_iter().next()
-        {
-            Some(plan) => plan,
-            None => (self.choose(row, asked.0, asked.1)?, None),
+        let plan = self.plan(row, adapter.as_ref(), &set, asked)?;
+        findings.extend(plan.0.findings());
+        findings.extend(plan.1.as_ref().and_then(Replay::finding));
+        let spans = self.spans(row, adapter.as_ref(), &set, asked.1)?;
+        Ok(Standing { row, adapter, set, plan, spans, findings: Vec::new() })
+    }
+
+    /// The best point and stretch of log for what is asked for.
+    fn plan(
+        &self,
+        row: &Store,
+        adapter: &dyn Adapter,
+        set: &VaultSet,
+        asked: (Option<&str>, Option<&CopyName>),
+    ) -> Result<(Chosen, Option<Replay>), EngineError> {
+        match self.plan_replay(row, adapter, set, asked)?.into_iter().next() {
+            Some(plan) => Ok(plan),
+            None => Ok((self.choose(row, asked.0, asked.1)?, None)),
+        }
+    }
+
+    /// What a row can be restored to: the moments of its usable points, and what the logs of its copies add.
+    fn spans(
+        &self,
+        row: &Store,
+        adapter: &dyn Adapter,
+        set: &VaultSet,
+        only: Option<&CopyName>,
+    ) -> Result<Spans, EngineError> {
+        let now = self.env.clock.now();
+        let view = self.view(row)?;
+        let moment = |point: &&PointRow| point.manifest.facts.consistency.moment;
+        let usable: Vec<&PointRow> =
+            view.points.iter().filter(|point| point.usable() && !in_future(moment(point), now)).collect();
+        let mut spans = Spans::new();
+        for entry in set.open.iter().filter(|entry| only.is_none_or(|only| entry.copy == *only)) {
+            if let Some(reaches) = self.reaches(row, adapter, entry, &usable)? {
+                spans.extend(reaches.iter().map(|reach| (reach.from, reach.to)));
+            }
+        }
+        if spans.is_empty() {
+            spans.extend(usable.iter().map(|point| (moment(point), moment(point))));
+        }
+        Ok(spans)
+    }
+
+    /// Settles which point is restored to which moment and from which copy.
+    fn prepare<'a>(
+        &self,
+        standing: Standing<'a>,
+        options: &DrillOptions,
+        common: Option<Timestamp>,
+    ) -> Result<Prepared<'a>, EngineError> {
+        let Standing { row, adapter, set, plan, spans, findings } = standing;
+        let newest = plan.0.row.manifest.id.clone();
+        let reach = spans.iter().map(|(_, to)| *to).max();
+        let earlier = common.filter(|_| options.at.is_none()).and_then(|common| state(&spans, common));
+        let (chosen, replay) = match earlier.filter(|state| Some(*state) < reach) {
+            Some(state) => {
+                let asked = self.at_moment(row, adapter.as_ref(), state)?;
+                self.plan(row, adapter.as_ref(), &set, (Some(&asked), options.copy.as_ref()))?
+            }
+            None => plan,
         };
-        findings.extend(chosen.findings());
-        findings.extend(replay.as_ref().and_then(Replay::finding));
         let mut copies = candidates(row, &chosen.row, options.copy.as_ref());
         copies.sort_by_key(|copy| replay.as_ref().is_some_and(|replay| replay.copy != **copy));
         let copy = copies.into_iter().find(|copy| set.get(copy).is_some()).cloned().ok_or_else(|| {
@@ -149,7 +245,7 @@ impl Engine {
             EngineError::new(FailureKind::Unreachable, format!("no copy that holds {id} can be used"))
         })?;
         let between = match options.at {
-            None => self.between(row, adapter.as_ref(), &set, asked.1)?,
+            None => self.between(row, adapter.as_ref(), &set, options.copy.as_ref())?,
             Some(_) => None,
         };
         let mut facts = chosen.row.manifest.facts.clone();
@@ -163,8 +259,60 @@ impl Engine {
             }
             _ => adapter,
         };
-        let findings = Vec::new();
-        Ok(Prepared { row, adapter, chosen, copy, facts, stop, findings, between })
+        let shows = facts.consistency.moment;
+        // What was asked for says nothing about what could have been reached.
+        let reach = if options.at.is_some() { shows } else { reach.map_or(shows, |reach| reach.max(shows)) };
+        let is_newest = chosen.row.manifest.id == newest;
+        Ok(Prepared { row, adapter, chosen, copy, facts, reach, is_newest, stop, findings, between })
+    }
+
+    /// How a moment a row can show is asked for: by its point, if there is no log that leads to it.
+    fn at_moment(&self, row: &Store, adapter: &dyn Adapter, state: Timestamp) -> Result<String, EngineError> {
+        if adapter.continuous().is_some() && row.logs.value.is_some() {
+            return Ok(state.to_string());
+        }
+        let view = self.view(row)?;
+        let shown = |point: &&PointRow| point.usable() && point.manifest.facts.consistency.moment == state;
+        let point = view.points.iter().rev().find(shown);
+        Ok(point.map_or_else(|| state.to_string(), |point| point.manifest.id.to_string()))
+    }
+
+    /// The stores in the order in which they come back.
+    fn waves<'a>(&'a self, prepared: &'a [Prepared<'_>]) -> Result<Vec<Vec<DrillSubject<'a>>>, EngineError> {
+        let rows: Vec<&Store> = prepared.iter().map(|ready| ready.row).collect();
+        let waves = restore_order(&rows).map_err(|circle| {
+            let names: Vec<&str> = circle.iter().map(StoreName::as_str).collect();
+            EngineError::new(FailureKind::Usage, format!("stores need each other: {}", names.join(", ")))
+        })?;
+        let of = |row: &&Store| prepared.iter().find(|ready| ready.row.name == row.name);
+        Ok(waves
+            .iter()
+            .map(|wave| wave.iter().filter_map(of).map(|ready| self.subject(ready)).collect())
+            .collect())
+    }
+
+    /// The names of the rules a store has a part in.
+    fn rules_of(&self, store: &StoreName) -> Vec<&str> {
+        let has = |rule: &Agreement| rule.left.store == *store || rule.right.store == *store;
+        self.policy.agreements.iter().filter(|(_, rule)| has(rule)).map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// A drill that could not even begin is one that failed: an older one that passed must not stand for it.
+    fn file_impossible(
+        &self,
+        impossible: &[Impossible<'_>],
+        options: &DrillOptions,
+        report: &mut DrillReport,
+    ) -> Result<(), EngineError> {
+        for (row, findings) in impossible {
+            let body = json!({
+                "drill": report.id, "moment": report.moment, "findings": findings, "verdict": report.verdict,
+                "scope": scope(options, true), "row": drill_digest(row),
+            });
+            let record = self.file(Entry { kind: "drill", store: &row.name, ok: false, body })?;
+            report.evidence = Some(format!("evidence:{}", record.seq));
+        }
+        Ok(())
     }
 
     fn subject<'a>(&'a self, ready: &'a Prepared<'_>) -> DrillSubject<'a> {
@@ -175,6 +323,7 @@ impl Engine {
             point: manifest.id.clone(),
             copy: ready.copy.clone(),
             facts: &ready.facts,
+            reach: ready.reach,
             adapter: ready.adapter.as_ref(),
             // The vault is opened again inside the drill: key derivation and index load count in the recovery time.
             open: Box::new(move || {
@@ -200,16 +349,24 @@ impl Engine {
     fn file_drill(
         &self,
         prepared: &[Prepared<'_>],
-        scope: &str,
+        options: &DrillOptions,
         report: &mut DrillReport,
     ) -> Result<(), EngineError> {
         let mut last = report.evidence.take();
         for store in &report.stores {
             let Some(ready) = prepared.iter().find(|ready| ready.row.name == store.name) else { continue };
+            let rules: Vec<&str> = self.rules_of(&store.name);
+            let said: Vec<&CheckOutcome> =
+                report.agreement.iter().filter(|outcome| rules.contains(&rule_name(outcome))).collect();
+            let agrees = said
+                .iter()
+                .all(|outcome| outcome.state == CheckState::Passed && outcome.canary_caught == Some(true));
             // What the drill as a whole is called failed for is no pass for the row either.
-            let ok = store.verdict == DrillVerdict::Passed && ready.findings.is_empty();
+            let ok = store.verdict == DrillVerdict::Passed && ready.findings.is_empty() && agrees;
             let of_row = |finding: &&Finding| {
-                finding.subject == store.name.as_str() || ready.findings.contains(finding)
+                finding.subject == store.name.as_str()
+                    || ready.findings.contains(finding)
+                    || said.iter().any(|outcome| rule_name(outcome) == finding.subject)
             };
             let findings: Vec<&Finding> = report.findings.iter().filter(of_row).collect();
             let damaged =
@@ -222,7 +379,10 @@ impl Engine {
             });
             let body = json!({
                 "drill": report.id, "moment": report.moment, "point": store.point, "copy": store.copy,
-                "store": store, "findings": findings, "verdict": report.verdict, "scope": scope,
+                "store": store, "findings": findings, "verdict": report.verdict,
+                "scope": scope(options, ready.is_newest), "agreement": said,
+                "rules": rules_digest(&self.policy, &store.name), "asked": options.is_particular(),
+                "together_with": report.stores.len().saturating_sub(1), "common_moment": report.common_moment,
                 "row": drill_digest(ready.row), "damaged_point": damaged, "pitr": pitr,
             });
             let record = self.file(Entry { kind: "drill", store: &store.name, ok, body })?;
@@ -243,6 +403,62 @@ impl Engine {
         report.evidence = last;
         Ok(())
     }
+}
+
+/// Only what would be restored after a loss today speaks for the row.
+fn scope(options: &DrillOptions, is_newest: bool) -> &'static str {
+    if !options.is_particular() && is_newest { "newest" } else { "chosen" }
+}
+
+fn rule_name(outcome: &CheckOutcome) -> &str {
+    outcome.id.split_once('/').map_or(outcome.id.as_str(), |(_family, name)| name)
+}
+
+fn cannot_be_drilled(row: &Store, error: &EngineError) -> Finding {
+    let message = format!("{} cannot be drilled: {}", row.name, error.failure.chain());
+    Finding::new("drill.impossible", row.name.as_str(), message).with_kind(error.kind())
+}
+
+/// The moment several stores are restored to: the one asked for, or the newest at which they are close together.
+fn common(standing: &[Standing<'_>], options: &DrillOptions, moment: Timestamp) -> Option<Timestamp> {
+    if standing.len() < 2 {
+        return None;
+    }
+    if let Some(asked) = &options.at {
+        return (!asked.starts_with("pt-")).then_some(moment);
+    }
+    common_moment(&standing.iter().map(|ready| &ready.spans).collect::<Vec<_>>())
+}
+
+/// The rules between stores of the drill.
+fn rules(agreements: &BTreeMap<AgreementName, Agreement>, prepared: &[Prepared<'_>]) -> Vec<Rule> {
+    let has = |side: &Selection| prepared.iter().any(|ready| ready.row.name == side.store);
+    let side = |side: &Selection| Side {
+        store: side.store.clone(),
+        selection: match &side.selected {
+            Selected::Sql { database, text } => Asked::Sql { database: database.clone(), text: text.clone() },
+            Selected::Paths(glob) => Asked::Paths(glob.clone()),
+            Selected::Keys(pattern) => Asked::Keys(pattern.clone()),
+            Selected::Under(start) => Asked::Under(start.clone()),
+        },
+        prefix: side.prefix.clone(),
+        suffix: side.suffix.clone(),
+    };
+    agreements
+        .iter()
+        .filter(|(_, rule)| has(&rule.left) && has(&rule.right))
+        .map(|(name, rule)| Rule {
+            name: name.clone(),
+            left: side(&rule.left),
+            right: side(&rule.right),
+            expect: match rule.expect {
+                Expectation::Exists => Expect::Exists,
+                Expectation::Same => Expect::Same,
+                Expectation::Newest => Expect::Newest,
+            },
+            within: rule.within.as_ref().map(Span::approx).unwrap_or_default(),
+        })
+        .collect()
 }
 
 /// A point is proven as restored when every check passed, even if the drill missed a promise about time.

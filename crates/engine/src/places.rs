@@ -201,6 +201,7 @@ impl Engine {
             let (usage, path) = match &row.source {
                 Source::Files { path, .. } => (Use::Tree, path),
                 Source::Sqlite { path } => (Use::Database, path),
+                Source::RedisFiles { dir, .. } => (Use::Tree, dir),
                 Source::Url(_) | Source::Etcd { .. } | Source::EtcdCommand { .. } => continue,
             };
             places.push(Place::new(format!("store `{}`", row.name), usage, &self.resolve(path), Some(row)));

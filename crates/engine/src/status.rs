@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::context::Engine;
 use crate::duties::{LOOKED, REPLAYED, owed};
 use crate::error::EngineError;
-use crate::view::{View, drill_digest, in_future, source_digest};
+use crate::view::{View, drill_digest, in_future, rules_digest, source_digest};
 use log::LogState;
 
 mod log;
@@ -186,6 +186,12 @@ struct Facts<'a> {
     /// The newest run of retention, and the newest that succeeded.
     retain: Option<RunRow>,
     retain_ok: Option<RunRow>,
+    /// Whether there are others to be drilled with.
+    has_partners: bool,
+    /// The last drill with others.
+    together: Option<RunRow>,
+    /// What the row and others must say of each other, and the last time they were compared.
+    rules: Option<(Digest, Option<RunRow>)>,
     /// What retention makes of the points; nothing for a row that is not retained.
     decided: Option<Decided>,
     /// Copies that hold something of a store that must not be kept.
@@ -227,6 +233,11 @@ impl Engine {
         Ok(StatusReport { schema: "lifeboat.status/v1", at: now, policy_hash: self.policy_hash, stores })
     }
 
+    fn has_partners(&self, row: &Store) -> bool {
+        let kept = |other: &&Store| !matches!(other.retention.value, Retention::None);
+        self.policy.stores.values().filter(kept).any(|other| other.name != row.name)
+    }
+
     fn facts<'a>(&self, row: &'a Store, now: Timestamp) -> Result<Facts<'a>, EngineError> {
         let catalog = self.catalog()?;
         let View { mut points, other_kind, lost } = self.view(row)?;
@@ -258,6 +269,11 @@ impl Engine {
             retain: catalog.last_run(&row.name, "retain", false).map_err(Failure::from)?,
             retain_ok: catalog.last_run(&row.name, "retain", true).map_err(Failure::from)?,
             pitr: catalog.last_pitr(&row.name).map_err(Failure::from)?,
+            has_partners: self.has_partners(row),
+            together: catalog.last_together(&row.name).map_err(Failure::from)?,
+            rules: rules_digest(&self.policy, &row.name)
+                .map(|digest| Ok::<_, Failure>((digest, catalog.last_compared(&row.name)?)))
+                .transpose()?,
             supported: self.adapter(row).is_ok(),
             log: self.log_state(row, &points),
             points,

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::Failure;
-use lifeboat_base::ids::CopyName;
+use lifeboat_base::ids::{CopyName, StoreName};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{Catalog, PointRow, ProofLevel};
-use lifeboat_policy::{Source, Store};
+use lifeboat_policy::{Policy, Source, Store};
 use serde_json::Value;
 
 use crate::context::Engine;
@@ -40,6 +40,17 @@ fn place(row: &Store) -> String {
 /// What a drill of a row proves: changes when its kind, its place or its checks do.
 pub(crate) fn drill_digest(row: &Store) -> Digest {
     Digest::of(format!("{:?} {} {:?}", row.kind, place(row), row.checks).as_bytes())
+}
+
+/// What a row and others must say of each other: changes when one of these rules does. Nothing for a row without rules.
+pub(crate) fn rules_digest(policy: &Policy, store: &StoreName) -> Option<Digest> {
+    let own: Vec<_> = policy
+        .agreements
+        .iter()
+        .filter(|(_, rule)| rule.left.store == *store || rule.right.store == *store)
+        .map(|(name, rule)| (name, &rule.left, &rule.right, rule.expect, rule.within))
+        .collect();
+    (!own.is_empty()).then(|| Digest::of(format!("{own:?}").as_bytes()))
 }
 
 /// The points of a row.

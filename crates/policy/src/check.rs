@@ -18,6 +18,7 @@ pub(crate) struct Row<'a> {
     pub(crate) name: &'a str,
     pub(crate) at: &'a Range<usize>,
     pub(crate) kind: Option<Kind>,
+    pub(crate) has_log: bool,
     pub(crate) written: &'a Promises,
     pub(crate) promises: &'a ResolvedPromises,
     pub(crate) checks: &'a Checks,
@@ -36,6 +37,7 @@ pub(crate) fn row(row: &Row<'_>, copies: &Copies, context: &mut Context) -> bool
         }
         Nearest::Written(retention) => match retention.value().gfs() {
             None => {
+                looked_at_where_it_runs(row, context);
                 promises_without_effect(row, context);
                 false
             }
@@ -53,13 +55,23 @@ pub(crate) fn row(row: &Row<'_>, copies: &Copies, context: &mut Context) -> bool
 
 fn log_window_of_the_kind(row: &Row<'_>, context: &mut Context) {
     let (Some(kind), Some(logs)) = (row.kind, &row.promises.logs) else { return };
-    if logs.in_row() && logs.value().is_some() && !kind.has_log() {
+    if logs.in_row() && logs.value().is_some() && !row.has_log {
+        let captured = if kind.has_log() { " that is captured this way" } else { "" };
         context.error(
             "no-log",
             &logs.at,
-            format!("a store of kind `{kind}` has no continuous log"),
+            format!("a store of kind `{kind}`{captured} has no continuous log"),
             "remove `logs`; a shorter schedule is what lowers the loss",
         );
+    }
+}
+
+/// What is not retained is looked at in the running server.
+fn looked_at_where_it_runs(row: &Row<'_>, context: &mut Context) {
+    if row.kind == Some(Kind::Redis) && !row.has_log {
+        let message =
+            format!("store `{}` is not retained, and files show nothing of a running server", row.name);
+        context.error("foreign-key", row.at, message, "write its `url` in place of `capture` and `dir`");
     }
 }
 

@@ -25,7 +25,12 @@ pub(crate) enum Shape {
     Kind,
     StoreUrl,
     Reference,
+    RedisCapture,
     Checks,
+    StoreNames,
+    StoreName,
+    Expectation,
+    Selection,
     Sections(&'static str),
 }
 
@@ -51,6 +56,7 @@ pub(crate) const TOP: &[Key] = &[
     key("tier", Shape::Sections("tiers"), "Promises shared by the rows that name the tier."),
     key("copy", Shape::Sections("copies"), "Places where vaults live."),
     key("store", Shape::Sections("stores"), "The rows of the matrix."),
+    key("agreement", Shape::Sections("agreements"), "What stores must say of each other at one moment."),
 ];
 
 /// `[keys]`.
@@ -91,6 +97,7 @@ pub(crate) const PROMISES: &[Key] = &[
 pub(crate) const STORE: &[Key] = &[
     key("kind", Shape::Kind, "What the store is. Required."),
     key("tier", Shape::TierName, "The tier whose promises it takes."),
+    key("needs", Shape::StoreNames, "The stores that are restored before it. Default: none."),
 ];
 
 /// `[store.NAME]` of the kinds `files` and `sqlite`.
@@ -107,6 +114,22 @@ pub(crate) const FILES: &[Key] = &[
     key("one_file_system", Shape::Switch, "Leave out what is mounted below the path. Default: false."),
 ];
 
+/// `[store.NAME]` of the kind `redis`, which has a `url` or a `dir`.
+pub(crate) const REDIS: &[Key] = &[
+    key(
+        "url",
+        Shape::StoreUrl,
+        "Where the server is: a reference, or a URL without a password. This or `dir`.",
+    ),
+    key("capture", Shape::RedisCapture, "How it is captured. Default: replication."),
+    key("dir", Shape::Text, "With `capture = \"files\"`: the server's folder, on this machine."),
+    key(
+        "config",
+        Shape::Text,
+        "With `capture = \"files\"`: the server's configuration. Default: usual names.",
+    ),
+];
+
 /// `[store.NAME]` of the kind `etcd`, which has a `url` or a `command`.
 pub(crate) const ETCD: &[Key] = &[
     key("url", Shape::StoreUrl, "Where its members listen, with commas between them. This or `command`."),
@@ -117,6 +140,38 @@ pub(crate) const ETCD: &[Key] = &[
     key("password", Shape::Reference, "The user's password."),
     key("command", Shape::Texts, "Program and arguments that write a snapshot to `{file}`. This or `url`."),
     key("environment", Shape::Texts, "The variables that the command may see. Default: none."),
+];
+
+/// `[agreement.NAME]`.
+pub(crate) const AGREEMENT: &[Key] = &[
+    key("left", Shape::Selection, "What one store says. Required."),
+    key("right", Shape::Selection, "What another store says of the same. Required."),
+    key(
+        "expect",
+        Shape::Expectation,
+        "exists: all of left is in right; same: both ways, also in value; newest: equally new. Default: exists.",
+    ),
+    key(
+        "within",
+        Shape::Span,
+        "How long the application may take from one store to the other. Default: no time.",
+    ),
+];
+
+/// `left = { … }` and `right = { … }`.
+pub(crate) const SELECTION: &[Key] = &[
+    key("store", Shape::StoreName, "The store that is asked. Required."),
+    key(
+        "sql",
+        Shape::Text,
+        "postgres, sqlite: a query; first the name, then columns called `value` and `at`.",
+    ),
+    key("database", Shape::Text, "postgres: the database that is asked. Default: that of the store's url."),
+    key("paths", Shape::Text, "files: a glob of paths below the root."),
+    key("keys", Shape::Text, "redis: a pattern of keys, with `dbN:` before it for another database than 0."),
+    key("under", Shape::Text, "etcd: what the keys start with."),
+    key("prefix", Shape::Text, "What stands before each name and is no part of it. Default: nothing."),
+    key("suffix", Shape::Text, "What stands after each name and is no part of it. Default: nothing."),
 ];
 
 /// `verify = { … }`.
@@ -176,7 +231,7 @@ pub(crate) fn of_store(kind: Option<Kind>) -> Vec<&'static Key> {
     if fits(Kind::is_path) {
         keys.push(&PATH);
     }
-    if fits(|kind| !kind.is_path() && kind != Kind::Etcd) {
+    if fits(|kind| !kind.is_path() && !matches!(kind, Kind::Etcd | Kind::Redis)) {
         keys.push(&URL);
     }
     if fits(Kind::has_checks) {
@@ -184,6 +239,10 @@ pub(crate) fn of_store(kind: Option<Kind>) -> Vec<&'static Key> {
     }
     if fits(|kind| kind == Kind::Files) {
         keys.extend(FILES);
+    }
+    if fits(|kind| kind == Kind::Redis) {
+        // Of any kind: `url` is there already.
+        keys.extend(REDIS.iter().filter(|key| kind.is_some() || key.name != URL.name));
     }
     if fits(|kind| kind == Kind::Etcd) {
         // Of any kind: `url` is there already.

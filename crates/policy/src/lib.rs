@@ -8,6 +8,7 @@
 pub mod explain;
 pub mod kind;
 pub mod model;
+pub mod order;
 pub mod problem;
 pub mod reckon;
 pub mod retain;
@@ -17,6 +18,7 @@ pub mod schema;
 pub mod span;
 pub mod value;
 
+mod agreement;
 mod check;
 mod keys;
 mod mask;
@@ -32,9 +34,11 @@ mod suggest;
 pub use explain::{ExplainLine, explain};
 pub use kind::Kind;
 pub use model::{
-    Checks, CopyPlace, CopyUrl, Encryption, Endpoint, EtcdAccess, Keys, Lock, LockMode, Origin, Policy,
-    Promises, Recipient, Source, Sourced, Store, Tier, Verify, Written,
+    Agreement, Checks, CopyPlace, CopyUrl, Encryption, Endpoint, EtcdAccess, Expectation, Keys, Lock,
+    LockMode, Origin, Policy, Promises, Recipient, Selected, Selection, Source, Sourced, Store, Tier, Verify,
+    Written,
 };
+pub use order::{Phase, restore_order};
 pub use parse::{digest, parse};
 pub use problem::{PolicyErrors, Position, Problem, Severity};
 pub use reckon::{Ceiling, Gap, ceiling};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::tz::TimeZone;
-use lifeboat_base::ids::{CopyName, StoreName, TierName};
+use lifeboat_base::ids::{AgreementName, CopyName, StoreName, TierName};
 use lifeboat_base::secret::SecretRef;
 
 use crate::kind::Kind;
@@ -34,6 +34,8 @@ pub struct Policy {
     pub tiers: BTreeMap<TierName, Tier>,
     /// The rows of the matrix.
     pub stores: BTreeMap<StoreName, Store>,
+    /// What stores must say of each other when they show one moment.
+    pub agreements: BTreeMap<AgreementName, Agreement>,
     /// What is allowed but probably not meant, in the order of the file.
     pub warnings: Vec<Problem>,
 }
@@ -261,6 +263,8 @@ pub struct Store {
     pub verify: Sourced<Verify>,
     /// What a restored copy must satisfy.
     pub checks: Checks,
+    /// What has to be restored before it; never itself.
+    pub needs: Vec<StoreName>,
     /// The line of the row's name, from 1.
     pub line: usize,
 }
@@ -284,6 +288,13 @@ pub enum Source {
     },
     /// A server.
     Url(Endpoint),
+    /// The files of a Redis server beside us.
+    RedisFiles {
+        /// The server's folder, as written.
+        dir: String,
+        /// The server's configuration, as written.
+        config: Option<String>,
+    },
     /// The members of an etcd cluster.
     Etcd {
         /// Where they listen, with commas between them.
@@ -413,4 +424,73 @@ pub struct Checks {
     pub replay_environment: Vec<String>,
     /// Patterns of keys that may have no time to live in a store that is not retained.
     pub durable: Vec<String>,
+}
+
+/// A `[agreement.NAME]` section: what two stores must say of each other when both show one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agreement {
+    /// What is asked for.
+    pub left: Selection,
+    /// Where it is looked up; of another store.
+    pub right: Selection,
+    /// What must hold between the two.
+    pub expect: Expectation,
+    /// How long the application may take from its write in one store to the one in the other; nothing means no time at all.
+    pub within: Option<Span>,
+    /// The line of its name, from 1.
+    pub line: usize,
+}
+
+/// What must hold between what two stores say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Expectation {
+    /// Everything on the left exists on the right.
+    #[default]
+    Exists,
+    /// Both have the same, also in value where both give one.
+    Same,
+    /// The newest times on both sides are equally old.
+    Newest,
+}
+
+impl Expectation {
+    /// The word of the policy file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Exists => "exists",
+            Self::Same => "same",
+            Self::Newest => "newest",
+        }
+    }
+}
+
+/// One side of an agreement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// The store; a retained one.
+    pub store: StoreName,
+    /// What is read out of it.
+    pub selected: Selected,
+    /// What stands before each name and is no part of it.
+    pub prefix: String,
+    /// What stands after each name and is no part of it.
+    pub suffix: String,
+}
+
+/// What is read out of a restored store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selected {
+    /// The rows of a query. The first column is the name; columns called `value` and `at` are what their names say.
+    Sql {
+        /// The database; nothing means the one the store's address names.
+        database: Option<String>,
+        /// One statement that reads.
+        text: String,
+    },
+    /// The files that a glob matches, by their paths below the root; `at` is when each was last written.
+    Paths(String),
+    /// The keys that a pattern matches, `dbN:` before it; the value is that of a string.
+    Keys(String),
+    /// The keys that start with this, with their values.
+    Under(String),
 }

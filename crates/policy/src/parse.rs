@@ -1,17 +1,20 @@
 //! From text to a [`Policy`], or to every problem of the text at once.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use lifeboat_base::digest::Digest;
-use lifeboat_base::ids::TierName;
+use lifeboat_base::ids::{StoreName, TierName};
 use toml::de::DeTable;
 
+use crate::agreement;
 use crate::check;
 use crate::keys;
 use crate::mask;
-use crate::model::{Keys, Policy};
+use crate::model::{Keys, Policy, Store};
+use crate::order::restore_order;
 use crate::problem::{MaskedText, PolicyErrors, Problem, Severity};
 use crate::promises;
 use crate::reader::{Context, Field, Found, Section};
@@ -107,8 +110,18 @@ fn read(root: &Section<'_>, context: &mut Context) -> Option<Policy> {
 
     let tiers = rows::tiers(&root.table("tier", context), &known_copies, context);
     let store_section = root.table("store", context);
-    let world = World { known_copies, copies: &copies, tiers: &tiers, defaults: &defaults };
+    let known_stores: Vec<&str> = store_section.entries().map(|(name, _, _)| name).collect();
+    let world = World {
+        known_stores: known_stores.clone(),
+        known_copies,
+        copies: &copies,
+        tiers: &tiers,
+        defaults: &defaults,
+    };
     let (stores, retained) = world.stores(&store_section, context);
+    circular_needs(&stores, &store_section, context);
+    let agreements =
+        agreement::agreements(&root.table("agreement", context), &known_stores, &stores, context);
 
     if let (Some(recipients), Some(store)) = (&recipients, retained)
         && recipients.is_empty()
@@ -134,8 +147,22 @@ fn read(root: &Section<'_>, context: &mut Context) -> Option<Policy> {
             .filter_map(|(name, tier)| Some((TierName::new(name).ok()?, tier?)))
             .collect(),
         stores,
+        agreements,
         warnings: Vec::new(),
     })
+}
+
+/// Stores that wait for each other can never be restored.
+fn circular_needs(stores: &BTreeMap<StoreName, Store>, section: &Section<'_>, context: &mut Context) {
+    let rows: Vec<&Store> = stores.values().collect();
+    if let Err(circle) = restore_order(&rows)
+        && let Some(first) = circle.first()
+    {
+        let way: Vec<&str> = circle.iter().chain([first]).map(StoreName::as_str).collect();
+        let message = format!("these stores need each other in a circle: {}", way.join(" → "));
+        let at = section.key_at(first.as_str());
+        context.error("circular-needs", &at, message, "remove the need that does not hold");
+    }
 }
 
 fn version(root: &Section<'_>, context: &mut Context) {

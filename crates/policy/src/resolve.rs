@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use lifeboat_base::ids::CopyName;
 
-use crate::kind::Kind;
 use crate::model::{Encryption, Origin, Promises, Sourced, Tier, Verify, Written};
 use crate::retention::Retention;
 use crate::schedule::Schedule;
@@ -97,7 +96,7 @@ impl<'a> Layer<'a> {
 }
 
 impl Layers<'_> {
-    pub(crate) fn resolve(&self, kind: Option<Kind>) -> ResolvedPromises {
+    pub(crate) fn resolve(&self, has_log: bool) -> ResolvedPromises {
         let mut promises = ResolvedPromises {
             rpo: self.pick("rpo", |promises| promises.rpo.as_ref(), None),
             rto: self.pick("rto", |promises| promises.rto.as_ref(), None),
@@ -114,9 +113,7 @@ impl Layers<'_> {
             verify: self.pick("verify", |promises| promises.verify.as_ref(), Verify::default()),
         };
         // A log window from a tier is for the stores that have a log.
-        if kind.is_some_and(|kind| !kind.has_log())
-            && promises.logs.as_ref().is_some_and(|logs| !logs.in_row())
-        {
+        if !has_log && promises.logs.as_ref().is_some_and(|logs| !logs.in_row()) {
             promises.logs = Some(self.built_in(None));
         }
         promises

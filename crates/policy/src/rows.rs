@@ -37,6 +37,7 @@ pub(crate) fn tiers<'a>(section: &Section<'a>, copies: &[&str], context: &mut Co
 
 /// What rows refer to.
 pub(crate) struct World<'a> {
+    pub(crate) known_stores: Vec<&'a str>,
     pub(crate) known_copies: Vec<&'a str>,
     pub(crate) copies: &'a Copies,
     pub(crate) tiers: &'a Tiers<'a>,
@@ -80,12 +81,21 @@ impl World<'_> {
         store::refuse_secret_in_stray_url(table, kind, context);
         let source = kind.and_then(|kind| store::source(table, kind, context));
         let checks = store::checks(table, kind, context);
+        let needs = self.needs(name, table, context);
         let (tier_name, tier) = self.tier(table, context);
         let written = promises::read(table, &self.known_copies, context);
         let layers = Layers { row: &written, row_at: &table.at, tier, defaults: self.defaults };
-        let promises = layers.resolve(kind);
-        let row =
-            check::Row { name, at: &table.at, kind, written: &written, promises: &promises, checks: &checks };
+        let has_log = store::has_log(table, kind);
+        let promises = layers.resolve(has_log);
+        let row = check::Row {
+            name,
+            at: &table.at,
+            kind,
+            has_log,
+            written: &written,
+            promises: &promises,
+            checks: &checks,
+        };
         if check::row(&row, self.copies, context) && retained.is_none() {
             *retained = Some(name.to_owned());
         }
@@ -106,8 +116,26 @@ impl World<'_> {
             immutability: promises.immutability,
             verify: promises.verify,
             checks,
+            needs,
             line,
         })
+    }
+
+    /// What has to be there before a row.
+    fn needs(&self, name: &str, table: &Section<'_>, context: &mut Context) -> Vec<StoreName> {
+        let mut needs = Vec::new();
+        for (need, at) in table.texts("needs", context).value().unwrap_or_default() {
+            if need == name {
+                let message = format!("store `{name}` needs itself");
+                context.error("circular-needs", &at, message, "remove it");
+            } else if !self.known_stores.contains(&need) {
+                let help = suggest::help(need, &self.known_stores, "the stores are");
+                context.error("unknown-store", &at, format!("there is no store `{need}`"), help);
+            } else if let Ok(need) = StoreName::new(need) {
+                needs.push(need);
+            }
+        }
+        needs
     }
 
     /// The tier a row names.

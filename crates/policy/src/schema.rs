@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 use crate::keys::{self, Key, Shape};
 use crate::kind::Kind;
-use crate::model::{Encryption, LockMode};
+use crate::model::{Encryption, Expectation, LockMode};
+use crate::store;
 
 const SPAN: &str = r"^\s*([0-9]+(s|mo|m|h|d|w|y)\s*)+$";
 const NAME: &str = "^[a-z0-9][a-z0-9_-]{0,63}$";
@@ -30,6 +31,8 @@ pub fn json_schema() -> Value {
             "tiers": named(TIER, &json!({"$ref": "#/$defs/promises"})),
             "copies": named(NAME, &object(keys::COPY, &["url"])),
             "stores": named(NAME, &stores()),
+            "agreements": named(NAME, &object(keys::AGREEMENT, &["left", "right"])),
+            "selection": object(keys::SELECTION, &["store"]),
             "span": {"type": "string", "pattern": SPAN},
             "spanOrNone": {"anyOf": [{"$ref": "#/$defs/span"}, {"const": "none"}]},
             "cadence": {"anyOf": [{"enum": cadences()}, {"$ref": "#/$defs/span"}]},
@@ -84,13 +87,19 @@ fn stores() -> Value {
         .map(|kind| {
             let place = if kind.is_path() { "path" } else { "url" };
             let keys = keys::of_store(Some(*kind));
-            let mut row = if *kind == Kind::Etcd {
-                let mut row = object_of(&keys, &["kind"]);
-                let one_of = ["url", "command"].map(|place| json!({"required": [place]}));
-                insert(&mut row, "oneOf", json!(one_of));
-                row
-            } else {
-                object_of(&keys, &["kind", place])
+            let other = match kind {
+                Kind::Etcd => Some("command"),
+                Kind::Redis => Some("dir"),
+                _ => None,
+            };
+            let mut row = match other {
+                Some(other) => {
+                    let mut row = object_of(&keys, &["kind"]);
+                    let one_of = ["url", other].map(|place| json!({"required": [place]}));
+                    insert(&mut row, "oneOf", json!(one_of));
+                    row
+                }
+                None => object_of(&keys, &["kind", place]),
             };
             if let Some(property) = row.pointer_mut("/properties/kind") {
                 *property = json!({"const": kind.word()});
@@ -128,9 +137,15 @@ fn shape(shape: Shape) -> Value {
         Shape::SpanOrNone => json!({"$ref": "#/$defs/spanOrNone"}),
         Shape::ScheduleOrNone => json!({"$ref": "#/$defs/schedule"}),
         Shape::Retention => json!({"$ref": "#/$defs/retention"}),
-        Shape::CopyNames => {
+        Shape::CopyNames | Shape::StoreNames => {
             json!({"type": "array", "uniqueItems": true, "items": {"type": "string", "pattern": NAME}})
         }
+        Shape::StoreName => json!({"type": "string", "pattern": NAME}),
+        Shape::Expectation => {
+            let all = [Expectation::Exists, Expectation::Same, Expectation::Newest];
+            json!({"enum": all.map(Expectation::word)})
+        }
+        Shape::Selection => json!({"$ref": "#/$defs/selection"}),
         Shape::TierName => json!({"type": "string", "pattern": TIER}),
         Shape::Encryption => json!({"const": Encryption::Required.word()}),
         Shape::Verify => json!({"$ref": "#/$defs/verify"}),
@@ -140,6 +155,7 @@ fn shape(shape: Shape) -> Value {
             json!({"type": "string", "pattern": r"^(env:|file:|vault:|git@|[A-Za-z][A-Za-z0-9+.-]*://).+$"})
         }
         Shape::Reference => json!({"type": "string", "pattern": "^(env:|file:|vault:).+$"}),
+        Shape::RedisCapture => json!({"enum": store::REDIS_CAPTURES}),
         Shape::Checks => json!({"$ref": "#/$defs/checks"}),
         Shape::Sections(name) => json!({"$ref": format!("#/$defs/{name}")}),
     }

@@ -1,6 +1,7 @@
 //! Reads what is particular to one row: its kind, where it is, and its checks.
 
 mod etcd;
+mod redis;
 
 use std::ops::Range;
 
@@ -54,10 +55,20 @@ pub(crate) fn refuse_foreign_keys(section: &Section<'_>, kind: Option<Kind>, con
     }
 }
 
+pub(crate) use redis::CAPTURES as REDIS_CAPTURES;
+
+/// Whether a log fills the time between two captures of this row; true while its kind is not known.
+pub(crate) fn has_log(section: &Section<'_>, kind: Option<Kind>) -> bool {
+    kind.is_none_or(Kind::has_log) && !(kind == Some(Kind::Redis) && redis::is_files(section))
+}
+
 /// Where the store is.
 pub(crate) fn source(section: &Section<'_>, kind: Kind, context: &mut Context) -> Option<Source> {
     if kind == Kind::Etcd {
         return etcd::source(section, context);
+    }
+    if kind == Kind::Redis {
+        return redis::source(section, context);
     }
     if !kind.is_path() {
         return url(section, kind, context).map(Source::Url);

@@ -8,6 +8,8 @@ mod documents;
 mod examples;
 #[path = "main/invalid.rs"]
 mod invalid;
+#[path = "main/order.rs"]
+mod order;
 #[path = "main/promises.rs"]
 mod promises;
 #[path = "main/retain.rs"]

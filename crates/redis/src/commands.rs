@@ -12,6 +12,8 @@ const LINE_BYTES: usize = 24;
 const MAX_ARGUMENT_BYTES: u64 = 64 * 1024 * 1024 * 1024;
 /// The most arguments a server takes.
 const MAX_ARGUMENTS: u64 = 1 << 31;
+/// The longest line with a note in a file of commands.
+const MAX_NOTE_BYTES: usize = 1024;
 
 /// Bytes that are no commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +85,8 @@ impl Command {
 enum State {
     /// A line that announces arguments or an argument's length is being read.
     Line(Word),
+    /// A note of a file of commands, and how long it is so far.
+    Note(Word, usize),
     /// So many bytes of an argument are still to come.
     Argument(u64),
     /// The end of an argument.
@@ -104,9 +108,22 @@ pub struct Scanner {
     name: Word,
     first: Word,
     in_unit: bool,
+    /// Lines of notes may stand between commands.
+    notes: bool,
+    noted_s: Option<i64>,
 }
 
 impl Scanner {
+    /// Begins at a file's first byte. Unlike a stream, a file may hold notes: lines that begin with `#`.
+    pub fn of_file() -> Self {
+        Self { notes: true, ..Self::new(0) }
+    }
+
+    /// The last time that a note before the last boundary or after it has told, in seconds since 1970.
+    pub fn noted_s(&self) -> Option<i64> {
+        self.noted_s
+    }
+
     /// Begins at a command's first byte, at `offset`.
     pub fn new(offset: u64) -> Self {
         let word = Word::default();
@@ -120,6 +137,8 @@ impl Scanner {
             name: word,
             first: word,
             in_unit: false,
+            notes: false,
+            noted_s: None,
         }
     }
 
@@ -159,10 +178,36 @@ impl Scanner {
     }
 
     fn step(&mut self, byte: u8, visit: &mut dyn FnMut(&Command)) -> Result<(), CommandError> {
+        let mark = self.mark();
         match (&mut self.state, byte) {
+            (State::Line(line), b'#') if self.notes && self.words == 0 && line.length == 0 => {
+                self.state = State::Note(Word::default(), 0);
+                Ok(())
+            }
+            (State::Note(note, _), b'\n') => {
+                let text = std::str::from_utf8(note.bytes()).ok();
+                let told = text.and_then(|text| text.trim_end().strip_prefix("TS:")?.parse().ok());
+                self.noted_s = told.or(self.noted_s);
+                self.state = State::Line(Word::default());
+                self.start = self.offset;
+                if !self.in_unit {
+                    self.boundary = self.offset;
+                }
+                Ok(())
+            }
+            (State::Note(note, length), _) if *length < MAX_NOTE_BYTES => {
+                note.push(&[byte]);
+                *length += 1;
+                Ok(())
+            }
+            (State::Note(..), _) => Err(self.malformed("a note that is too long")),
             (State::Line(line), b'\n') => {
                 let line = *line;
                 self.announced(&line)
+            }
+            // At once: what cannot begin is not something that was cut.
+            (State::Line(line), _) if line.length == 0 && byte != mark => {
+                Err(self.malformed("no command where one should begin or go on"))
             }
             (State::Line(line), _) if line.length < LINE_BYTES => {
                 line.push(&[byte]);
@@ -185,9 +230,13 @@ impl Scanner {
         }
     }
 
+    /// What the next line begins with.
+    fn mark(&self) -> u8 {
+        if self.words == 0 { b'*' } else { b'$' }
+    }
+
     fn announced(&mut self, line: &Word) -> Result<(), CommandError> {
-        let expected = if self.words == 0 { b'*' } else { b'$' };
-        let digits = line.bytes().strip_suffix(b"\r").and_then(|line| line.strip_prefix(&[expected]));
+        let digits = line.bytes().strip_suffix(b"\r").and_then(|line| line.strip_prefix(&[self.mark()]));
         let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_digit));
         let number = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u64>().ok());
         match number {

@@ -7,7 +7,9 @@
 pub mod aof;
 pub mod census;
 pub mod commands;
+pub mod files;
 pub mod pattern;
+pub mod place;
 pub mod rdb;
 pub mod replication;
 pub mod server;

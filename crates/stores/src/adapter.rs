@@ -18,6 +18,7 @@ use crate::duties::Duties;
 use crate::inplace::InPlace;
 use crate::load::Loader;
 use crate::parts::Parts;
+use crate::select::Select;
 
 /// Gives the address of a server, with everything a connection needs; an account that may replicate is enough.
 pub type Address = Arc<dyn Fn() -> Result<Secret<String>, Failure> + Send + Sync>;
@@ -33,6 +34,20 @@ pub struct Inspection {
     pub items: Vec<(String, u64)>,
     /// What would make a capture incomplete, found without making one.
     pub findings: Vec<Finding>,
+    /// What it has of something larger that needs several rows.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub share: Option<Share>,
+}
+
+/// A part of something that several rows keep together, such as a shard of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// What tells the whole from others, at one moment.
+    pub whole: String,
+    /// What this part has, as numbers from the first to the last.
+    pub ranges: Vec<(u32, u32)>,
+    /// Numbers below this one must all be had by someone.
+    pub all: u32,
 }
 
 /// What a capture needs from its caller.
@@ -172,6 +187,11 @@ pub trait Adapter: Send + Sync {
 
     /// How the kind is restored into a running server; nothing if it is not.
     fn loader(&self) -> Option<&dyn Loader> {
+        None
+    }
+
+    /// How a restored store of the kind is asked what it holds; nothing if it cannot be.
+    fn selects(&self) -> Option<&dyn Select> {
         None
     }
 

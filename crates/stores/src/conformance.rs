@@ -23,6 +23,7 @@ use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use crate::adapter::{Adapter, CaptureContext, CheckResult, CheckState};
 use crate::recording::Recording;
+use crate::select::Selection;
 
 /// Makes stores of one kind for the suite. Every method gets a directory of its own that is empty at first.
 pub trait Fixture: Sync {
@@ -52,12 +53,20 @@ pub trait Fixture: Sync {
     /// An adapter for what a restore left behind.
     fn reopen(&self, artefact: &Path) -> Box<dyn Adapter>;
 
+    /// A question to the full store, and what it must be answered with once it is restored.
+    fn question(&self) -> Option<(Selection, Answer)> {
+        None
+    }
+
     /// Whether a server changes its own files while nobody writes: then stores are the same if what they say about their
     /// content is, and a capture shows its end instead of its beginning.
     fn is_live(&self) -> bool {
         false
     }
 }
+
+/// Names with their values.
+pub type Answer = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 type Outcome = Result<(), Violation>;
 type Case = fn(&Bench<'_>) -> Outcome;
@@ -80,7 +89,7 @@ impl From<io::Error> for Violation {
 }
 
 /// Every case with its name, which is also its sentence.
-const CASES: [(&str, Case); 14] = [
+const CASES: [(&str, Case); 15] = [
     ("an empty store comes back empty", empty_store),
     ("a full store comes back whole", full_store),
     ("two captures of a store at rest are the same", same_twice),
@@ -94,6 +103,7 @@ const CASES: [(&str, Case); 14] = [
     ("a full disk under the scratch space is an error", full_spool),
     ("a full disk under the restore is an error", full_target),
     ("a recovery point that lies is not believed", hostile_point),
+    ("a restored store answers what it is asked", questions),
     ("every check has a canary that it catches", canaries),
 ];
 
@@ -380,6 +390,44 @@ fn change_during_capture(bench: &Bench<'_>) -> Outcome {
     all_pass(&results)?;
     let after = bench.record(adapter.as_ref())?;
     expect(bench.same(&before, &after).is_err(), || "the changes did not reach the store".to_owned())
+}
+
+fn questions(bench: &Bench<'_>) -> Outcome {
+    let adapter = bench.fixture.full(&bench.place)?;
+    let Some(select) = adapter.selects() else { return Ok(()) };
+    let Some((question, expected)) = bench.fixture.question() else {
+        return Err(Violation("the kind can be asked, and no question is known".to_owned()));
+    };
+    let foreign = match &question {
+        Selection::Under(_) => Selection::Paths("**".to_owned()),
+        _ => Selection::Under("x".to_owned()),
+    };
+    let point = bench.record(adapter.as_ref())?;
+    let into = bench.dir.join("asked");
+    fs::create_dir(&into)?;
+    let artefact = adapter.restore(&point, point.facts(), &into, &bench.monitor)?.artefact;
+    all_pass(&adapter.checks(&point, point.facts(), &into, &bench.monitor)?)?;
+    let wanted = [foreign, question];
+    // Twice: asking changes nothing.
+    for _ in 0..2 {
+        let mut answer = Answer::new();
+        let results =
+            select.select(point.facts(), &artefact, &wanted, &bench.monitor, &mut |number, found| {
+                if number != 1 {
+                    return Err(Failure::new(FailureKind::Internal, "a foreign question was answered"));
+                }
+                answer.insert(found.name, found.value);
+                Ok(())
+            })?;
+        expect(matches!(results.as_slice(), [Err(_), Ok(())]), || format!("the answers: {results:?}"))?;
+        expect(answer == expected, || {
+            format!("{} names were found, expected {}", answer.len(), expected.len())
+        })?;
+    }
+    let stopped = select.select(point.facts(), &artefact, &wanted, &bench.monitor, &mut |_, _| {
+        Err(Failure::new(FailureKind::Refused, "enough"))
+    });
+    expect(stopped.is_err(), || "who takes the answer cannot stop it".to_owned())
 }
 
 fn dropped_half_way(bench: &Bench<'_>) -> Outcome {

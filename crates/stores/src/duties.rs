@@ -9,7 +9,7 @@ use std::path::Path;
 use lifeboat_base::failure::Failure;
 use lifeboat_base::monitor::{Finding, Monitor};
 
-use crate::adapter::{CanaryResult, CheckResult};
+use crate::adapter::{CanaryResult, CheckResult, Inspection};
 
 /// What a look at the running store found.
 #[derive(Clone, Debug)]
@@ -33,6 +33,9 @@ pub struct Rebuilt {
 
 /// A store with duties.
 pub trait Duties: Send + Sync {
+    /// Whether the running store is there and lets us look, which is cheap.
+    fn reach(&self) -> Result<Inspection, Failure>;
+
     /// Looks at the running store. Reads only, and is bounded in time and memory.
     fn look(&self, monitor: &dyn Monitor) -> Result<Look, Failure>;
 

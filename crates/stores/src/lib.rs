@@ -20,6 +20,7 @@ pub mod parts;
 pub mod postgres;
 pub mod recording;
 pub mod redis;
+pub mod select;
 pub mod sqlite;
 
 mod canary;
@@ -29,7 +30,7 @@ mod sum;
 mod tally;
 
 pub use adapter::{
-    Adapter, Address, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport,
+    Adapter, Address, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport, Share,
 };
 pub use archive::{LogFile, LogFiles, LogPart, WantedLog};
 pub use continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Step, Stop};
@@ -41,5 +42,6 @@ pub use load::{Loaded, Loader};
 pub use parts::{Part, PartMissing, PartReport, PartTable, Parts};
 pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;
-pub use redis::{RedisAdapter, RedisOptions, Upkeep};
+pub use redis::{RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions, Upkeep};
+pub use select::{Select, Selected, Selection, Take};
 pub use sqlite::{SqliteAdapter, SqliteOptions};

@@ -12,9 +12,12 @@ mod pgport;
 mod pgserver;
 mod pgstandby;
 mod redisserver;
+mod sentinel;
 
 pub use etcdserver::{EtcdOptions, EtcdServer, EtcdTls};
 pub use lifeboat_postgres::server::Account;
 pub use peers::{etcd_installations, pg_installation, pg_majors, pg_system_major};
+pub use pgport::Port;
 pub use pgserver::{PgOptions, PgServer};
 pub use redisserver::{RedisOptions, RedisServer, redis_programs};
+pub use sentinel::Sentinel;

@@ -18,14 +18,15 @@ const COUNT: u32 = 10_000;
 
 /// A port of 127.0.0.1 that is ours until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Port {
+pub struct Port {
     number: u16,
     _lease: Lease,
 }
 
 impl Port {
+    /// One that nobody has.
     #[track_caller]
-    pub(crate) fn take() -> Self {
+    pub fn take() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         // Processes start at different places, so that they seldom meet.
         let folder = format!("lifeboat-test-ports-{}", rustix::process::geteuid().as_raw());
@@ -44,7 +45,8 @@ impl Port {
         fail("no free port for a test's server on 127.0.0.1")
     }
 
-    pub(crate) fn number(&self) -> u16 {
+    /// Its number.
+    pub fn number(&self) -> u16 {
         self.number
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lifeboat_base::human;
+use lifeboat_base::ids::StoreName;
 use lifeboat_engine::{CheckOutcome, CheckState, DrillReport, DrillVerdict, ReplayDrill, StoreDrill};
 
 use super::text::{Page, moment, plural};
@@ -23,17 +24,28 @@ pub(crate) fn page(report: &DrillReport, verbose: bool) -> String {
         DrillVerdict::Failed => "FAILED",
     };
     page.line(format!("{} {verdict}: as if everything was lost at {}", report.id, moment(report.moment)));
+    if let Some(common) = report.common_moment {
+        let waves: Vec<String> = report.order.iter().map(|wave| join(wave.iter())).collect();
+        page.line(format!("restored together as of {}: {}", moment(common), waves.join(", then ")));
+    }
     for store in &report.stores {
         one_store(store, verbose, &mut page);
     }
     for store in &report.replays {
         one_replay(store, verbose, &mut page);
     }
+    for rule in &report.agreement {
+        one_rule(rule, &mut page);
+    }
     page.findings(&report.findings);
     if let Some(evidence) = &report.evidence {
         page.line(format!("filed as {evidence}"));
     }
     page.finish()
+}
+
+fn join<'a>(names: impl Iterator<Item = &'a StoreName>) -> String {
+    names.map(StoreName::as_str).collect::<Vec<_>>().join(" and ")
 }
 
 fn one_store(store: &StoreDrill, verbose: bool, page: &mut Page) {
@@ -52,8 +64,20 @@ fn one_store(store: &StoreDrill, verbose: bool, page: &mut Page) {
         against(store.rpo_target_s),
         plural(store.checks.len() as u64, "check", "checks")
     ));
+    if let Some(lag) = store.lag_s.filter(|lag| *lag >= 0.001) {
+        page.line(format!("  shows {}: {} before the others", moment(store.shows), seconds(lag)));
+    }
     for check in store.checks.iter().filter(|check| verbose || check.state == CheckState::Failed) {
         one_check(check, page);
+    }
+}
+
+/// A rule with everything that differs, also what is allowed: it has to be made again.
+fn one_rule(rule: &CheckOutcome, page: &mut Page) {
+    one_check(rule, page);
+    // Why one could not be applied is said below.
+    for line in rule.detail.iter().filter(|_| rule.state != CheckState::NotApplicable) {
+        page.line(format!("         {line}"));
     }
 }
 

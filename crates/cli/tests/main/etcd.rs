@@ -297,3 +297,55 @@ fn init_prints_what_a_cluster_needs() {
     }
     assert_eq!(world.json(&["init", "etcd"], 0)["schema"], "lifeboat.init-etcd/v1");
 }
+
+/// Raises an alarm as an administrator's tool would, over the server's gateway for JSON.
+fn raise(server: &EtcdServer, alarm: &str) {
+    use std::io::{Read, Write};
+    let place = server.url();
+    let place = place.strip_prefix("http://").unwrap();
+    let member: Value =
+        serde_json::from_str(&server.ctl(&["endpoint", "status", "--write-out=json"])).unwrap();
+    let member = &member[0]["Status"]["header"]["member_id"];
+    let body = format!("{{\"action\":\"ACTIVATE\",\"memberID\":\"{member}\",\"alarm\":\"{alarm}\"}}");
+    let mut stream = std::net::TcpStream::connect(place).unwrap();
+    let head = format!(
+        "POST /v3/maintenance/alarm HTTP/1.1\r\nHost: {place}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
+fn an_alarm_of_the_cluster_is_told_by_check_and_backup_and_stands_in_the_matrix_until_it_is_over() {
+    for installation in etcd_installations() {
+        let server = server(EtcdOptions::new(&installation).argument("--quota-backend-bytes=4000000"));
+        let world = World::of_etcd(&server, &url(&server));
+        world.backup("plane");
+        assert_eq!(world.promise("plane", "rpo").0, "kept");
+        // More than there may be: the server raises the alarm itself.
+        let value = "x".repeat(100_000);
+        while server.try_ctl(&["put", "large", &value]).status.success() {}
+        let told = |code: i32, alarm: &str, state: &str| {
+            for command in ["check", "backup"] {
+                let ran =
+                    world.run(&[command, "plane"][..if command == "check" { 1 } else { 2 }]).expect(code);
+                let all = format!("{}{}", ran.stdout, ran.stderr);
+                assert!(all.contains(alarm), "{command}: {all}");
+            }
+            let (found, reason) = world.promise("plane", "rpo");
+            assert!(found == state && reason.contains(alarm), "{found}: {reason}");
+            // What is not proven is not broken.
+            world.run(&["status"]).expect(if state == "broken" { 5 } else { 0 });
+        };
+        told(5, "has raised the alarm NOSPACE", "unproven");
+        raise(&server, "CORRUPT");
+        told(5, "has raised the alarm CORRUPT", "broken");
+        server.ctl(&["alarm", "disarm"]);
+        world.run(&["check"]).expect(0);
+        world.backup("plane");
+        assert_eq!(world.promise("plane", "rpo").0, "kept", "{}", installation.version);
+    }
+}

@@ -221,3 +221,25 @@ fn a_replay_that_doubles_leaves_nothing_leaves_for_ever_or_fails_is_no_replay() 
     world.run(&["drill", "cache"]).expect(0);
     kept(&world, "drill");
 }
+
+#[test]
+fn check_reaches_a_cache_with_the_rights_of_a_look_and_says_when_it_is_away() {
+    let mut server = RedisServer::start(RedisOptions::default());
+    server.run("SET page:1 x EX 600");
+    server.run("ACL SETUSER look on >a-canary resetkeys resetchannels %R~* -@all +info +select +scan +pttl");
+    let mut world = world(&server, "");
+    world.env.retain(|(name, _)| name != "CACHE_URL");
+    world.env.push(("CACHE_URL".to_owned(), format!("redis://look:a-canary@127.0.0.1:{}", server.port())));
+    let report = world.json(&["check"], 0);
+    let store = &report["stores"][0];
+    assert_eq!(
+        (&store["ok"], &store["reason"]),
+        (&true.into(), &"not retained by policy".into()),
+        "{report}"
+    );
+    assert!(store["version"].as_str().unwrap().starts_with("Redis "), "{report}");
+    server.stop();
+    let report = world.json(&["check"], 4);
+    assert_eq!(report["stores"][0]["ok"], false, "{report}");
+    assert!(!report.to_string().contains("canary"));
+}

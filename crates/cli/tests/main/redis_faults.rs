@@ -103,6 +103,8 @@ fn a_drill_proves_the_stream_between_the_two_newest_points() {
     server.load((0..300).map(|n| words(&format!("XADD events * n {n}"))));
     server.load((0..60).map(|n| words(&format!("SET short:{n} v PX {}", 1 + n))));
     server.load((0..50).map(|n| words(&format!("SPOP tags:{} 1", n % 3))));
+    // How many entries a group has read is not in the stream.
+    server.load(["XREADGROUP GROUP workers b COUNT 9 STREAMS events >"].map(words));
     for number in 1..=50 {
         write(&mut server.connect(), number);
     }

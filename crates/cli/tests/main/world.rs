@@ -149,6 +149,17 @@ impl World {
         world
     }
 
+    /// A cluster, a Redis, a database and files that refer to each other, with these lines at the end of the policy.
+    pub(crate) fn of_estate(postgres: &str, redis: &str, lines: &str) -> Self {
+        let mut world = Self::with(&[UPLOADS, ORDERS, CLUSTER, CACHE, lines]);
+        fs::set_permissions(world.dir(), fs::Permissions::from_mode(0o711)).unwrap();
+        fs::create_dir_all(world.uploads()).unwrap();
+        world.make_orders(100);
+        world.env.push(("SHOP_URL".to_owned(), postgres.to_owned()));
+        world.env.push(("CACHE_URL".to_owned(), redis.to_owned()));
+        world
+    }
+
     /// An etcd called `plane`, with these lines in its row.
     pub(crate) fn of_etcd(server: &EtcdServer, lines: &str) -> Self {
         let row = format!(

@@ -13,7 +13,8 @@ use lifeboat_base::monitor::Monitor;
 use lifeboat_base::path::RelPath;
 use lifeboat_base::time::{ManualClock, Timestamp};
 use lifeboat_stores::{
-    Adapter, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport,
+    Adapter, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport, Select,
+    Selected, Selection, Take,
 };
 
 /// What the adapter does wrong; the default does everything right.
@@ -25,6 +26,8 @@ pub(crate) struct Told {
     pub(crate) canary: Option<bool>,
     pub(crate) canaries_error: bool,
     pub(crate) clock: Arc<ManualClock>,
+    /// What the store holds, whatever it is asked.
+    pub(crate) says: Result<Vec<Selected>, &'static str>,
 }
 
 impl Told {
@@ -37,6 +40,7 @@ impl Told {
             canary: Some(true),
             canaries_error: false,
             clock: Arc::new(ManualClock::at(now())),
+            says: Ok(Vec::new()),
         }
     }
 }
@@ -94,6 +98,10 @@ impl Adapter for Told {
         })
     }
 
+    fn selects(&self) -> Option<&dyn Select> {
+        Some(self)
+    }
+
     fn checks(
         &self,
         _from: &dyn RestoreSource,
@@ -126,6 +134,28 @@ impl Adapter for Told {
             caught,
         };
         Ok(self.canary.map(canary).into_iter().collect())
+    }
+}
+
+impl Select for Told {
+    fn select(
+        &self,
+        _facts: &CaptureFacts,
+        artefact: &Path,
+        wanted: &[Selection],
+        _monitor: &dyn Monitor,
+        take: &mut Take<'_>,
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        assert!(artefact.is_file(), "what is asked is what was restored");
+        let answer = |number: usize| match &self.says {
+            Ok(says) => Ok(says.iter().try_for_each(|found| take(number, found.clone()))),
+            Err(why) => Err(Failure::new(FailureKind::Findings, *why)),
+        };
+        let answers: Vec<_> = (0..wanted.len()).map(answer).collect();
+        answers
+            .into_iter()
+            .map(|answer| answer.map_or_else(|error| Ok(Err(error)), |taken| taken.map(Ok)))
+            .collect()
     }
 }
 

@@ -6,7 +6,7 @@ use lifeboat_base::capture::{CaptureFacts, RestoreSource};
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, DrillId, PointId, StoreName};
 use lifeboat_base::monitor::Findings;
-use lifeboat_drill::{DrillReport, DrillSubject, DrillVerdict, run};
+use lifeboat_drill::{DrillReport, DrillSubject, DrillVerdict, Rehearsal, run};
 use lifeboat_stores::CheckState;
 
 use super::adapters::{Empty, Told, facts, listing, now};
@@ -18,6 +18,7 @@ fn drilled(told: &Told, facts: &CaptureFacts, opens: bool) -> DrillReport {
         point: PointId::new("pt-1").unwrap(),
         copy: CopyName::new("local").unwrap(),
         facts,
+        reach: facts.consistency.moment,
         adapter: told,
         open: Box::new(move || {
             if opens {
@@ -32,7 +33,9 @@ fn drilled(told: &Told, facts: &CaptureFacts, opens: bool) -> DrillReport {
     };
     let id = DrillId::new("drill-1").unwrap();
     let clock = told.clock.as_ref();
-    let report = run(id, now(), vec![subject], root.path(), clock, &Findings::new()).unwrap();
+    let rehearsal =
+        Rehearsal { id, moment: now(), common: None, waves: vec![vec![subject]], rules: Vec::new() };
+    let report = run(rehearsal, root.path(), clock, &Findings::new()).unwrap();
     assert!(listing(root.path()).is_empty(), "the sandbox is gone");
     report
 }

@@ -9,7 +9,7 @@ use lifeboat_catalog::PointRow;
 use lifeboat_policy::Store;
 use lifeboat_stores::{
     Adapter, CanaryResult, CaptureContext, CheckResult, Continuous, Goal, InPlace, Inspection, Parts,
-    RestoreReport, Stop,
+    RestoreReport, Select, Stop,
 };
 use lifeboat_vault::logs::{Inventory, LogsError, LogsLevel, PieceState, Position};
 use std::path::Path;
@@ -323,6 +323,10 @@ impl Adapter for Replaying {
 
     fn sweep(&self) -> Result<(), Failure> {
         self.inner.sweep()
+    }
+
+    fn selects(&self) -> Option<&dyn Select> {
+        self.inner.selects()
     }
 
     fn in_place(&self) -> Option<&dyn InPlace> {

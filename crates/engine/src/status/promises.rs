@@ -162,10 +162,38 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
         let log = log.map(|log| format!(", and {log}")).unwrap_or_default();
         return cell.broken(format!("what is held shows the store {} ago{log}", human::duration(lag)));
     }
+    if let Some(why) = alarmed(point) {
+        return if why.is_damage { cell.broken(why.text) } else { cell.unproven(why.text) };
+    }
     let changes = point.manifest.facts.consistency.changes;
     let fuzzy = if changes > 0 { format!(", taken while {changes} items changed") } else { String::new() };
     let shown = if lag < own { "with its log shows" } else { "shows" };
     cell.kept(format!("{} {shown} the store {} ago{fuzzy}", point.manifest.id, human::duration(lag)))
+}
+
+/// What a store said against itself when a point was taken of it.
+struct Alarm {
+    is_damage: bool,
+    text: String,
+}
+
+fn alarmed(point: &PointRow) -> Option<Alarm> {
+    let alarms = point.manifest.facts.environment.get("alarms")?.as_array()?;
+    let said: Vec<&str> = alarms.iter().filter_map(Value::as_str).collect();
+    let (all, id) = (said.join(", "), &point.manifest.id);
+    if said.is_empty() {
+        return None;
+    }
+    // A member that has compared itself with the others and differs.
+    let is_damage = said.iter().any(|alarm| alarm.ends_with("CORRUPT"));
+    let text = if is_damage {
+        format!("{all} when {id} was taken: what it shows may not be what the cluster agreed on")
+    } else {
+        format!(
+            "{all} when {id} was taken: the cluster takes no writes, and what its clients could not write is nowhere"
+        )
+    };
+    Some(Alarm { is_damage, text })
 }
 
 fn seconds(body: &Value, field: &str) -> Option<Duration> {
@@ -409,6 +437,7 @@ enum Overdue {
 fn overdue(facts: &Facts<'_>, word: &str, span: Span) -> Option<Overdue> {
     let level = match word {
         "pitr" => return pitr(facts, span),
+        "drill" if facts.has_partners => return together(facts, span),
         "checksum" => ProofLevel::Checksummed,
         "readable" => ProofLevel::Readable,
         "restore" | "drill" => ProofLevel::Restored,
@@ -439,6 +468,16 @@ fn pitr(facts: &Facts<'_>, span: Span) -> Option<Overdue> {
     too_old(facts, "pitr", span, last.map(|run| run.at), "")
 }
 
+/// A drill must have restored the row together with others.
+fn together(facts: &Facts<'_>, span: Span) -> Option<Overdue> {
+    let current = |run: &&RunRow| says(Some(run), "row", drill_digest(facts.row));
+    let last = facts.together.as_ref().filter(current);
+    if last.is_some_and(|run| !run.ok) {
+        return Some(Overdue::Late("the last drill with other stores failed".to_owned()));
+    }
+    too_old(facts, "drill", span, last.map(|run| run.at), "")
+}
+
 fn too_old(facts: &Facts<'_>, word: &str, span: Span, at: Option<Timestamp>, place: &str) -> Option<Overdue> {
     let Some(at) = at else {
         let first =
@@ -453,6 +492,27 @@ fn too_old(facts: &Facts<'_>, word: &str, span: Span, at: Option<Timestamp>, pla
     })
 }
 
+/// Whether every rule of a drill was shown to hold.
+fn agrees(run: &RunRow) -> bool {
+    let rules = run.body.get("agreement").and_then(Value::as_array);
+    rules.is_some_and(|rules| {
+        rules.iter().all(|rule| {
+            rule.get("state").and_then(Value::as_str) == Some("passed")
+                && rule.get("canary_caught").and_then(Value::as_bool) == Some(true)
+        })
+    })
+}
+
+/// The first rule of a drill that did not hold, in words.
+fn disagreement(run: &RunRow) -> String {
+    let rules = run.body.get("agreement").and_then(Value::as_array).into_iter().flatten();
+    let mut broken =
+        rules.filter(|rule| rule.get("state").and_then(Value::as_str) != Some("passed")).filter_map(|rule| {
+            Some(format!("{}: {}", rule.get("id")?.as_str()?, rule.get("measured")?.as_str()?))
+        });
+    broken.next().unwrap_or_else(|| "a rule has no power".to_owned())
+}
+
 fn drill(facts: &Facts<'_>) -> PromiseView {
     let cell = Cell::new(PromiseKind::Drill);
     let Some(last) = &facts.drill else {
@@ -463,6 +523,22 @@ fn drill(facts: &Facts<'_>) -> PromiseView {
         return cell.unproven("the row has changed since the last drill");
     }
     if last.ok {
+        // A drill of the store alone compares it with nothing, and takes nothing back.
+        match facts.rules.as_ref().map(|(rules, compared)| (rules, compared.as_ref())) {
+            Some((_, None)) => {
+                return cell.unproven("never compared with the stores of its rules: lifeboat drill --all");
+            }
+            Some((rules, Some(run))) if !says(Some(run), "rules", *rules) => {
+                return cell.unproven("its rules have changed since it was compared: lifeboat drill --all");
+            }
+            Some((_, Some(run))) if !agrees(run) => {
+                let cell = cell.rests_on(facts.now, run);
+                return cell
+                    .observed("disagrees")
+                    .broken(format!("the last drill that compared it failed: {}", disagreement(run)));
+            }
+            _ => {}
+        }
         let took = seconds(&last.body, "rto_s").map(human::duration).unwrap_or_default();
         return cell.observed("passed").kept(format!("passed in {took}"));
     }

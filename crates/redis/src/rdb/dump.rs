@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
+use super::crc64::crc64;
 use super::error::RdbError;
 use super::input::Input;
 use super::module;
@@ -69,7 +70,38 @@ pub struct About {
 /// proves nothing then.
 pub fn read(source: impl Read, visit: &mut dyn FnMut(Item<'_>)) -> Result<About, RdbError> {
     let mut input = Input::new(source);
+    let about = whole(&mut input, visit)?;
+    if !input.is_at_end()? {
+        return Err(input.damaged("bytes after its end"));
+    }
+    Ok(about)
+}
+
+/// As [`read`], for a dump that something else follows. More than the dump may be taken from `source`: its length is in
+/// what comes back.
+pub fn read_first(source: impl Read, visit: &mut dyn FnMut(Item<'_>)) -> Result<About, RdbError> {
+    whole(&mut Input::new(source), visit)
+}
+
+/// What a dump says about itself before its first key. Nothing after is looked at: length and checksum are not known.
+pub fn opening(source: impl Read) -> Result<About, RdbError> {
+    let mut input = Input::new(source);
     let mut about = About { version: version(&mut input)?, ..About::default() };
+    while input.byte()? == 250 {
+        remember(&mut input, &mut about.aux)?;
+    }
+    Ok(about)
+}
+
+/// A dump without a key, readable for every server since version 5.
+pub fn empty() -> Vec<u8> {
+    let mut bytes = b"REDIS0009\xff".to_vec();
+    bytes.extend(crc64(0, &bytes).to_le_bytes());
+    bytes
+}
+
+fn whole<R: Read>(input: &mut Input<R>, visit: &mut dyn FnMut(Item<'_>)) -> Result<About, RdbError> {
+    let mut about = About { version: version(input)?, ..About::default() };
     let (mut db, mut expires_ms) = (0, None);
     loop {
         match input.byte()? {
@@ -77,21 +109,21 @@ pub fn read(source: impl Read, visit: &mut dyn FnMut(Item<'_>)) -> Result<About,
             254 => db = input.number()?,
             253 => expires_ms = Some(i64::from(i32::from_le_bytes(input.array()?)) * 1000),
             252 => expires_ms = Some(i64::from_le_bytes(input.array()?)),
-            251 => passed_over(&mut input, 2)?,
-            250 => remember(&mut input, &mut about.aux)?,
+            251 => passed_over(input, 2)?,
+            250 => remember(input, &mut about.aux)?,
             249 => drop(input.byte()?),
-            248 => passed_over(&mut input, 1)?,
+            248 => passed_over(input, 1)?,
             247 => {
-                module::beside(&mut input)?;
+                module::beside(input)?;
                 visit(Item::ModuleAux);
             }
             245 => {
                 let mut hasher = Hasher::new();
-                value::text(&mut input, &mut hasher)?;
+                value::text(input, &mut hasher)?;
                 visit(Item::Function(hasher.finish()));
             }
-            244 => passed_over(&mut input, 3)?,
-            form @ 0..=127 => visit(Item::Key(&key(&mut input, form, db, expires_ms.take())?)),
+            244 => passed_over(input, 3)?,
+            form @ 0..=127 => visit(Item::Key(&key(input, form, db, expires_ms.take())?)),
             other => {
                 let (what, number, at) = ("a mark of type", u64::from(other), input.position());
                 return Err(RdbError::Unknown { what, number, at });
@@ -108,9 +140,6 @@ pub fn read(source: impl Read, visit: &mut dyn FnMut(Item<'_>)) -> Result<About,
             return Err(RdbError::Checksum { stored, computed });
         }
         about.checksummed = stored != 0;
-    }
-    if !input.is_at_end()? {
-        return Err(input.damaged("bytes after its end"));
     }
     about.bytes = input.position();
     Ok(about)

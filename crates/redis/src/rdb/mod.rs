@@ -16,7 +16,7 @@ mod survey;
 mod text;
 mod value;
 
-pub use dump::{About, Item, KEY_HEAD_BYTES, Key, read};
+pub use dump::{About, Item, KEY_HEAD_BYTES, Key, empty, opening, read, read_first};
 pub use error::RdbError;
 pub use sum::Sum;
 pub use survey::{Database, Survey, TTL_RANGES};

@@ -59,6 +59,13 @@ impl Survey {
         Ok(survey)
     }
 
+    /// As [`Survey::read`], for a dump that something else follows.
+    pub fn read_first(source: impl Read, now_ms: i64) -> Result<Self, RdbError> {
+        let mut survey = Self::default();
+        survey.about = dump::read_first(source, &mut |item| survey.add(&item, now_ms))?;
+        Ok(survey)
+    }
+
     /// Counts one item in.
     pub fn add(&mut self, item: &Item<'_>, now_ms: i64) {
         match item {

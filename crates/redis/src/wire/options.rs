@@ -88,6 +88,21 @@ impl ConnectOptions {
         Self { user: Some(user.to_owned()), password: Some(password), ..self.clone() }
     }
 
+    /// The same, as another user or as none.
+    pub(crate) fn with_other_login(self, (user, password): (Option<String>, Option<Secret<String>>)) -> Self {
+        Self { user, password, ..self }
+    }
+
+    /// User and password.
+    pub(crate) fn login(self) -> (Option<String>, Option<Secret<String>>) {
+        (self.user, self.password)
+    }
+
+    /// The same, at another address.
+    pub(crate) fn at(&self, host: &str, port: u16) -> Self {
+        Self { address: Address::Tcp(host.to_owned(), port), ..self.clone() }
+    }
+
     /// The same, with another limit for a server that owes an answer and sends nothing.
     #[must_use]
     pub fn with_silence_limit(&self, limit: Duration) -> Self {

@@ -15,8 +15,10 @@ use super::capture::{CLUSTER, EtcdCapture};
 use super::checks::{START, Subject, check_all};
 use super::error::etcd;
 use super::restore::{Way, restore_snapshot};
+use super::select;
 use super::source::EtcdSource;
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
+use crate::select::{Select, Selection, Take};
 
 /// How a cluster is reached and restored.
 #[derive(Clone, Debug)]
@@ -68,6 +70,10 @@ impl Adapter for EtcdAdapter {
         facts.environment.get(CLUSTER)?.as_str().map(str::to_owned)
     }
 
+    fn selects(&self) -> Option<&dyn Select> {
+        Some(self)
+    }
+
     fn restore(
         &self,
         from: &dyn RestoreSource,
@@ -113,5 +119,18 @@ impl Adapter for EtcdAdapter {
 
     fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
         canaries::run(scratch, &self.options.programs, &self.clock)
+    }
+}
+
+impl Select for EtcdAdapter {
+    fn select(
+        &self,
+        _facts: &CaptureFacts,
+        artefact: &Path,
+        wanted: &[Selection],
+        monitor: &dyn Monitor,
+        take: &mut Take<'_>,
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        select::select(artefact, wanted, monitor, take)
     }
 }

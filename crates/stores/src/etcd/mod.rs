@@ -12,6 +12,7 @@ mod error;
 mod manifest;
 mod restore;
 mod running;
+mod select;
 mod source;
 
 pub use adapter::{EtcdAdapter, EtcdOptions};

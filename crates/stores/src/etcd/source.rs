@@ -133,6 +133,7 @@ impl EtcdSource {
                     logical_bytes: None,
                     items: Vec::new(),
                     findings: Vec::new(),
+                    share: None,
                 });
             }
         };
@@ -148,6 +149,7 @@ impl EtcdSource {
             logical_bytes: Some(status.database_bytes),
             items: vec![("members".to_owned(), members.len() as u64)],
             findings,
+            share: None,
         })
     }
 }

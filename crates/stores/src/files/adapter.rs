@@ -16,8 +16,10 @@ use super::exclude::Excludes;
 use super::inventory::LineType;
 use super::notes::shown;
 use super::restore::restore_tree;
+use super::select;
 use super::walk::{Step, Trouble, WalkOptions, Walker};
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
+use crate::select::{Select, Selection, Take};
 
 /// Findings an inspection spells out; further ones are only counted.
 const MAX_INSPECTION_FINDINGS: usize = 100;
@@ -93,6 +95,7 @@ impl Adapter for FilesAdapter {
             logical_bytes: Some(counts.bytes),
             items: items.map(|(name, count)| (name.to_owned(), count)).collect(),
             findings,
+            share: None,
         })
     }
 
@@ -106,6 +109,10 @@ impl Adapter for FilesAdapter {
             ..WalkOptions::default()
         })?;
         Ok(Box::new(FilesCapture::start(&self.options.root, walker, at.spool, moment)?))
+    }
+
+    fn selects(&self) -> Option<&dyn Select> {
+        Some(self)
     }
 
     fn restore(
@@ -130,5 +137,18 @@ impl Adapter for FilesAdapter {
 
     fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
         canaries::run(scratch)
+    }
+}
+
+impl Select for FilesAdapter {
+    fn select(
+        &self,
+        _facts: &CaptureFacts,
+        artefact: &Path,
+        wanted: &[Selection],
+        monitor: &dyn Monitor,
+        take: &mut Take<'_>,
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        select::select(artefact, wanted, monitor, take)
     }
 }

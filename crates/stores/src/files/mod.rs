@@ -13,6 +13,7 @@ mod notes;
 mod reader;
 mod recheck;
 mod restore;
+mod select;
 mod walk;
 
 pub use adapter::{FilesAdapter, FilesOptions};

@@ -18,7 +18,8 @@ use super::error;
 use super::extract::Workshop;
 use super::feed::PostgresFeed;
 use super::restore::{restore_cluster, settle};
-use super::{placing, preflight, replay};
+use super::select::Asked;
+use super::{placing, preflight, replay, select};
 use crate::adapter::{
     Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
 };
@@ -26,6 +27,7 @@ use crate::archive::LogFiles;
 use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Stop};
 use crate::inplace::{InPlace, Place, Standing};
 use crate::parts::{Part, PartReport, Parts};
+use crate::select::{Select, Selection, Take};
 
 /// How a cluster is reached and what is checked after a restore.
 #[derive(Clone)]
@@ -94,6 +96,10 @@ impl Adapter for PostgresAdapter {
         Ok(Box::new(PostgresCapture::start(&options, &self.options.slot, at)?))
     }
 
+    fn selects(&self) -> Option<&dyn Select> {
+        Some(self)
+    }
+
     fn restore(
         &self,
         from: &dyn RestoreSource,
@@ -152,6 +158,27 @@ impl Adapter for PostgresAdapter {
 
     fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
         canaries::run(scratch, &self.options.programs, self.clock.as_ref())
+    }
+}
+
+impl Select for PostgresAdapter {
+    fn select(
+        &self,
+        facts: &CaptureFacts,
+        artefact: &Path,
+        wanted: &[Selection],
+        monitor: &dyn Monitor,
+        take: &mut Take<'_>,
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        let spaces: Vec<PathBuf> = self.places(facts)?.into_iter().map(|place| place.folder).collect();
+        let asked = Asked {
+            facts,
+            programs: &self.options.programs,
+            spaces: &spaces,
+            clock: self.clock.as_ref(),
+            monitor,
+        };
+        select::select(&asked, artefact, wanted, take)
     }
 }
 

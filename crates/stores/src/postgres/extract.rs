@@ -88,7 +88,7 @@ impl Workshop<'_> {
 }
 
 /// What comes of a cluster that does not recover is the same as where the checks find it so.
-fn not_started(error: ServerError) -> Failure {
+pub(crate) fn not_started(error: ServerError) -> Failure {
     const WHAT: &str = "the cluster did not recover";
     match error {
         ServerError::Ended { .. } | ServerError::Late { .. } | ServerError::LeadsOutside { .. } => {

@@ -21,6 +21,7 @@ mod probe;
 mod replay;
 mod restore;
 mod schema;
+mod select;
 mod session;
 mod slot;
 mod tables;

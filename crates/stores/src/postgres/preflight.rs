@@ -84,7 +84,13 @@ pub(crate) fn inspect(options: &ConnectOptions, slot: &str) -> Result<Inspection
     let rows = sql.query(DATABASES).map_err(error::connection("failed to list the databases"))?;
     let number = |index| rows.first().and_then(|row| row.get(index)).and_then(|text| text.parse().ok());
     let items = number(0).map(|count| ("databases".to_owned(), count)).into_iter().collect();
-    Ok(Inspection { version: format!("PostgreSQL {version}"), logical_bytes: number(1), items, findings })
+    Ok(Inspection {
+        version: format!("PostgreSQL {version}"),
+        logical_bytes: number(1),
+        items,
+        findings,
+        share: None,
+    })
 }
 
 fn connect(options: &ConnectOptions) -> Result<Connection, Failure> {

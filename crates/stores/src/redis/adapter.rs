@@ -9,6 +9,7 @@ use lifeboat_base::failure::Failure;
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::secret::Secret;
 use lifeboat_base::time::{Clock, SystemClock, Timestamp};
+use lifeboat_redis::place::{Found, Target};
 use lifeboat_redis::server::{RUNTIME, sweep};
 use lifeboat_redis::wire::ConnectOptions;
 
@@ -16,13 +17,14 @@ use super::capture::RedisCapture;
 use super::checks::{self, START, Subject};
 use super::duties::{self, Upkeep};
 use super::feed::RedisFeed;
-use super::{canaries, error, facts, load, replay, restore};
+use super::{canaries, error, facts, load, replay, restore, select, shards};
 use crate::adapter::{
     Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
 };
 use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Stop};
 use crate::duties::{Duties, Look, Rebuilt};
 use crate::load::{Loaded, Loader};
+use crate::select::{Select, Selection, Take};
 
 /// How a server is reached and what is checked after a restore.
 #[derive(Clone)]
@@ -72,8 +74,9 @@ impl RedisAdapter {
         }
     }
 
-    fn connect_options(&self) -> Result<ConnectOptions, Failure> {
-        place(&(self.options.url)()?)
+    /// The server as it is now: sentinels and clusters are asked each time.
+    fn find(&self) -> Result<Found, Failure> {
+        Target::parse(&(self.options.url)()?).and_then(|target| target.find()).map_err(error::place)
     }
 }
 
@@ -83,11 +86,15 @@ impl Adapter for RedisAdapter {
     }
 
     fn inspect(&self) -> Result<Inspection, Failure> {
-        facts::inspect(&self.connect_options()?)
+        facts::inspect(&self.find()?)
     }
 
     fn capture(&self, at: &CaptureContext<'_>) -> Result<Box<dyn Capture>, Failure> {
-        Ok(Box::new(RedisCapture::start(&self.connect_options()?, at)?))
+        Ok(Box::new(RedisCapture::start(&self.find()?, at)?))
+    }
+
+    fn selects(&self) -> Option<&dyn Select> {
+        Some(self)
     }
 
     fn restore(
@@ -98,6 +105,10 @@ impl Adapter for RedisAdapter {
         monitor: &dyn Monitor,
     ) -> Result<RestoreReport, Failure> {
         restore::restore(from, facts, into, (monitor, self.clock.as_ref()))
+    }
+
+    fn identity(&self, facts: &CaptureFacts) -> Option<String> {
+        shards::identity(facts)
     }
 
     fn essential(&self) -> &'static [&'static str] {
@@ -136,6 +147,19 @@ impl Adapter for RedisAdapter {
     }
 }
 
+impl Select for RedisAdapter {
+    fn select(
+        &self,
+        facts: &CaptureFacts,
+        artefact: &Path,
+        wanted: &[Selection],
+        monitor: &dyn Monitor,
+        take: &mut Take<'_>,
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        select::select(&self.subject(facts, monitor), artefact, wanted, take)
+    }
+}
+
 fn place(address: &Secret<String>) -> Result<ConnectOptions, Failure> {
     ConnectOptions::parse(address)
         .map_err(error::connection("failed to understand the address of the server"))
@@ -159,9 +183,13 @@ impl Loader for RedisAdapter {
 }
 
 impl Duties for RedisAdapter {
+    fn reach(&self) -> Result<Inspection, Failure> {
+        facts::reach(&self.find()?)
+    }
+
     fn look(&self, monitor: &dyn Monitor) -> Result<Look, Failure> {
         monitor.phase("looking at its keys", None);
-        duties::look(&self.connect_options()?, &self.options.upkeep, self.clock.as_ref())
+        duties::look(&self.find()?.options, &self.options.upkeep, self.clock.as_ref())
     }
 
     fn is_rebuildable(&self) -> bool {
@@ -201,11 +229,15 @@ impl Continuous for RedisAdapter {
     }
 
     fn follow(&self, resume: Option<Resume>, _known: &[String]) -> Result<Box<dyn LogFeed>, Failure> {
-        let options = self.connect_options()?;
-        Ok(Box::new(RedisFeed::start(&options, resume, Arc::clone(&self.clock))?))
+        let found = self.find()?;
+        Ok(Box::new(RedisFeed::start(&found, resume, Arc::clone(&self.clock))?))
     }
 
     fn base_end(&self, facts: &CaptureFacts) -> Result<LogPosition, Failure> {
+        if facts.environment.contains_key("redis.capture") {
+            // Captured in a way that leads into no stream.
+            return Ok(LogPosition { timeline: 0, offset: 0 });
+        }
         Ok(LogPosition { timeline: 0, offset: replay::place(facts)?.offset })
     }
 

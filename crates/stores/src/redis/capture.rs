@@ -16,17 +16,19 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::path::RelPath;
 use lifeboat_base::time::Timestamp;
+use lifeboat_redis::place::Found;
 use lifeboat_redis::rdb::{RdbError, Survey};
 use lifeboat_redis::replication::{FullSync, Place, full_sync};
-use lifeboat_redis::wire::ConnectOptions;
 use serde_json::json;
 
 use super::facts::{self, Facts};
-use super::{error, layout};
+use super::{error, layout, shards};
 use crate::adapter::CaptureContext;
 
 /// The name of the dump in a point.
 pub(super) const DUMP: &str = "dump.rdb";
+/// The name of the commands after it, where a point has any.
+pub(super) const COMMANDS: &str = "commands.aof";
 /// The name of what is said about it.
 pub(super) const KEYS: &str = "keys.json";
 /// What is handed to the thread that reads along, in pieces of this size,
@@ -65,10 +67,11 @@ pub(super) struct RedisCapture {
 
 impl RedisCapture {
     /// Asks for everything; returns when the server has begun its dump.
-    pub(super) fn start(options: &ConnectOptions, at: &CaptureContext<'_>) -> Result<Self, Failure> {
-        let mut facts = facts::read(options)?;
+    pub(super) fn start(found: &Found, at: &CaptureContext<'_>) -> Result<Self, Failure> {
+        let mut facts = facts::of(found)?;
+        facts.findings.extend(shards::moved(found.shard.as_ref(), at.known));
         let asked = at.clock.now();
-        let sync = full_sync(options, true).map_err(error::connection("failed to begin the dump"))?;
+        let sync = full_sync(&found.options, true).map_err(error::connection("failed to begin the dump"))?;
         let begun = at.clock.now();
         let (place, total_bytes) = (sync.place().clone(), sync.length_bytes());
         let seen = Shared::default();
@@ -121,7 +124,7 @@ impl RedisCapture {
 }
 
 /// Numbers per database, for people.
-fn describe(survey: &Survey) -> Result<Vec<u8>, Failure> {
+pub(super) fn describe(survey: &Survey) -> Result<Vec<u8>, Failure> {
     let databases: serde_json::Map<_, _> = survey
         .databases
         .iter()
@@ -145,7 +148,7 @@ fn incomplete() -> Failure {
     Failure::new(FailureKind::Internal, "the dump was left before its end")
 }
 
-fn path(text: &str) -> Result<RelPath, Failure> {
+pub(super) fn path(text: &str) -> Result<RelPath, Failure> {
     RelPath::new(text)
         .map_err(|error| Failure::with_source(FailureKind::Internal, "failed to name an entry", error))
 }
@@ -181,19 +184,13 @@ impl Capture for RedisCapture {
         let (counts, checksums) = facts::numbers(survey);
         let mut environment = self.facts.environment;
         let mut note = |name: &str, value| environment.insert(format!("redis.{name}"), value);
-        note("rdb_version", json!(survey.about.version));
-        note("rdb_checksummed", json!(survey.about.checksummed));
-        note("rdb_aux", json!(survey.about.aux));
         note("dump_sha256", json!(seen.sha256));
         note("keys_sha256", json!(self.described));
-        note("opaque", json!(survey.opaque));
         note("begun", json!(self.begun));
         let highest = survey.databases.keys().max().map_or(0, |db| db.saturating_add(1));
         let databases = self.facts.databases.unwrap_or(layout::USUAL_DATABASES).max(highest);
         note("databases", json!(databases));
-        let ttl: serde_json::Map<_, _> =
-            survey.databases.iter().map(|(db, found)| (format!("db{db}"), json!(found.ttl))).collect();
-        note("time_to_live", json!(ttl));
+        facts::note_dump(&mut environment, survey);
         Ok(CaptureFacts {
             consistency: Consistency {
                 level: ConsistencyLevel::PointInTime,

@@ -23,7 +23,7 @@ use lifeboat_redis::server::{Programs, Sandbox, SandboxError, SandboxOptions, Wa
 use serde_json::Value;
 
 use super::capture::KEYS as KEYS_FILE;
-use super::restore::databases;
+use super::restore::{COMMANDS_SHA256, databases};
 use super::{commands, error, facts, layout};
 use crate::adapter::{CheckResult, CheckState};
 use crate::tally::{Tally, equal, failed, not_applicable};
@@ -40,6 +40,9 @@ pub(super) const CONTENT: &str = "redis.content";
 pub(super) const FUNCTIONS: &str = "redis.functions";
 /// An older point and the stream of commands up to this one's place are what this one captured.
 pub(super) const STREAM: &str = "redis.stream";
+
+/// The number of commands that were captured behind a dump.
+pub(super) const COUNT: &str = "commands";
 
 /// The sandbox's working directory, inside the restored one.
 const WORK: &str = "lifeboat-sandbox";
@@ -147,6 +150,14 @@ fn files(subject: &Subject<'_>, from: &dyn RestoreSource, restored: &Path) -> Ch
         (Ok(_), None) => tally.add(|| "the recovery point does not say what its dump is".to_owned()),
         (Err(error), _) => tally.add(|| format!("{}: {error}", layout::BASE)),
     }
+    if let Some(expected) = said(COMMANDS_SHA256).filter(|_| replayed(restored).is_none()) {
+        let sha256 = File::open(layout::commands(restored)).and_then(|mut file| digest_of_reader(&mut file));
+        match sha256 {
+            Ok((found, _bytes)) if found.to_string() == expected => {}
+            Ok(_) => tally.add(|| format!("{}: its SHA-256 is another", layout::COMMANDS)),
+            Err(error) => tally.add(|| format!("{}: {error}", layout::COMMANDS)),
+        }
+    }
     match fs::read_to_string(layout::list(restored)) {
         Ok(text) if text == layout::LIST_TEXT => {}
         Ok(_) => tally.add(|| format!("{}: it lists something else", layout::LIST)),
@@ -178,6 +189,15 @@ fn replayed(restored: &Path) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix(layout::REPLAYED)).map(str::to_owned)
 }
 
+/// Why what a server has is not what the dump holds, where commands follow it.
+fn behind(facts: &CaptureFacts, restored: &Path) -> Option<String> {
+    if let Some(to) = replayed(restored) {
+        return Some(format!("commands up to {to} follow what was captured"));
+    }
+    let count = facts.counts.get(COUNT).copied().filter(|count| *count > 0)?;
+    Some(format!("{count} captured commands follow the dump, and what they make of it was not counted"))
+}
+
 /// Looks into the running server.
 fn inside(
     subject: &Subject<'_>,
@@ -187,9 +207,8 @@ fn inside(
 ) -> Result<Vec<CheckResult>, Failure> {
     let mut results = Vec::new();
     let survey = surveyed(subject, sandbox, work)?;
-    match replayed(restored) {
-        Some(to) => {
-            let why = format!("commands up to {to} follow what was captured");
+    match behind(subject.facts, restored) {
+        Some(why) => {
             let families = [DATABASES, KEYS, TYPES, EXPIRING, CONTENT, FUNCTIONS];
             results.extend(families.map(|id| not_applicable(id, "as captured", &why)));
         }
@@ -201,6 +220,30 @@ fn inside(
         results.push(commands::check(&mut connection, index + 1, text));
     }
     Ok(results)
+}
+
+/// Asks a throwaway server on `restored`, which works in the folder that is named second; the inner error is one that did not
+/// start.
+pub(super) fn with_server<T>(
+    subject: &Subject<'_>,
+    programs: &Programs,
+    restored: &Path,
+    ask: impl FnOnce(&Sandbox, &Path) -> Result<T, Failure>,
+) -> Result<Result<T, SandboxError>, Failure> {
+    let io = |error| Failure::io("failed to make room for a server", error);
+    let restored = &fs::canonicalize(restored).map_err(io)?;
+    let work = Work::make(restored).map_err(io)?;
+    let cancelled = || subject.monitor.cancelled();
+    let wait = Wait { limit: LIMIT, clock: subject.clock, cancelled: &cancelled };
+    let sandbox = match split(Sandbox::start(programs, &work.options(subject.facts), &OsEntropy, wait))? {
+        Ok(sandbox) => sandbox,
+        Err(error) => return Ok(Err(error)),
+    };
+    let told = ask(&sandbox, &work.0)?;
+    sandbox
+        .stop(Wait::for_at_most(STOP_LIMIT, subject.clock))
+        .map_err(error::server("failed to stop the throwaway server"))?;
+    Ok(Ok(told))
 }
 
 /// What a throwaway server holds: it saves it, and the reader of the capture reads that.
@@ -221,20 +264,12 @@ pub(super) fn arrived(subject: &Subject<'_>, restored: &Path) -> Result<Vec<Chec
         Ok(programs) => programs,
         Err(error) => return Ok(vec![not_applicable(STREAM, expected, chain(&error))]),
     };
-    let io = |error| Failure::io("failed to make room for a server", error);
-    let restored = &fs::canonicalize(restored).map_err(io)?;
-    let work = Work::make(restored).map_err(io)?;
-    let cancelled = || subject.monitor.cancelled();
-    let wait = Wait { limit: LIMIT, clock: subject.clock, cancelled: &cancelled };
     subject.monitor.phase("comparing the stream with the next point", None);
-    let sandbox = match split(Sandbox::start(&programs, &work.options(subject.facts), &OsEntropy, wait))? {
-        Ok(sandbox) => sandbox,
+    let asked = with_server(subject, &programs, restored, |sandbox, work| surveyed(subject, sandbox, work))?;
+    let survey = match asked {
+        Ok(survey) => survey,
         Err(error) => return Ok(vec![failed(STREAM, expected, chain(&error))]),
     };
-    let survey = surveyed(subject, &sandbox, &work.0)?;
-    sandbox
-        .stop(Wait::for_at_most(STOP_LIMIT, subject.clock))
-        .map_err(error::server("failed to stop the throwaway server"))?;
     if survey.opaque > 0 {
         let why = "modules keep something that cannot be compared";
         return Ok(vec![not_applicable(STREAM, expected, why)]);

@@ -21,15 +21,20 @@ struct Promise<'a> {
     expected: Option<(&'a str, String)>,
 }
 
-fn parse(text: &str) -> Result<Promise<'_>, &'static str> {
-    const FORM: &str = "it must have the form `[dbN:]COMMAND ARGUMENT… [= VALUE]`";
-    let (database, rest) = match text.split_once(':') {
+/// A database's number and what follows `dbN:`; without it, 0 and the whole.
+pub(super) fn database_and_rest(text: &str) -> (u64, &str) {
+    match text.split_once(':') {
         Some((db, rest)) if db.starts_with("db") && db.len() > 2 => match db.get(2..).map(str::parse) {
             Some(Ok(number)) => (number, rest),
             _ => (0, text),
         },
         _ => (0, text),
-    };
+    }
+}
+
+fn parse(text: &str) -> Result<Promise<'_>, &'static str> {
+    const FORM: &str = "it must have the form `[dbN:]COMMAND ARGUMENT… [= VALUE]`";
+    let (database, rest) = database_and_rest(text);
     let mut words: Vec<&str> = rest.split_whitespace().collect();
     let mark = words.iter().position(|word| matches!(*word, "=" | "!=" | "<" | "<=" | ">" | ">="));
     let expected = match mark {

@@ -1,6 +1,7 @@
 //! Failures of connections, dumps and servers, as adapters report them.
 
 use lifeboat_base::failure::Failure;
+use lifeboat_redis::place::PlaceError;
 use lifeboat_redis::rdb::RdbError;
 use lifeboat_redis::server::SandboxError;
 use lifeboat_redis::wire::RedisError;
@@ -9,6 +10,11 @@ use lifeboat_redis::wire::RedisError;
 pub(crate) fn connection(what: impl Into<String>) -> impl FnOnce(RedisError) -> Failure {
     let what = what.into();
     move |error| Failure::with_source(error.kind(), what, error)
+}
+
+/// No server found.
+pub(crate) fn place(error: PlaceError) -> Failure {
+    Failure::with_source(error.kind(), "failed to find the server", error)
 }
 
 /// A dump that cannot be read or believed. What a vault says about its bytes stands: one damaged copy is not the last.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Finding;
+use lifeboat_redis::place::{Found, Role, SLOTS};
 use lifeboat_redis::rdb::Survey;
 use lifeboat_redis::replication::setting;
 use lifeboat_redis::wire::{ConnectOptions, Connection, Info, RedisError};
 use serde_json::{Value, json};
 
-use super::error;
-use crate::adapter::Inspection;
+use super::{error, shards};
+use crate::adapter::{Inspection, Share};
 
 /// Settings that say what a restored server must be like, none of them secret.
 const SETTINGS: [&str; 6] =
@@ -83,11 +84,48 @@ fn loaded(info: &Info) -> Result<(), Failure> {
     Err(Failure::new(FailureKind::Unreachable, why))
 }
 
+/// The same for a server that was found: it must still be what it was found as.
+pub(super) fn of(found: &Found) -> Result<Facts, Failure> {
+    let mut facts = read(&found.options)?;
+    let role = facts.environment.get("redis.role").and_then(Value::as_str);
+    let wanted = found.role.map(|role| match role {
+        Role::Primary => "master",
+        Role::Replica => "slave",
+    });
+    if wanted.is_some() && wanted != role {
+        let what = format!("{} has changed its role since it was found", found.options.target());
+        return Err(Failure::new(FailureKind::Unreachable, what));
+    }
+    shards::note(&mut facts, found);
+    Ok(facts)
+}
+
+/// For `lifeboat check` of what is not captured: whether it is there.
+pub(super) fn reach(found: &Found) -> Result<Inspection, Failure> {
+    // What stands in the way of a capture is of no matter.
+    Ok(Inspection { findings: Vec::new(), ..inspection(of(found)?, found) })
+}
+
+fn inspection(mut facts: Facts, found: &Found) -> Inspection {
+    facts.items.sort();
+    Inspection {
+        version: format!("Redis {}", facts.version),
+        logical_bytes: facts.used_bytes,
+        items: facts.items,
+        findings: facts.findings,
+        share: found.shard.as_ref().map(|shard| Share {
+            whole: shard.primaries.join(" "),
+            ranges: shard.ranges.iter().map(|range| (range.first.into(), range.last.into())).collect(),
+            all: SLOTS.into(),
+        }),
+    }
+}
+
 /// For `lifeboat check`: whether a capture would work, without making one.
-pub(super) fn inspect(options: &ConnectOptions) -> Result<Inspection, Failure> {
-    let mut facts = read(options)?;
+pub(super) fn inspect(found: &Found) -> Result<Inspection, Failure> {
+    let facts = of(found)?;
     let mut connection =
-        Connection::open(options).map_err(error::connection("failed to reach the server"))?;
+        Connection::open(&found.options).map_err(error::connection("failed to reach the server"))?;
     // Answered without doing anything by a server that lets us.
     match connection.ask("REPLCONF capa psync2") {
         Ok(_) => {}
@@ -97,13 +135,19 @@ pub(super) fn inspect(options: &ConnectOptions) -> Result<Inspection, Failure> {
         }
         Err(error) => return Err(error::connection("failed to ask for replication")(error)),
     }
-    facts.items.sort();
-    Ok(Inspection {
-        version: format!("Redis {}", facts.version),
-        logical_bytes: facts.used_bytes,
-        items: facts.items,
-        findings: facts.findings,
-    })
+    Ok(inspection(facts, found))
+}
+
+/// What a dump says about itself, beside its numbers.
+pub(super) fn note_dump(environment: &mut BTreeMap<String, Value>, survey: &Survey) {
+    let mut note = |name: &str, value| environment.insert(format!("redis.{name}"), value);
+    note("rdb_version", json!(survey.about.version));
+    note("rdb_checksummed", json!(survey.about.checksummed));
+    note("rdb_aux", json!(survey.about.aux));
+    note("opaque", json!(survey.opaque));
+    let ttl: serde_json::Map<_, _> =
+        survey.databases.iter().map(|(db, found)| (format!("db{db}"), json!(found.ttl))).collect();
+    note("time_to_live", json!(ttl));
 }
 
 /// What a dump amounts to, as counts and checksums that a restore must reproduce.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::time::{Clock, SignedDuration, Timestamp};
+use lifeboat_redis::place::{Found, Role};
 use lifeboat_redis::replication::{self, Place, Resumed, Stream};
 use lifeboat_redis::wire::{ConnectOptions, Connection, Info, RedisError};
 
@@ -37,11 +38,14 @@ fn at(offset: u64) -> LogPosition {
 impl RedisFeed {
     /// Goes on at `resume`, or begins with the present.
     pub(super) fn start(
-        options: &ConnectOptions,
+        found: &Found,
         resume: Option<Resume>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Failure> {
-        let probe = Probe { options: options.clone(), connection: None, clock, asked: None, pending: None };
+        let options = &found.options;
+        let (connection, asked, pending) = (None, None, None);
+        let (options_too, role) = (options.clone(), found.role);
+        let probe = Probe { options: options_too, role, is_other: false, connection, clock, asked, pending };
         let fail = || error::connection("failed to follow the stream of commands");
         let Some(resume) = resume else {
             let stream = begin(options)?;
@@ -111,6 +115,11 @@ impl LogFeed for RedisFeed {
             return Ok(Step::Switch { left: here, entered: here });
         }
         self.probe.ask(&self.history);
+        if self.probe.is_other {
+            // Whoever follows asks again where the server is.
+            let what = "the server has changed its role: it is not the one that is to be followed any more";
+            return Err(Failure::new(FailureKind::Unreachable, what));
+        }
         let before = self.stream.offset();
         let bytes = self.stream.next_within(limit).map_err(|error| {
             Failure::with_source(error.kind(), "failed to follow the stream of commands", error)
@@ -136,6 +145,9 @@ impl LogFeed for RedisFeed {
 /// How far the server is, and when we asked.
 struct Probe {
     options: ConnectOptions,
+    /// What the server must be, and whether it has become something else.
+    role: Option<Role>,
+    is_other: bool,
     connection: Option<Connection>,
     clock: Arc<dyn Clock>,
     asked: Option<Duration>,
@@ -168,6 +180,9 @@ impl Probe {
             none => none.insert(Connection::open(&self.options)?),
         };
         let info = connection.info("replication")?;
+        // A replica that has lost its primary for a while is still one.
+        let is_primary = info.get("role") == Some("master");
+        self.is_other = self.role.is_some_and(|role| (role == Role::Primary) != is_primary);
         let offset = info.number("master_repl_offset");
         let fits = info.get("master_replid") == Some(history);
         Ok(offset.filter(|_| fits).zip(lag(&info)))

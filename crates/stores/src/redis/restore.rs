@@ -10,16 +10,17 @@ use lifeboat_base::crashsafe;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::human;
 use lifeboat_base::monitor::Monitor;
-use lifeboat_base::path::RelPath;
 use lifeboat_base::time::Clock;
 use lifeboat_redis::rdb::Survey;
 use serde_json::Value;
 
-use super::capture::DUMP;
+use super::capture::{COMMANDS, DUMP, path};
 use super::{error, layout};
 use crate::adapter::RestoreReport;
 
 const BUFFER_BYTES: usize = 256 * 1024;
+/// Where a point says what the commands after its dump are, if it has any.
+pub(super) const COMMANDS_SHA256: &str = "redis.commands_sha256";
 
 /// Writes the directory into `into`. The dump is read as it is written: a damaged one is no restore.
 pub(super) fn restore(
@@ -28,9 +29,8 @@ pub(super) fn restore(
     into: &Path,
     (monitor, clock): (&dyn Monitor, &dyn Clock),
 ) -> Result<RestoreReport, Failure> {
-    refuse_more(from)?;
-    let dump = RelPath::new(format!("{DATA}/{DUMP}"))
-        .map_err(|error| Failure::with_source(FailureKind::Internal, "failed to name the dump", error))?;
+    refuse_more(from, facts)?;
+    let dump = path(&format!("{DATA}/{DUMP}"))?;
     let fail = |error| Failure::io("failed to write the restored server", error);
     DirBuilder::new().mode(0o700).create(layout::folder(into)).map_err(fail)?;
     let base = new_file(&layout::base(into)).map_err(fail)?;
@@ -41,7 +41,7 @@ pub(super) fn restore(
         Survey::read(&mut buffered, now_ms).map_err(error::dump("the dump cannot be restored"))?
     };
     copy.to.sync_all().map_err(fail)?;
-    new_file(&layout::commands(into)).and_then(|file| file.sync_all()).map_err(fail)?;
+    let bytes = copy.bytes + commands(from, facts, into, monitor)?;
     crashsafe::write_new(&layout::list(into), layout::LIST_TEXT.as_bytes()).map_err(fail)?;
     let configuration = layout::configuration(databases(facts), None);
     crashsafe::write_new(&into.join(layout::CONFIGURATION), configuration.as_bytes()).map_err(fail)?;
@@ -53,19 +53,57 @@ pub(super) fn restore(
             "{count} keys had a time to live that has passed: a server that is started deletes them"
         ));
     }
-    let bytes = copy.bytes;
     let stats =
         MaterializeStats { files: 4, others: 1, bytes, fetched_bytes: bytes, ..MaterializeStats::default() };
     Ok(RestoreReport { stats, artefact: into.to_owned() })
 }
 
-/// A point of this kind holds one file.
-fn refuse_more(from: &dyn RestoreSource) -> Result<(), Failure> {
-    let data = RelPath::new(DATA)
-        .map_err(|error| Failure::with_source(FailureKind::Internal, "failed to name the data", error))?;
+/// Writes the commands after the dump, of which a point may have none. Gives their length.
+fn commands(
+    from: &dyn RestoreSource,
+    facts: &CaptureFacts,
+    into: &Path,
+    monitor: &dyn Monitor,
+) -> Result<u64, Failure> {
+    let fail = |error| Failure::io("failed to write the restored server", error);
+    let mut to = new_file(&layout::commands(into)).map_err(fail)?;
+    let mut bytes = 0;
+    if facts.environment.contains_key(COMMANDS_SHA256) {
+        let mut from = from.open(&path(&format!("{DATA}/{COMMANDS}"))?)?;
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            let count = match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(unreadable(error)),
+            };
+            to.write_all(buffer.get(..count).unwrap_or_default()).map_err(fail)?;
+            bytes += count as u64;
+            monitor.advance(count as u64, 0);
+        }
+    }
+    to.sync_all().map_err(fail)?;
+    Ok(bytes)
+}
+
+/// What a vault says about its bytes stands: one damaged copy is not the last.
+fn unreadable(error: io::Error) -> Failure {
+    let said = error.get_ref().and_then(|inner| inner.downcast_ref::<Failure>()).map(Failure::kind);
+    let what = "the commands cannot be restored";
+    Failure::with_source(said.unwrap_or(FailureKind::Unreachable), what, error)
+}
+
+/// A point of this kind holds a dump, and commands where they are said to be there.
+fn refuse_more(from: &dyn RestoreSource, facts: &CaptureFacts) -> Result<(), Failure> {
+    let mut names = vec![format!("{DATA}/{DUMP}")];
+    if facts.environment.contains_key(COMMANDS_SHA256) {
+        names.push(format!("{DATA}/{COMMANDS}"));
+    }
+    let data = path(DATA)?;
     from.walk(&data, &mut |entry| {
         let depth = entry.path.depth();
-        if depth < 2 || entry.path.to_string() == format!("{DATA}/{DUMP}") {
+        if depth < 2 || names.contains(&entry.path.to_string()) {
             return Ok(());
         }
         let what = format!("the recovery point holds {}, which no dump has beside it", entry.path);

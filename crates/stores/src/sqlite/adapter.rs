@@ -16,7 +16,9 @@ use super::checks::{INTEGRITY, Subject, check_database};
 use super::error::source_failure;
 use super::open::open_source;
 use super::restore::restore_database;
+use super::select;
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
+use crate::select::{Select, Selection, Take};
 
 /// What to capture of a database and what to check after a restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,12 +86,17 @@ impl Adapter for SqliteAdapter {
             logical_bytes: Some(u64::from(page_bytes) * u64::from(page_count)),
             items,
             findings: Vec::new(),
+            share: None,
         })
     }
 
     fn capture(&self, at: &CaptureContext<'_>) -> Result<Box<dyn Capture>, Failure> {
         let before = at.clock.now();
         Ok(Box::new(SqliteCapture::start(&self.options.path, before)?))
+    }
+
+    fn selects(&self) -> Option<&dyn Select> {
+        Some(self)
     }
 
     fn restore(
@@ -119,5 +126,18 @@ impl Adapter for SqliteAdapter {
 
     fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
         canaries::run(scratch)
+    }
+}
+
+impl Select for SqliteAdapter {
+    fn select(
+        &self,
+        _facts: &CaptureFacts,
+        artefact: &Path,
+        wanted: &[Selection],
+        monitor: &dyn Monitor,
+        take: &mut Take<'_>,
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        select::select(artefact, wanted, (&self.clock, monitor), take)
     }
 }

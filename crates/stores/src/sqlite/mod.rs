@@ -11,6 +11,7 @@ mod pages;
 mod promises;
 mod restore;
 mod schema;
+mod select;
 mod tables;
 
 pub use adapter::{SqliteAdapter, SqliteOptions};

@@ -79,7 +79,7 @@ pub(crate) fn check_statement(
     const EXPECTED: &str = "one true value";
     let id = format!("sqlite.sql/{number}");
     let late = Arc::new(AtomicBool::new(false));
-    guard(connection, clock, &late)?;
+    guard(connection, clock, &late, STATEMENT_DEADLINE)?;
     let outcome = truth(connection, statement);
     release(connection)?;
     Ok(match outcome {
@@ -94,9 +94,15 @@ pub(crate) fn check_statement(
     })
 }
 
-fn guard(connection: &mut Connection, clock: &Arc<dyn Clock>, late: &Arc<AtomicBool>) -> Result<(), Failure> {
+/// Statements may only read, and no longer than `limit`; `late` tells that they did.
+pub(super) fn guard(
+    connection: &mut Connection,
+    clock: &Arc<dyn Clock>,
+    late: &Arc<AtomicBool>,
+    limit: Duration,
+) -> Result<(), Failure> {
     let (clock, late) = (Arc::clone(clock), Arc::clone(late));
-    let end = clock.monotonic() + STATEMENT_DEADLINE;
+    let end = clock.monotonic() + limit;
     let stop = move || {
         let over = clock.monotonic() > end;
         late.fetch_or(over, Ordering::Relaxed);
@@ -110,7 +116,7 @@ fn guard(connection: &mut Connection, clock: &Arc<dyn Clock>, late: &Arc<AtomicB
         })
 }
 
-fn release(connection: &mut Connection) -> Result<(), Failure> {
+pub(super) fn release(connection: &mut Connection) -> Result<(), Failure> {
     connection
         .progress_handler(0, None::<fn() -> bool>)
         .and_then(|()| connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>))

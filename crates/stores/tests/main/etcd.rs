@@ -13,10 +13,10 @@ use lifeboat_base::monitor::Findings;
 use lifeboat_base::secret::Secret;
 use lifeboat_base::time::SystemClock;
 use lifeboat_etcd::{ClientOptions, Installation, OutsideCommand};
-use lifeboat_stores::conformance::{Fixture, violations};
+use lifeboat_stores::conformance::{Answer, Fixture, violations};
 use lifeboat_stores::{
     Adapter, CaptureContext, CheckResult, CheckState, EtcdAdapter, EtcdOptions as Options, EtcdSource,
-    Recording,
+    Recording, Selection,
 };
 use lifeboat_testkit::{EtcdOptions, EtcdServer, etcd_installations};
 
@@ -65,6 +65,12 @@ impl Fixture for Clusters {
         server.ctl(&["put", "leased", "1", &format!("--lease={lease}")]);
         server.ctl(&["del", "plain"]);
         Ok(self.keep(place, server))
+    }
+
+    fn question(&self) -> Option<(Selection, Answer)> {
+        let value = Some("y".repeat(100_000).into_bytes());
+        let names = (0..25).map(|number| (format!("/large/{number}/x").into_bytes(), value.clone()));
+        Some((Selection::Under("/large/".to_owned()), names.collect()))
     }
 
     fn change(&self, place: &Path, round: u64) -> Result<(), Failure> {

@@ -13,8 +13,10 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Findings;
 use lifeboat_base::path::RelPath;
 use lifeboat_base::time::{ManualClock, Timestamp};
-use lifeboat_stores::conformance::{Fixture, SmallDisk, violations};
-use lifeboat_stores::{Adapter, CaptureContext, CheckState, FilesAdapter, FilesOptions, Recording};
+use lifeboat_stores::conformance::{Answer, Fixture, SmallDisk, violations};
+use lifeboat_stores::{
+    Adapter, CaptureContext, CheckState, FilesAdapter, FilesOptions, Recording, Selection,
+};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat, setxattr};
 
 fn adapter(root: &Path) -> FilesAdapter {
@@ -111,6 +113,14 @@ impl Fixture for Trees {
     fn full(&self, place: &Path) -> Result<Box<dyn Adapter>, Failure> {
         fill(place).map_err(|error| Failure::io("failed to fill a tree", error))?;
         Ok(Box::new(adapter(place)))
+    }
+
+    fn question(&self) -> Option<(Selection, Answer)> {
+        let name = |number: u32| format!("many/{:02}/file-{number}.txt", number % 17);
+        let mut names: Vec<String> = (0..300).map(name).collect();
+        names.push("many/large-too.bin".to_owned());
+        let answer = names.into_iter().map(|name| (name.into_bytes(), None)).collect();
+        Some((Selection::Paths("many/**".to_owned()), answer))
     }
 
     fn change(&self, place: &Path, round: u64) -> Result<(), Failure> {

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use lifeboat_base::crashsafe;
 use lifeboat_base::failure::Failure;
 use lifeboat_base::secret::Secret;
-use lifeboat_stores::conformance::{Fixture, violations};
-use lifeboat_stores::{Adapter, PostgresAdapter, PostgresOptions};
+use lifeboat_stores::conformance::{Answer, Fixture, violations};
+use lifeboat_stores::{Adapter, PostgresAdapter, PostgresOptions, Selection};
 use lifeboat_testkit::{PgOptions, PgServer};
 
 /// A role that may do what `lifeboat init postgres` grants, and nothing else.
@@ -77,6 +77,13 @@ impl Fixture for Clusters {
         let server = self.make();
         server.psql(CONTENT);
         Ok(self.keep(place, server))
+    }
+
+    fn question(&self) -> Option<(Selection, Answer)> {
+        let text =
+            "SELECT id, parent AS value, now() AS at FROM child UNION ALL SELECT NULL, 1, NULL; ".to_owned();
+        let row = |id: u32| (id.to_string().into_bytes(), Some(id.to_string().into_bytes()));
+        Some((Selection::Sql { database: None, text }, (1..=300).map(row).collect()))
     }
 
     fn change(&self, place: &Path, round: u64) -> Result<(), Failure> {

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use lifeboat_base::failure::Failure;
 use lifeboat_base::secret::Secret;
-use lifeboat_stores::conformance::{Fixture, violations};
-use lifeboat_stores::{Adapter, RedisAdapter, RedisOptions as Options, Upkeep};
+use lifeboat_stores::conformance::{Answer, Fixture, violations};
+use lifeboat_stores::{
+    Adapter, RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions as Options, Selection, Upkeep,
+};
 use lifeboat_testkit::{RedisOptions, RedisServer};
 
 /// A user that may do what `lifeboat init redis` grants, and nothing else.
@@ -38,15 +41,9 @@ impl Servers {
         self.0.lock().unwrap().insert(place.to_owned(), server);
         adapter(address)
     }
-}
 
-impl Fixture for Servers {
-    fn empty(&self, place: &Path) -> Result<Box<dyn Adapter>, Failure> {
-        Ok(self.keep(place, RedisServer::start(options())))
-    }
-
-    fn full(&self, place: &Path) -> Result<Box<dyn Adapter>, Failure> {
-        let server = RedisServer::start(options());
+    fn fill(&self, place: &Path, options: RedisOptions) -> Box<dyn Adapter> {
+        let server = RedisServer::start(options);
         let parts = |text: &str| text.split(' ').map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
         let large: Vec<u8> = (0..2_500_000_u32)
             .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
@@ -59,7 +56,22 @@ impl Fixture for Servers {
         server.load((1..400).map(|n| parts(&format!("XADD stream {n}-1 n {n}"))));
         server.load((0..50).map(|n| parts(&format!("SET ends:{n} v PXAT {}", 4_000_000_000_000_u64 + n))));
         server.load([parts("SELECT 3"), parts("SADD set a b c 1 2 3")]);
-        Ok(self.keep(place, server))
+        self.keep(place, server)
+    }
+}
+
+impl Fixture for Servers {
+    fn empty(&self, place: &Path) -> Result<Box<dyn Adapter>, Failure> {
+        Ok(self.keep(place, RedisServer::start(options())))
+    }
+
+    fn full(&self, place: &Path) -> Result<Box<dyn Adapter>, Failure> {
+        Ok(self.fill(place, options()))
+    }
+
+    fn question(&self) -> Option<(Selection, Answer)> {
+        let name = |n: u32| (format!("key:{n}").into_bytes(), Some(n.to_string().into_bytes()));
+        Some((Selection::Keys("key:*".to_owned()), (0..400).map(name).collect()))
     }
 
     fn change(&self, place: &Path, round: u64) -> Result<(), Failure> {
@@ -108,4 +120,75 @@ impl Fixture for Servers {
 fn the_redis_adapter_conforms() {
     let scratch = tempfile::tempdir().unwrap();
     assert_eq!(violations(&Servers::default(), scratch.path()), Vec::<String>::new());
+}
+
+/// Servers whose files are captured, and not what they send.
+#[derive(Default)]
+struct Folders(Servers);
+
+fn beside(dir: &Path) -> Box<dyn Adapter> {
+    Box::new(RedisFilesAdapter::new(RedisFilesOptions {
+        dir: dir.to_owned(),
+        config: None,
+        programs: Vec::new(),
+        commands: Vec::new(),
+    }))
+}
+
+impl Folders {
+    fn of(&self, place: &Path) -> Box<dyn Adapter> {
+        beside(&self.0.0.lock().unwrap()[place].data())
+    }
+}
+
+impl Fixture for Folders {
+    fn empty(&self, place: &Path) -> Result<Box<dyn Adapter>, Failure> {
+        self.0.keep(place, RedisServer::start(options().set("appendonly", "yes")));
+        Ok(self.of(place))
+    }
+
+    fn full(&self, place: &Path) -> Result<Box<dyn Adapter>, Failure> {
+        self.0.fill(place, options().set("appendonly", "yes"));
+        Ok(self.of(place))
+    }
+
+    fn question(&self) -> Option<(Selection, Answer)> {
+        self.0.question()
+    }
+
+    fn change(&self, place: &Path, round: u64) -> Result<(), Failure> {
+        self.0.change(place, round)
+    }
+
+    fn seal(&self, place: &Path) -> Result<(), Failure> {
+        let log = self.0.0.lock().unwrap()[place].data().join("appendonlydir");
+        for entry in std::fs::read_dir(log).unwrap() {
+            std::fs::set_permissions(entry.unwrap().path(), std::fs::Permissions::from_mode(0o000)).unwrap();
+        }
+        Ok(())
+    }
+
+    fn missing(&self, place: &Path) -> Box<dyn Adapter> {
+        beside(&place.join("gone"))
+    }
+
+    fn wrong(&self, place: &Path) -> Result<Box<dyn Adapter>, Failure> {
+        let file = place.join("file");
+        lifeboat_base::crashsafe::write_new(&file, b"no folder").unwrap();
+        Ok(beside(&file))
+    }
+
+    fn is_content(&self, _path: &Path) -> bool {
+        false
+    }
+
+    fn reopen(&self, artefact: &Path) -> Box<dyn Adapter> {
+        beside(artefact)
+    }
+}
+
+#[test]
+fn the_redis_files_adapter_conforms() {
+    let scratch = tempfile::tempdir().unwrap();
+    assert_eq!(violations(&Folders::default(), scratch.path()), Vec::<String>::new());
 }

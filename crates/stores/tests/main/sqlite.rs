@@ -12,9 +12,9 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Findings;
 use lifeboat_base::path::RelPath;
 use lifeboat_base::time::{ManualClock, Timestamp};
-use lifeboat_stores::conformance::{Fixture, violations, without_privilege};
+use lifeboat_stores::conformance::{Answer, Fixture, violations, without_privilege};
 use lifeboat_stores::{
-    Adapter, CaptureContext, CheckResult, CheckState, Recording, SqliteAdapter, SqliteOptions,
+    Adapter, CaptureContext, CheckResult, CheckState, Recording, Selection, SqliteAdapter, SqliteOptions,
 };
 use rusqlite::backup::Backup;
 use rusqlite::config::DbConfig;
@@ -121,6 +121,12 @@ impl Fixture for Databases {
                 "select count(*) = 1 from notes where notes match 'fox'".to_owned(),
             ],
         })))
+    }
+
+    fn question(&self) -> Option<(Selection, Answer)> {
+        let text = "SELECT order_no, customer AS value, 1795302000 AS at FROM orders".to_owned();
+        let row = |id: u32| (format!("A-{id}").into_bytes(), Some(id.to_string().into_bytes()));
+        Some((Selection::Sql { database: None, text }, (1..=500).map(row).collect()))
     }
 
     fn change(&self, place: &Path, round: u64) -> Result<(), Failure> {
