@@ -1,9 +1,10 @@
 //! Which recovery points stay and which may go: slots of the calendar, the window of the log, locks, proofs.
 //!
 //! In: a row's promises, its points and a moment. Out: for every point all reasons to keep it, or since when and why
-//! nothing keeps it. Rules: a slot belongs to its first good point, so what a point will own is known when it is made;
+//! nothing keeps it. Rules: a slot belongs to its first whole point, so what a point will own is known when it is made;
 //! the slot in progress does not count, so `7d` reaches back seven whole days; nothing is measured against a clock that
-//! runs on while no new point arrives.
+//! runs on while no new point arrives. What a rule would keep if every point were sound stays, however it fares; damage
+//! and absence only decide who else stays in its stead, so that nothing ever goes because something got worse.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,15 +37,15 @@ pub struct Rules<'a> {
     pub zone: &'a TimeZone,
 }
 
-/// How good a point is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Whether a point can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Soundness {
-    /// No copy can restore it, as far as is known.
+    /// It can be restored, as far as is known.
+    Sound,
+    /// No copy that is here can restore it, as far as is known, or something speaks against all that could.
     Damaged,
-    /// Something could not be captured.
-    Incomplete,
-    /// It can be restored.
-    Good,
+    /// No copy that is here has it: nobody can look at it.
+    Away,
 }
 
 /// One point, as far as the decision needs it.
@@ -56,7 +57,9 @@ pub struct Candidate {
     pub moment: Timestamp,
     /// When it was sealed.
     pub ended: Timestamp,
-    /// How good it is.
+    /// Whether everything was captured.
+    pub complete: bool,
+    /// Whether it can be relied on.
     pub soundness: Soundness,
     /// Whether it was restored and passed its checks.
     pub restored: bool,
@@ -107,8 +110,10 @@ pub enum Reason {
     LastGood,
     /// Nothing newer was restored and checked.
     LastRestored,
-    /// It is damaged in every copy, and might be healed while it is promised.
+    /// It is damaged in every copy that is here, or suspected to be, and might be healed while it is promised.
     MightHeal,
+    /// It lies in no copy that is here: nothing is decided about what nobody can look at.
+    Away,
     /// It claims to come from the future: a clock was wrong.
     Future,
 }
@@ -176,6 +181,7 @@ impl fmt::Display for Reason {
             Self::LastGood => f.write_str("newest good point"),
             Self::LastRestored => f.write_str("newest point proven by a restore"),
             Self::MightHeal => f.write_str("damaged, might be healed"),
+            Self::Away => f.write_str("in no copy that is here"),
             Self::Future => f.write_str("claims to come from the future"),
         }
     }
@@ -231,66 +237,84 @@ impl Unit {
     }
 }
 
+impl Candidate {
+    fn future(&self, now: Timestamp) -> bool {
+        self.moment.duration_since(now) > CLOCK_TOLERANCE
+    }
+}
+
+/// Who fills a slot: the first sound point of either sort.
+#[derive(Default)]
+struct Slot {
+    whole: Option<usize>,
+    half: Option<usize>,
+}
+
+impl Slot {
+    fn owner(&self) -> Option<usize> {
+        self.whole.or(self.half)
+    }
+
+    /// Whether the point fills the slot, or would if it were sound: one before the first sound one of its sort does. Half a
+    /// slot is better than none, and a whole one better than half.
+    fn takes(&self, index: usize, complete: bool) -> bool {
+        let first = if complete { self.whole } else { self.half };
+        first.is_none_or(|first| index <= first) && (complete || self.whole.is_none())
+    }
+}
+
 /// One tier of slots at work.
 struct Tier {
     unit: Unit,
     count: u32,
-    /// The first good point of each slot, by where the slot begins.
-    owners: BTreeMap<Timestamp, usize>,
+    /// The slots, by where they begin.
+    slots: BTreeMap<Timestamp, Slot>,
     /// Slots that begin earlier are over.
     oldest: Timestamp,
 }
 
-/// What is known of a point in one tier.
-struct Place {
-    start: Zoned,
-    owner: Option<usize>,
-}
-
 impl Tier {
     fn new(
-        unit: Unit,
-        count: u32,
+        (unit, count): (Unit, u32),
         as_of: &Zoned,
+        now: Timestamp,
         points: &[Zoned],
         candidates: &[Candidate],
-    ) -> Option<Self> {
+    ) -> Self {
         let oldest = unit
             .start(as_of)
             .and_then(|current| unit.step(&current, -i64::from(count)))
             .map_or(Timestamp::MIN, |start| start.timestamp());
-        let mut owners: BTreeMap<Timestamp, usize> = BTreeMap::new();
-        for (index, at) in points.iter().enumerate() {
-            let soundness = candidates.get(index)?.soundness;
-            let Some(start) = unit.start(at).filter(|_start| soundness > Soundness::Damaged) else {
-                continue;
-            };
-            let owner = owners.entry(start.timestamp()).or_insert(index);
-            // Half a slot is better than none, and a whole one better than half.
-            if candidates.get(*owner)?.soundness < soundness {
-                *owner = index;
+        let mut slots: BTreeMap<Timestamp, Slot> = BTreeMap::new();
+        for (index, (at, point)) in points.iter().zip(candidates).enumerate() {
+            let Some(start) = unit.start(at) else { continue };
+            let slot = slots.entry(start.timestamp()).or_default();
+            if point.soundness == Soundness::Sound && !point.future(now) {
+                let first = if point.complete { &mut slot.whole } else { &mut slot.half };
+                first.get_or_insert(index);
             }
         }
-        Some(Self { unit, count, owners, oldest })
+        Self { unit, count, slots, oldest }
     }
 
-    fn place(&self, at: &Zoned) -> Option<Place> {
+    fn place(&self, at: &Zoned) -> Option<(Zoned, &Slot)> {
         let start = self.unit.start(at)?;
-        let owner = self.owners.get(&start.timestamp()).copied();
-        Some(Place { start, owner })
+        let slot = self.slots.get(&start.timestamp())?;
+        Some((start, slot))
     }
 
-    fn reason(&self, index: usize, at: &Zoned) -> Option<Reason> {
-        let place = self.place(at).filter(|place| place.owner == Some(index))?;
-        let slot = self.unit.label(&place.start);
-        (place.start.timestamp() >= self.oldest).then_some(Reason::Slot { unit: self.unit, slot })
+    fn reason(&self, index: usize, at: &Zoned, point: &Candidate) -> Option<Reason> {
+        let (start, slot) = self.place(at)?;
+        let keeps = start.timestamp() >= self.oldest && slot.takes(index, point.complete);
+        keeps.then(|| Reason::Slot { unit: self.unit, slot: self.unit.label(&start) })
     }
 
     /// When this tier stopped keeping a point it does not keep.
     fn left(&self, index: usize, at: &Zoned, candidates: &[Candidate]) -> Option<(Timestamp, String)> {
-        let Place { start, owner } = self.place(at)?;
+        let (start, slot) = self.place(at)?;
         let own = candidates.get(index)?;
-        if let Some(owner) = owner.filter(|owner| *owner != index).and_then(|owner| candidates.get(owner)) {
+        let other = slot.owner().filter(|_owner| !slot.takes(index, own.complete));
+        if let Some(owner) = other.and_then(|owner| candidates.get(owner)) {
             let because = format!("{} {} is kept by {}", self.unit, self.unit.label(&start), owner.id);
             return Some((own.ended.max(owner.ended), because));
         }
@@ -299,16 +323,30 @@ impl Tier {
     }
 }
 
+/// The window of the log.
+struct Window {
+    start: Timestamp,
+    /// The moment of the newest sound base before it. Without one every base might be the one.
+    anchor: Timestamp,
+}
+
+impl Window {
+    fn holds(&self, point: &Candidate) -> bool {
+        point.moment >= if point.complete { self.anchor } else { self.start }
+    }
+}
+
 /// Decides on every point at `now`. Linear in the points but for sorting them; the order they come in has no meaning.
 pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp) -> Decided {
     candidates.sort_by(|a, b| (a.moment, &a.id).cmp(&(b.moment, &b.id)));
-    let future = |point: &Candidate| point.moment.duration_since(now) > CLOCK_TOLERANCE;
-    let present = |point: &&Candidate| point.soundness == Soundness::Good && !future(point);
-    let newest = candidates.iter().rev().find(present);
-    let last_good = newest.map(|point| point.id.clone());
-    let last_restored = candidates.iter().rev().filter(present).find(|point| point.restored);
-    let last_restored = last_restored.map(|point| point.id.clone());
-    // Without a good point nothing ages at all.
+    let whole = |point: &&Candidate| point.complete && !point.future(now);
+    let good = |point: &&Candidate| whole(point) && point.soundness == Soundness::Sound;
+    let since = |point: &Candidate| point.moment;
+    // Everything behind the newest that can be relied on would be the newest if it could be relied on itself.
+    let last_good = candidates.iter().rev().find(good).map(since);
+    let last_restored = candidates.iter().rev().filter(good).find(|point| point.restored).map(since);
+    // A capture bears out time, complete or not, and whatever became of it. Without a good point nothing ages at all.
+    let newest = candidates.iter().rev().find(|point| !point.future(now)).filter(|_| last_good.is_some());
     let limit = newest.map_or(Timestamp::MIN, |point| later(point.moment, stall(rules.interval)));
     let as_of = now.min(limit).min(rules.ceiling.map_or(Timestamp::MAX, |ceiling| ceiling.at));
     let shown: Vec<Zoned> =
@@ -319,30 +357,28 @@ pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp)
         .units()
         .into_iter()
         .filter(|(count, _unit)| *count > 0)
-        .filter_map(|(count, unit)| Tier::new(unit, count, &at, &shown, &candidates))
+        .map(|(count, unit)| Tier::new((unit, count), &at, now, &shown, &candidates))
         .collect();
-    let anchor = rules.window.map(|window| window.before(as_of, rules.zone)).map(|start| {
-        let before = candidates.iter().rev().filter(present).find(|point| point.moment <= start);
-        before.map_or(start, |point| point.moment)
+    let window = rules.window.map(|window| window.before(as_of, rules.zone)).map(|start| {
+        let anchor = candidates.iter().rev().filter(good).find(|point| point.moment <= start).map(since);
+        Window { start, anchor: anchor.unwrap_or(Timestamp::MIN) }
     });
-    let healable = |point: &Candidate| {
-        let spans = rules.keep.reach().into_iter().chain(rules.window);
-        spans.map(|span| span.after(point.moment, rules.zone)).any(|end| end > as_of)
-    };
     let mut overstayed = Vec::new();
     let mut points = Vec::with_capacity(candidates.len());
     for (index, (point, at)) in candidates.iter().zip(&shown).enumerate() {
-        let mut reasons: Vec<Reason> = tiers.iter().filter_map(|tier| tier.reason(index, at)).collect();
-        let usable = point.soundness > Soundness::Damaged;
+        let mut reasons: Vec<Reason> =
+            tiers.iter().filter_map(|tier| tier.reason(index, at, point)).collect();
         reasons.extend(point.holds.iter().map(|hold| Reason::Hold { hold: hold.clone() }));
         let mut add = |holds: bool, reason: Reason| reasons.extend(holds.then_some(reason));
-        add(anchor.is_some_and(|anchor| usable && point.moment >= anchor), Reason::LogWindow);
-        add(last_good.as_ref() == Some(&point.id), Reason::LastGood);
-        add(last_restored.as_ref() == Some(&point.id), Reason::LastRestored);
-        add(!usable && healable(point), Reason::MightHeal);
-        add(future(point), Reason::Future);
+        add(window.as_ref().is_some_and(|window| window.holds(point)), Reason::LogWindow);
         // Without any good point, whatever there is may be all there is.
-        add(last_good.is_none() && usable, Reason::LastGood);
+        add(last_good.is_none_or(|last| point.complete && point.moment >= last), Reason::LastGood);
+        let restored = point.restored && point.complete;
+        add(restored && last_restored.is_none_or(|last| point.moment >= last), Reason::LastRestored);
+        add(point.future(now), Reason::Future);
+        let unsound = point.soundness == Soundness::Damaged && !reasons.is_empty();
+        reasons.extend(unsound.then_some(Reason::MightHeal));
+        reasons.extend((point.soundness == Soundness::Away).then_some(Reason::Away));
         let until = rules.minimum.map(|minimum| minimum.after(point.ended, rules.zone));
         // By the time that counts: a clock that runs ahead ends no lock.
         if let Some(until) = until.filter(|until| *until > as_of) {
@@ -374,11 +410,6 @@ fn left(
 ) -> (Timestamp, String) {
     let mut ends: Vec<(Timestamp, String)> =
         tiers.iter().filter_map(|tier| tier.left(index, at, candidates)).collect();
-    let point = candidates.get(index);
-    if let Some(point) = point.filter(|point| point.soundness == Soundness::Damaged) {
-        let reach = rules.keep.reach().map(|reach| reach.after(point.moment, rules.zone));
-        ends = vec![(reach.unwrap_or(point.ended), "damaged, and no longer promised".to_owned())];
-    }
     ends.extend(
         rules
             .window

@@ -55,7 +55,7 @@ fn page_of_time(page: &mut Page, store: &StoreRetention) {
             let (from, to) = (moment(gap.from), moment(gap.to));
             format!("nothing was captured between {from} and {to}: {}", due(at))
         }
-        (Some(at), None) if store.stalled => format!("no good point came since: {}", due(at)),
+        (Some(at), None) if store.stalled => format!("nothing was captured since: {}", due(at)),
         (Some(_), None) => return,
     };
     page.line(format!("  {line}"));

@@ -153,6 +153,37 @@ fn a_copy_that_was_away_brings_nothing_back_and_is_cleared_when_it_returns() {
     sound(&world);
 }
 
+/// Nobody can look at what only a copy holds that is away: no record names it, whatever the rules say.
+#[test]
+fn what_only_a_copy_has_that_is_away_stays_until_it_is_back() {
+    let world = world();
+    let points = backups(&world, 1..3);
+    let (local, offsite) = (world.path("vaults/local"), world.path("vaults/offsite"));
+    let (aside, afar) = (world.path("aside"), world.path("afar"));
+    let round = |round| {
+        tree::change(&world.uploads(), round);
+        world.run(&["backup", "uploads"]);
+        world.points("uploads").pop().unwrap()
+    };
+    tree::rename(&local, &aside);
+    let alone = round(3);
+    tree::rename(&aside, &local);
+    tree::rename(&offsite, &afar);
+    let newest = round(4);
+    let report = world.run(&["--json", "retain", "uploads", "--apply", "--grace", "0s"]).json();
+    let store = &report["stores"][0];
+    assert_eq!(store["applied"]["dropped"], serde_json::json!([points[1]]), "{report}");
+    let told =
+        store["points"].as_array().unwrap().iter().find(|point| point["id"] == alone.as_str()).unwrap();
+    assert_eq!(told["kept"], serde_json::json!([{ "rule": "away" }]), "{report}");
+    tree::rename(&afar, &offsite);
+    world.run(&["restore", "uploads", "--to", "alone", "--at", &alone]).expect(0);
+    // Once it can be looked at, the rules have their way.
+    let done = retain(&world, 0);
+    assert_eq!(done["applied"]["dropped"], serde_json::json!([alone]), "{done}");
+    assert_eq!(world.points("uploads"), [points[0].clone(), newest]);
+}
+
 /// Case 17: a deletion is done when nothing is left, not when a call succeeded.
 #[test]
 fn case_17_what_somebody_put_back_is_found_and_removed_again() {

@@ -98,15 +98,16 @@ impl Engine {
 
 /// A point as the decision sees it.
 pub(super) fn candidate(point: &PointRow, held: &Held) -> Candidate {
-    let soundness = match (point.usable(), point.complete()) {
-        (false, _) => Soundness::Damaged,
-        (true, false) => Soundness::Incomplete,
-        (true, true) => Soundness::Good,
+    let soundness = match point.usable() {
+        true => Soundness::Sound,
+        false if point.holdings.is_empty() => Soundness::Away,
+        false => Soundness::Damaged,
     };
     Candidate {
         id: point.manifest.id.clone(),
         moment: point.manifest.facts.consistency.moment,
         ended: point.manifest.ended,
+        complete: point.complete(),
         soundness,
         restored: point.proven(ProofLevel::Restored).is_some(),
         holds: held.of(&point.manifest.id, point.manifest.facts.consistency.moment),

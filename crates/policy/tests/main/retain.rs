@@ -20,7 +20,8 @@ fn point(at: Timestamp, n: usize) -> Candidate {
         id: PointId::new(format!("pt-{n:06}")).unwrap(),
         moment: at,
         ended: at,
-        soundness: Soundness::Good,
+        complete: true,
+        soundness: Soundness::Sound,
         restored: false,
         holds: Vec::new(),
     }
@@ -266,6 +267,84 @@ fn what_is_held_stays_whatever_the_rules_say_and_is_no_contradiction() {
     assert!(decided.overstayed.is_empty());
 }
 
+fn standing(decided: &Decided, n: usize) -> Option<&Vec<Reason>> {
+    let id = PointId::new(format!("pt-{n:06}")).unwrap();
+    decided.points.iter().find(|point| point.id == id).and_then(|point| match &point.verdict {
+        Verdict::Kept(reasons) => Some(reasons),
+        Verdict::Deletable { .. } => None,
+    })
+}
+
+#[test]
+fn a_suspected_point_stays_to_the_end_of_its_own_slot_and_so_does_the_one_in_its_stead() {
+    let utc = zone("UTC");
+    let rules = rules("1y", None, None, &utc);
+    // The first of a year lasts until the end of the next one: longer than a year.
+    let mut points = every(24, "2025-01-01T02:00:00Z", "2026-11-21T02:00:00Z");
+    let now = points.last().unwrap().moment;
+    points[0].soundness = Soundness::Damaged;
+    let decided = decide(&rules, points.clone(), now);
+    let year = Reason::Slot { unit: lifeboat_policy::Unit::Year, slot: "2025".to_owned() };
+    assert_eq!(standing(&decided, 0), Some(&vec![year.clone(), Reason::MightHeal]));
+    assert_eq!(standing(&decided, 1), Some(&vec![year]));
+    assert_eq!(standing(&decided, 2), None);
+    // Everything but the newest is suspected: nothing of a slot in force goes, because each might be the one that is whole.
+    let newest = points.len() - 1;
+    points[..newest].iter_mut().for_each(|point| point.soundness = Soundness::Damaged);
+    let decided = decide(&rules, points.clone(), now);
+    assert!((0..365).all(|n| standing(&decided, n).is_some()));
+    // Over is over, also for what is damaged.
+    let later = every(24, "2026-11-22T02:00:00Z", "2027-01-02T02:00:00Z");
+    let own = points.len();
+    points.extend(later.into_iter().enumerate().map(|(n, late)| point(late.moment, own + n)));
+    let now = points.last().unwrap().moment;
+    let decided = decide(&rules, points, now);
+    assert!((0..365).all(|n| standing(&decided, n).is_none()));
+    let Verdict::Deletable { since, because } = &decided.points[0].verdict else { unreachable!() };
+    assert_eq!((since.to_string().as_str(), because.as_str()), ("2027-01-01T00:00:00Z", "year 2025 is over"));
+}
+
+#[test]
+fn what_only_a_copy_has_that_is_away_stays_whatever_the_rules_say() {
+    let utc = zone("UTC");
+    let mut points = every(12, "2026-11-01T00:00:00Z", "2026-11-21T12:00:00Z");
+    points[1].soundness = Soundness::Away;
+    let now = points.last().unwrap().moment;
+    let decided = decide(&rules("3d", None, None, &utc), points, now);
+    assert_eq!(standing(&decided, 0), None);
+    assert_eq!(standing(&decided, 1), Some(&vec![Reason::Away]));
+}
+
+#[test]
+fn the_newest_proven_point_and_the_base_of_the_window_stay_when_they_are_doubted() {
+    let utc = zone("UTC");
+    let mut points = every(24, "2026-11-01T00:00:00Z", "2026-11-21T00:00:00Z");
+    points[2].restored = true;
+    points[4].restored = true;
+    points[4].soundness = Soundness::Damaged;
+    // The window of three days starts in the middle of the day that this one is the base of.
+    points[17].soundness = Soundness::Damaged;
+    let now = at("2026-11-21T12:00:00Z");
+    let decided = decide(&rules("1d", Some("3d"), None, &utc), points, now);
+    assert_eq!(standing(&decided, 4), Some(&vec![Reason::LastRestored, Reason::MightHeal]));
+    assert_eq!(standing(&decided, 2), Some(&vec![Reason::LastRestored]));
+    assert_eq!(standing(&decided, 17), Some(&vec![Reason::LogWindow, Reason::MightHeal]));
+    assert_eq!(standing(&decided, 16), Some(&vec![Reason::LogWindow]));
+    assert_eq!(standing(&decided, 15), None);
+}
+
+#[test]
+fn captures_that_lack_something_bear_out_time_and_what_is_whole_stays() {
+    let utc = zone("UTC");
+    let mut points = every(24, "2026-08-01T00:00:00Z", "2026-08-31T00:00:00Z");
+    points[3..].iter_mut().for_each(|point| point.complete = false);
+    let now = points.last().unwrap().moment;
+    let decided = decide(&rules("7d", None, None, &utc), points, now);
+    assert!(!decided.stalled);
+    assert_eq!(standing(&decided, 2), Some(&vec![Reason::LastGood]));
+    assert_eq!(kept(&decided).len(), 1 + 8);
+}
+
 prop_compose! {
     fn history()(
         gaps in prop::collection::vec((0i64..200_000, 0u8..20, any::<bool>()), 1..60),
@@ -274,8 +353,9 @@ prop_compose! {
         let mut at = start;
         gaps.into_iter().enumerate().map(|(n, (gap, sound, restored))| {
             at += gap;
-            let soundness = match sound { 0 => Soundness::Damaged, 1 => Soundness::Incomplete, _ => Soundness::Good };
-            Candidate { soundness, restored: restored && soundness == Soundness::Good, ..point(Timestamp::from_second(at).unwrap(), n) }
+            let soundness = match sound { 0 => Soundness::Damaged, 1 => Soundness::Away, _ => Soundness::Sound };
+            let complete = sound != 2 && sound != 3;
+            Candidate { complete, soundness, restored: restored && complete, ..point(Timestamp::from_second(at).unwrap(), n) }
         }).collect()
     }
 }
@@ -307,16 +387,18 @@ proptest! {
         let decided = decide(&rules, points.clone(), now);
         let stays = kept(&decided);
         prop_assert_eq!(decided.points.len(), points.len());
-        let usable = |point: &&Candidate| point.soundness > Soundness::Damaged;
+        let good = |point: &&Candidate| point.complete && point.soundness == Soundness::Sound;
         let present = |point: &&Candidate| point.moment <= now;
-        // The newest good point, and the newest proven one, stay; without a good one nothing usable goes.
-        let good = points.iter().rev().filter(present).find(|point| point.soundness == Soundness::Good);
+        // The newest whole point, and the newest proven one, stay, also those that are sound; without a sound one nothing goes.
+        let last_good = points.iter().rev().filter(present).find(good);
+        let whole = points.iter().rev().filter(present).find(|point| point.complete);
         let restored = points.iter().rev().filter(present).find(|point| point.restored);
-        for point in good.into_iter().chain(restored) {
+        let proven = points.iter().rev().filter(present).filter(good).find(|point| point.restored);
+        for point in last_good.into_iter().chain(whole).chain(restored).chain(proven) {
             prop_assert!(stays.contains(&point.id));
         }
-        if good.is_none() {
-            prop_assert!(points.iter().filter(usable).all(|point| stays.contains(&point.id)));
+        if last_good.is_none() {
+            prop_assert_eq!(stays.len(), points.len());
         }
         for point in &points {
             // Never inside a lock.
@@ -324,19 +406,14 @@ proptest! {
                 prop_assert!(stays.contains(&point.id));
             }
         }
-        // What is damaged might be healed while it is promised.
-        if let Some(window) = window {
-            let damaged = points.iter().filter(|point| point.soundness == Soundness::Damaged);
-            for point in damaged.filter(|point| window.after(point.moment, &zone) > decided.as_of) {
-                prop_assert!(stays.contains(&point.id));
-            }
-        }
-        // A promised window keeps all that is usable in it, and the point it starts from.
-        if let (Some(window), Some(_)) = (window, good) {
+        // A promised window keeps all that is in it, and the points it starts from: the last one, and the last sound one.
+        if let (Some(window), Some(_)) = (window, last_good) {
             let start = window.before(decided.as_of, &zone);
-            let base = points.iter().rev().filter(present).find(|point| point.soundness == Soundness::Good && point.moment <= start);
-            let within = points.iter().filter(usable).filter(|point| point.moment >= start);
-            for point in base.into_iter().chain(within) {
+            let before = |point: &&Candidate| point.complete && point.moment <= start;
+            let base = points.iter().rev().filter(present).find(before);
+            let sound = points.iter().rev().filter(present).filter(good).find(before);
+            let within = points.iter().filter(|point| point.moment >= start);
+            for point in base.into_iter().chain(sound).chain(within) {
                 prop_assert!(stays.contains(&point.id));
             }
         }
@@ -364,5 +441,32 @@ proptest! {
         // The order in which points are listed has no meaning.
         let reversed = points.into_iter().rev().collect();
         prop_assert_eq!(decide(&rules, reversed, now), decided);
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_gets_worse_makes_anything_deletable(
+        points in history(),
+        worse in prop::collection::vec(0u8..6, 60),
+        (keep, window, minimum, zone) in asked(),
+        ahead in -500_000i64..50_000_000,
+    ) {
+        let now = points.last().unwrap().moment + SignedDuration::from_secs(ahead);
+        let rules = Rules { keep, window, minimum, interval: None, ceiling: None, zone: &zone };
+        let sound = points.iter().map(|point| Candidate { soundness: Soundness::Sound, ..point.clone() }).collect();
+        let as_claimed = kept(&decide(&rules, sound, now));
+        let before = kept(&decide(&rules, points.clone(), now));
+        prop_assert!(before.is_superset(&as_claimed), "{:?}", as_claimed.difference(&before));
+        let mut after = points;
+        for (point, worse) in after.iter_mut().zip(worse) {
+            point.soundness = match (worse, point.soundness) {
+                (0, Soundness::Sound) => Soundness::Damaged,
+                (1, _) => Soundness::Away,
+                (_, soundness) => soundness,
+            };
+        }
+        let after = kept(&decide(&rules, after, now));
+        prop_assert!(after.is_superset(&before), "{:?}", before.difference(&after));
     }
 }

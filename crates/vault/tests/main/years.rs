@@ -201,7 +201,8 @@ impl World {
                 id: id.clone(),
                 moment,
                 ended: known.manifest.ended,
-                soundness: if listed.contains(id) { Soundness::Good } else { Soundness::Damaged },
+                complete: true,
+                soundness: if listed.contains(id) { Soundness::Sound } else { Soundness::Away },
                 restored: false,
                 holds: holds.covering(id, moment).map(ToString::to_string).collect(),
             }
