@@ -44,8 +44,9 @@ pub(crate) fn stall(interval: Option<Duration>) -> Duration {
 }
 
 /// Where time stops if the clock may have jumped ahead. Times of captures come in any order; those that lie ahead of `now`
-/// say nothing. A gap longer than time may stand still is believed once captures went on behind it for that long without
-/// another, and one [`LONG`] times as long only if `confirmed`, a moment that a person said was right, is not before its end.
+/// say nothing. Each gap longer than time may stand still is weighed by itself: it is believed once captures went on behind it
+/// for as long as time may stand still, of which no two captures bear out more than half; and one [`LONG`] times as long only
+/// if `confirmed`, a moment that a person said was right, is not before its end.
 pub fn ceiling(
     captures: &[Timestamp],
     interval: Option<Duration>,
@@ -58,26 +59,28 @@ pub fn ceiling(
     times.dedup();
     let stall = stall(interval.or_else(|| usual(&times)));
     let long = stall.saturating_mul(LONG);
-    let mut runs =
-        times.chunk_by(|a, b| since(*a, *b) <= stall).filter_map(|run| run.first().zip(run.last()));
-    let (_, mut known) = runs.next()?;
-    let mut first_beyond: Option<Timestamp> = None;
-    let mut needs_word = false;
-    for (first, last) in runs {
-        let long_gap = since(*known, *first) > long;
-        let went_on = since(*first, *last) >= stall;
-        if confirmed.is_some_and(|right| *first <= right) || (went_on && !long_gap) {
-            (known, first_beyond, needs_word) = (last, None, false);
-        } else {
-            first_beyond.get_or_insert(*first);
-            needs_word |= long_gap;
-            if went_on {
-                break;
-            }
+    let mut first_open: Option<Gap> = None;
+    let mut first_long: Option<Gap> = None;
+    // How long captures went on behind the gap at hand.
+    let mut went_on = Duration::ZERO;
+    for pair in times.windows(2).rev() {
+        let [from, to] = *pair else { continue };
+        let span = since(from, to);
+        let needs_word = span > long;
+        let open =
+            span > stall && confirmed.is_none_or(|right| to > right) && (needs_word || went_on < stall);
+        if open {
+            let gap = Gap { from, to, needs_word };
+            first_open = Some(gap);
+            first_long = first_long.filter(|_| !needs_word).or(needs_word.then_some(gap));
         }
+        // What lies behind a gap that nobody believes bears out nothing before it.
+        went_on =
+            if open && needs_word { Duration::ZERO } else { went_on.saturating_add(span.min(stall / 2)) };
     }
-    let gap = Gap { from: *known, to: first_beyond?, needs_word };
-    Some(Ceiling { at: later(*known, stall), gap })
+    // A person is asked for the gap that only they can explain, also if another one is still to be believed before it.
+    let at = later(first_open?.from, stall);
+    Some(Ceiling { at, gap: first_long.or(first_open)? })
 }
 
 /// How far captures usually lie apart: the median, which no single outage moves.

@@ -190,15 +190,43 @@ fn a_short_gap_is_believed_once_captures_went_on_behind_it() {
     assert_eq!(stops(&after("2026-02-16T02:00:00Z"), None), stopped);
     assert_eq!(stops(&after("2026-02-17T02:00:00Z"), None), stopped);
     assert_eq!(stops(&after("2026-02-18T02:00:00Z"), None), None);
-    // One jump after another is one jump: nothing that lasted lies between them.
+    // One jump does not bear out another: two captures tell little, however far apart their clocks were.
     let twice = [before.clone(), vec![at("2026-02-16T02:00:00Z"), at("2026-02-22T02:00:00Z")]].concat();
-    assert_eq!(stops(&twice, None), Some((at("2026-02-12T02:00:00Z"), true)));
+    assert_eq!(stops(&twice, None), stopped);
     // Whoever captures every other week is used to gaps, and one outage makes nobody used to them.
     let fortnightly: Vec<Timestamp> = every(14 * 24, "2026-01-01T02:00:00Z", "2026-05-01T02:00:00Z")
         .into_iter()
         .map(|point| point.moment)
         .collect();
     assert_eq!(stops(&fortnightly, None), None);
+}
+
+/// Whoever captures now and then is behind by a few captures, and never stuck.
+#[test]
+fn irregular_captures_are_believed_gap_by_gap() {
+    let day = Some(std::time::Duration::from_secs(86_400));
+    let lag = |captures: &[Timestamp], interval| {
+        let behind = |seen: usize| {
+            let now = captures[seen - 1];
+            let stops = ceiling(&captures[..seen], interval, None, now);
+            assert!(!stops.is_some_and(|stops| stops.gap.needs_word), "{seen}: {stops:?}");
+            stops.map_or(0, |stops| now.duration_since(stops.at).as_hours() / 24)
+        };
+        (10..=captures.len()).map(behind).max().unwrap()
+    };
+    // A daily schedule that somebody runs every third day.
+    let third: Vec<Timestamp> = every(72, "2026-08-03T09:00:00Z", "2026-11-03T09:00:00Z")
+        .into_iter()
+        .map(|point| point.moment)
+        .collect();
+    assert!(lag(&third, day) <= 7, "{}", lag(&third, day));
+    // No schedule: three captures each Monday and each Thursday.
+    let sessions = every(7 * 24, "2026-08-03T09:00:00Z", "2026-11-03T09:00:00Z").into_iter();
+    let hours = |monday: Candidate| {
+        [0, 1, 2, 72, 73, 74].map(|hour| monday.moment + SignedDuration::from_hours(hour))
+    };
+    let twice_a_week: Vec<Timestamp> = sessions.flat_map(hours).collect();
+    assert!(lag(&twice_a_week, None) <= 12, "{}", lag(&twice_a_week, None));
 }
 
 #[test]
