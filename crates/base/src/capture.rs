@@ -173,6 +173,17 @@ pub struct CaptureFacts {
     pub unreadable: Vec<String>,
 }
 
+/// The entry of [`CaptureFacts::environment`] that is `false` where nobody looked how much changed during the capture.
+pub const MEASURED: &str = "consistency.measured";
+
+impl CaptureFacts {
+    /// Items seen to change during the capture; nothing where nobody looked, which is not the same as none.
+    pub fn changes(&self) -> Option<u64> {
+        let is_unknown = self.environment.get(MEASURED) == Some(&serde_json::Value::Bool(false));
+        (!is_unknown).then_some(self.consistency.changes)
+    }
+}
+
 /// The order in which entries come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {

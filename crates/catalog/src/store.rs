@@ -381,12 +381,13 @@ impl Catalog {
         )
     }
 
-    /// The newest of those in which the store was compared with others.
-    pub fn last_compared(&self, store: &StoreName) -> Result<Option<RunRow>> {
+    /// The newest drill at a moment and from copies that nobody chose in which the rule with this id was asked of the store.
+    pub fn last_compared(&self, store: &StoreName, rule: &str) -> Result<Option<RunRow>> {
         self.newest(
-            "kind = 'drill' AND json_array_length(body, '$.agreement') > 0 AND NOT json_extract(body, '$.asked')",
+            "kind = 'drill' AND NOT json_extract(body, '$.asked') AND EXISTS (SELECT 1 FROM \
+                 json_each(body, '$.agreement') AS rule WHERE json_extract(rule.value, '$.id') = ?2)",
             store,
-            params![store.as_str()],
+            params![store.as_str(), rule],
         )
     }
 

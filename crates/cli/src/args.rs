@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 use lifeboat_base::ids::{CopyName, HoldId, PointId, StoreName};
-use lifeboat_engine::ProofLevel;
+use lifeboat_engine::{Conflict, MergeOptions, ProofLevel};
 
 /// Backup, restore proof and disaster-recovery rehearsal for every datastore, driven by one policy file.
 #[derive(Debug, Parser)]
@@ -140,6 +140,8 @@ pub(crate) enum Command {
         /// Replace what is in the target although it is something else; never what is in use
         #[arg(long)]
         force: bool,
+        #[command(flatten)]
+        merge: MergeArgs,
     },
     /// Read what is stored and prove it
     Verify {
@@ -341,6 +343,59 @@ fn grace(text: &str) -> Result<Duration, String> {
     }
     let span: lifeboat_engine::policy::Span = text.parse().map_err(|error| format!("{error}"))?;
     Ok(span.approx())
+}
+
+fn renamed(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(old, new)| (old.to_owned(), new.to_owned()))
+        .ok_or_else(|| "say OLD=NEW, such as app:=restored:".to_owned())
+}
+
+/// Keys into a running server beside what is there.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MergeArgs {
+    /// Into a running Redis beside what is there: only keys whose names begin like this
+    #[arg(long, value_name = "PREFIX", conflicts_with_all = ["database", "delta"])]
+    prefix: Option<String>,
+    /// The same: only keys whose names begin with OLD, under names that begin with NEW instead
+    #[arg(long, value_name = "OLD=NEW", value_parser = renamed, conflicts_with_all = ["database", "delta"])]
+    rename_prefix: Option<(String, String)>,
+    /// The same: what becomes of keys that are there with other content. `fail`, the default, changes nothing if there are any
+    #[arg(long, value_enum, conflicts_with_all = ["database", "delta"])]
+    conflict: Option<OnConflict>,
+}
+
+impl MergeArgs {
+    /// Nothing where none of it is said.
+    pub(crate) fn options(&self) -> Option<MergeOptions> {
+        let said = self.prefix.is_some() || self.rename_prefix.is_some() || self.conflict.is_some();
+        said.then(|| MergeOptions {
+            prefix: self.prefix.clone().unwrap_or_default(),
+            rename: self.rename_prefix.clone(),
+            conflict: self.conflict.map_or(Conflict::Fail, Conflict::from),
+        })
+    }
+}
+
+/// What becomes of keys that are there already.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum OnConflict {
+    /// Nothing is changed
+    Fail,
+    /// They stay as they are
+    Skip,
+    /// They are replaced
+    Replace,
+}
+
+impl From<OnConflict> for Conflict {
+    fn from(way: OnConflict) -> Self {
+        match way {
+            OnConflict::Fail => Self::Fail,
+            OnConflict::Skip => Self::Skip,
+            OnConflict::Replace => Self::Replace,
+        }
+    }
 }
 
 /// `NAME=PATH` with an absolute path; a name may hold `=` as well.

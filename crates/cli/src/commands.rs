@@ -155,6 +155,7 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
             bump_revision,
             delta,
             force,
+            merge,
         } => {
             let part = database.clone().map(|database| PartOptions { database, tables: tables.clone() });
             let options = RestoreOptions {
@@ -166,6 +167,7 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
                 bump_revision: *bump_revision,
                 delta: *delta,
                 force: *force,
+                merge: merge.options(),
                 ..RestoreOptions::new(store.clone(), to.clone())
             };
             let outcome = restored(engine, &options)?;

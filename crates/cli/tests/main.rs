@@ -36,6 +36,8 @@ mod main {
     mod redis_files;
     mod redis_load;
     mod redis_log;
+    mod redis_merge;
+    mod redis_scan;
     mod redis_sentinel;
     mod retention;
     mod secrets;

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use lifeboat_base::capture::{Consistency, ConsistencyLevel};
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{AgreementName, StoreName};
 use lifeboat_base::monitor::{Finding, Monitor};
@@ -68,14 +69,13 @@ pub struct Rule {
 }
 
 impl Side {
-    /// The name itself. One without what should stand around it is nothing that the other side could mean, and is marked
-    /// with a zero byte.
-    fn bare<'n>(&self, name: &'n [u8]) -> Cow<'n, [u8]> {
+    /// The name itself. One without what should stand around it is nothing that the other side could mean, and gets the mark
+    /// of its side.
+    fn bare<'n>(&self, place: i64, name: &'n [u8]) -> Cow<'n, [u8]> {
         let rest = name.strip_prefix(self.prefix.as_bytes());
-        match rest.and_then(|rest| rest.strip_suffix(self.suffix.as_bytes())) {
-            Some(bare) => Cow::Borrowed(bare),
-            None => Cow::Owned([b"\0", name].concat()),
-        }
+        let mark = if place == 0 { ledger::LEFT_MARK } else { ledger::RIGHT_MARK };
+        rest.and_then(|rest| rest.strip_suffix(self.suffix.as_bytes()))
+            .map_or_else(|| Cow::Owned([mark, name].concat()), Cow::Borrowed)
     }
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn agree(
     rules: &[Rule],
     restored: &[Restored<'_>],
     sandbox: &Sandbox,
-    monitor: &dyn Monitor,
+    (now, monitor): (Timestamp, &dyn Monitor),
     findings: &mut Vec<Finding>,
 ) -> Vec<CheckOutcome> {
     if rules.is_empty() {
@@ -102,7 +102,7 @@ pub(crate) fn agree(
             .enumerate()
             .map(|(number, rule)| match troubles.get(&number) {
                 Some(why) => unproven(rule, why),
-                None => judge(rule, number, restored, &mut ledger)
+                None => judge(rule, number, (restored, now), &mut ledger)
                     .unwrap_or_else(|failure| unproven(rule, &failure.chain())),
             })
             .collect(),
@@ -181,7 +181,7 @@ fn read_all(
                 let Some((number, place, side)) = own.get(index) else {
                     return Err(Failure::new(FailureKind::Internal, "an answer without a question"));
                 };
-                add(*number, *place, &side.bare(&found.name), &found)
+                add(*number, *place, &side.bare(*place, &found.name), &found)
             })
         })?;
         match results {
@@ -201,16 +201,20 @@ fn read_all(
 fn judge(
     rule: &Rule,
     number: usize,
-    restored: &[Restored<'_>],
+    (restored, now): (&[Restored<'_>], Timestamp),
     ledger: &mut Ledger,
 ) -> Result<CheckOutcome, Failure> {
-    let moment = |side: &Side| -> Result<Timestamp, Failure> {
-        let there = restored.iter().find(|there| there.store == side.store);
-        there.map(|there| there.facts.consistency.moment).ok_or_else(|| {
+    let moments = |side: &Side| -> Result<(Timestamp, Timestamp), Failure> {
+        let there = restored.iter().find(|there| there.store == side.store).ok_or_else(|| {
             Failure::new(FailureKind::Internal, format!("`{}` is no part of the drill", side.store))
-        })
+        })?;
+        let Consistency { level, moment, .. } = there.facts.consistency;
+        // What is captured while it changes may hold what was written until its end.
+        let until = if level == ConsistencyLevel::PointInTime { moment } else { now };
+        Ok((moment, until))
     };
-    let moments = Moments { left: moment(&rule.left)?, right: moment(&rule.right)? };
+    let ((left, left_until), (right, right_until)) = (moments(&rule.left)?, moments(&rule.right)?);
+    let moments = Moments { left, left_until, right, right_until };
     let result = ledger.judge(rule, number, &moments)?;
     let caught = match result.state {
         CheckState::NotApplicable => None,

@@ -95,7 +95,7 @@ pub fn run(
         restored.extend(side_by_side(wave, &|subject| stage.restore(subject)));
     }
     let mut findings = Vec::new();
-    let agreement = agree(&rules, &restored, &sandbox, monitor, &mut findings);
+    let agreement = agree(&rules, &restored, &sandbox, (moment, monitor), &mut findings);
     let stores = side_by_side(restored, &|restored| stage.finish(restored));
     let mut found: Vec<Finding> = Vec::new();
     let stores = stores

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StoreName;
 use lifeboat_base::secret::{Secret, SecretRef};
-use lifeboat_policy::{Checks, Endpoint, EtcdAccess, Kind, Source, Store};
+use lifeboat_policy::{Checks, Endpoint, EtcdAccess, Kind, RedisScan, Source, Store};
 use lifeboat_stores::etcd::{
     ClientOptions, Login, Order as EtcdOrder, OutsideCommand, Reach as EtcdReach, TlsPem,
 };
 use lifeboat_stores::redis::Variables;
 use lifeboat_stores::{
-    Adapter, EtcdAdapter, EtcdOptions, EtcdSource, FilesAdapter, FilesOptions, PostgresAdapter,
-    PostgresOptions, RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions, SqliteAdapter,
-    SqliteOptions, Upkeep,
+    Adapter, Address, EtcdAdapter, EtcdOptions, EtcdSource, FilesAdapter, FilesOptions, PostgresAdapter,
+    PostgresOptions, RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions, ScanOptions,
+    SqliteAdapter, SqliteOptions, Upkeep,
 };
 
 use crate::context::Engine;
@@ -73,12 +73,14 @@ impl Engine {
                 };
                 Ok(Box::new(PostgresAdapter::new(options)))
             }
-            Source::Url(endpoint) if row.kind == Kind::Redis => {
+            Source::Redis { url: endpoint, token, scan } => {
                 let options = RedisOptions {
                     url: Arc::new(self.address(endpoint)),
                     programs: self.env.programs.clone(),
                     commands: row.checks.commands.clone(),
                     upkeep: self.upkeep(&row.checks),
+                    scan: scan.as_deref().map(scan_options),
+                    token: token.clone().map(|token| self.token(token)),
                 };
                 Ok(Box::new(RedisAdapter::new(options)))
             }
@@ -128,6 +130,12 @@ impl Engine {
         }
     }
 
+    /// A secret that is asked for only when the server is contacted.
+    fn token(&self, reference: SecretRef) -> Address {
+        let secrets = Arc::clone(&self.env.secrets);
+        Arc::new(move || secrets.resolve(&reference))
+    }
+
     /// As [`Engine::address`], with everything else that is secret about a cluster.
     fn etcd_members(&self, url: &Endpoint, access: EtcdAccess) -> EtcdReach {
         let (address, secrets) = (self.address(url), Arc::clone(&self.env.secrets));
@@ -169,6 +177,15 @@ impl Engine {
             folder: std::path::absolute(self.resolve(".")).unwrap_or_else(|_odd| PathBuf::from("/")),
             variables: self.variables(checks.replay_environment.clone()),
         }
+    }
+}
+
+fn scan_options(scan: &RedisScan) -> ScanOptions {
+    ScanOptions {
+        prefix: scan.prefix.clone(),
+        requests_per_second: scan.requests_per_second,
+        second_pass: scan.second_pass,
+        skip_unknown: scan.skip_unknown,
     }
 }
 

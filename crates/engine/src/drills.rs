@@ -27,7 +27,7 @@ use crate::error::EngineError;
 use crate::journal::Entry;
 use crate::logs::{Between, Replay, Told};
 use crate::restore::{Chosen, candidates, left_running};
-use crate::view::{drill_digest, in_future, rules_digest};
+use crate::view::{drill_digest, in_future, rules_digests};
 use crate::when;
 
 /// What to drill.
@@ -69,8 +69,6 @@ struct Prepared<'a> {
     facts: CaptureFacts,
     /// The newest moment it can be restored to by itself.
     reach: Timestamp,
-    /// The point is the one that would be restored if everything was lost now.
-    is_newest: bool,
     /// Where the log is to be replayed up to a moment and no further: whether the restore was told to stop there.
     stop: Option<Told>,
     findings: Vec<Finding>,
@@ -116,7 +114,7 @@ impl Engine {
             moment,
             common,
             waves: self.waves(&prepared)?,
-            rules: rules(&self.policy.agreements, &prepared),
+            rules: rules(&self.policy.agreements, &prepared, &impossible),
         };
         let mut report = lifeboat_drill::run(rehearsal, &root, self.env.clock.as_ref(), &monitor)
             .map_err(Failure::from)?;
@@ -228,7 +226,6 @@ impl Engine {
         common: Option<Timestamp>,
     ) -> Result<Prepared<'a>, EngineError> {
         let Standing { row, adapter, set, plan, spans, findings } = standing;
-        let newest = plan.0.row.manifest.id.clone();
         let reach = spans.iter().map(|(_, to)| *to).max();
         let earlier = common.filter(|_| options.at.is_none()).and_then(|common| state(&spans, common));
         let (chosen, replay) = match earlier.filter(|state| Some(*state) < reach) {
@@ -262,8 +259,7 @@ impl Engine {
         let shows = facts.consistency.moment;
         // What was asked for says nothing about what could have been reached.
         let reach = if options.at.is_some() { shows } else { reach.map_or(shows, |reach| reach.max(shows)) };
-        let is_newest = chosen.row.manifest.id == newest;
-        Ok(Prepared { row, adapter, chosen, copy, facts, reach, is_newest, stop, findings, between })
+        Ok(Prepared { row, adapter, chosen, copy, facts, reach, stop, findings, between })
     }
 
     /// How a moment a row can show is asked for: by its point, if there is no log that leads to it.
@@ -307,7 +303,7 @@ impl Engine {
         for (row, findings) in impossible {
             let body = json!({
                 "drill": report.id, "moment": report.moment, "findings": findings, "verdict": report.verdict,
-                "scope": scope(options, true), "row": drill_digest(row),
+                "scope": scope(options), "row": drill_digest(row),
             });
             let record = self.file(Entry { kind: "drill", store: &row.name, ok: false, body })?;
             report.evidence = Some(format!("evidence:{}", record.seq));
@@ -380,8 +376,8 @@ impl Engine {
             let body = json!({
                 "drill": report.id, "moment": report.moment, "point": store.point, "copy": store.copy,
                 "store": store, "findings": findings, "verdict": report.verdict,
-                "scope": scope(options, ready.is_newest), "agreement": said,
-                "rules": rules_digest(&self.policy, &store.name), "asked": options.is_particular(),
+                "scope": scope(options), "agreement": said,
+                "rules": rules_digests(&self.policy, &store.name), "asked": options.is_particular(),
                 "together_with": report.stores.len().saturating_sub(1), "common_moment": report.common_moment,
                 "row": drill_digest(ready.row), "damaged_point": damaged, "pitr": pitr,
             });
@@ -405,9 +401,9 @@ impl Engine {
     }
 }
 
-/// Only what would be restored after a loss today speaks for the row.
-fn scope(options: &DrillOptions, is_newest: bool) -> &'static str {
-    if !options.is_particular() && is_newest { "newest" } else { "chosen" }
+/// Only what would be restored after a loss today speaks for the row, by itself or to one moment with others.
+fn scope(options: &DrillOptions) -> &'static str {
+    if options.is_particular() { "chosen" } else { "newest" }
 }
 
 fn rule_name(outcome: &CheckOutcome) -> &str {
@@ -431,8 +427,16 @@ fn common(standing: &[Standing<'_>], options: &DrillOptions, moment: Timestamp) 
 }
 
 /// The rules between stores of the drill.
-fn rules(agreements: &BTreeMap<AgreementName, Agreement>, prepared: &[Prepared<'_>]) -> Vec<Rule> {
-    let has = |side: &Selection| prepared.iter().any(|ready| ready.row.name == side.store);
+fn rules(
+    agreements: &BTreeMap<AgreementName, Agreement>,
+    prepared: &[Prepared<'_>],
+    impossible: &[Impossible<'_>],
+) -> Vec<Rule> {
+    let has = |side: &Selection| {
+        prepared.iter().any(|ready| ready.row.name == side.store)
+            // One that cannot be drilled leaves the rule unproven, and not unsaid.
+            || impossible.iter().any(|(row, _)| row.name == side.store)
+    };
     let side = |side: &Selection| Side {
         store: side.store.clone(),
         selection: match &side.selected {

@@ -43,7 +43,7 @@ pub use lifeboat_evidence as evidence;
 pub use lifeboat_keys as keys;
 pub use lifeboat_policy as policy;
 pub use lifeboat_policy::Endpoint;
-pub use lifeboat_stores::CheckState;
+pub use lifeboat_stores::{CheckState, Conflict, MergeOptions};
 pub use lifeboat_vault::holds as vault_holds;
 pub use load::LoadOutcome;
 pub use logs::{FetchOptions, FetchReport, FollowOptions, FollowReport, Kept, PushOptions, PushReport};

@@ -8,6 +8,7 @@ use lifeboat_base::ids::DrillId;
 use lifeboat_base::monitor::Finding;
 use lifeboat_drill::Sandbox;
 use lifeboat_policy::Endpoint;
+use lifeboat_stores::{Conflict, LoadOptions, MergeOptions};
 use serde::Serialize;
 use serde_json::json;
 
@@ -30,6 +31,12 @@ pub struct LoadOutcome {
     pub passed: u64,
     /// Things compared with what was restored after all were loaded.
     pub compared: u64,
+    /// Things that were there with the same content.
+    pub unchanged: u64,
+    /// Things that were there with other content, and stayed.
+    pub skipped: u64,
+    /// Things of those that were loaded that replaced others.
+    pub replaced: u64,
     /// How long filling and comparing took.
     pub seconds: f64,
 }
@@ -52,19 +59,23 @@ impl Engine {
             let what = "a running server takes everything or nothing";
             return Err(EngineError::new(FailureKind::Usage, what).next("name a folder with --to"));
         }
+        if let Some(wanted) = &options.merge {
+            acceptable(wanted, options.force)?;
+        }
+        let how = LoadOptions { force: options.force, merge: options.merge.clone() };
         let risk = |error: EngineError| error.risking(&row.name, "rto");
         let address = self.address(place)().map_err(EngineError::from)?;
-        loader.ready(&address, options.force).map_err(EngineError::from).map_err(risk)?;
+        loader.ready(&address, &how).map_err(EngineError::from).map_err(risk)?;
         self.ready_to_file()?;
         let root = self.sandboxes()?;
         let id = DrillId::generate(self.env.clock.now(), self.env.entropy.as_ref());
         let sandbox = Sandbox::create(&root, &id).map_err(Failure::from)?;
         let target = sandbox.folder(row.name.as_str()).map_err(Failure::from)?.join("restored");
-        let inner = RestoreOptions { target: target.clone(), force: false, ..options.clone() };
+        let inner = RestoreOptions { target: target.clone(), force: false, merge: None, ..options.clone() };
         let mut outcome = self.restore_inside(&inner)?;
         let monitor = Collector::new(self.observer.job(&format!("load {}", row.name)));
         let start = self.env.clock.monotonic();
-        let loaded = loader.load(&target, &address, options.force, &monitor);
+        let loaded = loader.load(&target, &address, &how, &monitor);
         let seconds = self.env.clock.monotonic().saturating_sub(start).as_secs_f64();
         let (ok, body) = match &loaded {
             Ok(loaded) => (
@@ -72,13 +83,17 @@ impl Engine {
                 json!({
                     "point": outcome.point, "moment": outcome.moment, "server": loaded.server,
                     "items": loaded.items, "passed": loaded.passed, "compared": loaded.compared, "seconds": seconds,
+                    "unchanged": loaded.unchanged, "skipped": loaded.skipped, "replaced": loaded.replaced,
                 }),
             ),
             Err(failure) => (false, json!({ "point": outcome.point, "error": failure.chain() })),
         };
         let record = self.file(Entry { kind: "load", store: &row.name, ok, body })?;
         let loaded = loaded.map_err(|failure| {
-            let next = format!("lifeboat restore {} --to {place} --force", row.name);
+            let next = match &options.merge {
+                Some(wanted) => format!("lifeboat restore {} --to {place}{}", row.name, said(wanted)),
+                None => format!("lifeboat restore {} --to {place} --force", row.name),
+            };
             risk(EngineError::from(failure)).next(next)
         })?;
         outcome.findings.extend(monitor.take());
@@ -97,8 +112,47 @@ impl Engine {
             sent_bytes: loaded.bytes,
             passed: loaded.passed,
             compared: loaded.compared,
+            unchanged: loaded.unchanged,
+            skipped: loaded.skipped,
+            replaced: loaded.replaced,
             seconds,
         });
         Ok(outcome)
     }
+}
+
+/// Wishes that contradict each other.
+fn acceptable(wanted: &MergeOptions, force: bool) -> Result<(), EngineError> {
+    let refused = |what: &str, next: &str| Err(EngineError::new(FailureKind::Usage, what).next(next));
+    if force {
+        return refused(
+            "--force empties the server, and the other wishes are for keys beside what is there",
+            "say --conflict replace for keys of the same names",
+        );
+    }
+    if let Some((old, _)) = &wanted.rename
+        && !wanted.prefix.is_empty()
+        && !wanted.prefix.starts_with(old.as_str())
+    {
+        return refused(
+            "no name begins with both --prefix and what --rename-prefix replaces",
+            "let --prefix begin with what is replaced, or leave it out",
+        );
+    }
+    Ok(())
+}
+
+/// The wishes as a command line has them.
+fn said(wanted: &MergeOptions) -> String {
+    let prefix = match wanted.prefix.as_str() {
+        "" => String::new(),
+        prefix => format!(" --prefix '{prefix}'"),
+    };
+    let rename = wanted.rename.as_ref().map(|(old, new)| format!(" --rename-prefix '{old}={new}'"));
+    let word = match wanted.conflict {
+        Conflict::Fail => "fail",
+        Conflict::Skip => "skip",
+        Conflict::Replace => "replace",
+    };
+    format!("{prefix}{} --conflict {word}", rename.unwrap_or_default())
 }

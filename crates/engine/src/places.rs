@@ -202,7 +202,9 @@ impl Engine {
                 Source::Files { path, .. } => (Use::Tree, path),
                 Source::Sqlite { path } => (Use::Database, path),
                 Source::RedisFiles { dir, .. } => (Use::Tree, dir),
-                Source::Url(_) | Source::Etcd { .. } | Source::EtcdCommand { .. } => continue,
+                Source::Url(_) | Source::Redis { .. } | Source::Etcd { .. } | Source::EtcdCommand { .. } => {
+                    continue;
+                }
             };
             places.push(Place::new(format!("store `{}`", row.name), usage, &self.resolve(path), Some(row)));
         }

@@ -44,6 +44,8 @@ pub struct PointView {
     pub moment: Timestamp,
     /// `point-in-time`, `crash-consistent` or `fuzzy`.
     pub consistency: lifeboat_base::capture::ConsistencyLevel,
+    /// Items seen to change while it was captured; nothing where nobody looked.
+    pub changes: Option<u64>,
     /// The engine's own position, if it has one.
     pub position: Option<String>,
     /// When each level was last proven and still holds.
@@ -242,6 +244,7 @@ fn view(row: PointRow, held: &Held) -> PointView {
         ended: manifest.ended,
         moment: manifest.facts.consistency.moment,
         consistency: manifest.facts.consistency.level,
+        changes: manifest.facts.changes(),
         position: manifest.facts.consistency.position,
         proof,
         logical_bytes: manifest.facts.logical_bytes,

@@ -15,7 +15,7 @@ use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::PointRow;
 use lifeboat_policy::Store;
-use lifeboat_stores::{Adapter, CheckState, InPlace};
+use lifeboat_stores::{Adapter, CheckState, InPlace, MergeOptions};
 use serde::Serialize;
 use serde_json::json;
 
@@ -54,6 +54,8 @@ pub struct RestoreOptions {
     pub delta: bool,
     /// Replace what is in the target although it is something else. Never what is in use.
     pub force: bool,
+    /// Into a running server beside what is there, and what becomes of that.
+    pub merge: Option<MergeOptions>,
     /// Only this part, as a file.
     pub part: Option<PartOptions>,
 }
@@ -72,6 +74,7 @@ impl RestoreOptions {
             bump_revision: None,
             delta: false,
             force: false,
+            merge: None,
             part: None,
         }
     }
@@ -226,6 +229,11 @@ impl Engine {
     /// the copies in the order of the row and passes over one that turns out to be damaged, unless a copy was named.
     pub fn restore(&self, options: &RestoreOptions) -> Result<RestoreOutcome, EngineError> {
         let row = self.store(&options.store)?;
+        if options.merge.is_some() {
+            let what = "--prefix, --rename-prefix and --conflict are for keys that go into a running server";
+            return Err(EngineError::new(FailureKind::Usage, what)
+                .next("name the server with --to, or leave them out"));
+        }
         let adapter = self.adapter_with(row, &options.wishes())?;
         // A check that was killed may have left its server, which would look like one of the user's.
         let left = left_running(adapter.as_ref(), row);

@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::context::Engine;
 use crate::duties::{LOOKED, REPLAYED, owed};
 use crate::error::EngineError;
-use crate::view::{View, drill_digest, in_future, rules_digest, source_digest};
+use crate::view::{View, drill_digest, in_future, rules_digests, source_digest};
 use log::LogState;
 
 mod log;
@@ -190,8 +190,8 @@ struct Facts<'a> {
     has_partners: bool,
     /// The last drill with others.
     together: Option<RunRow>,
-    /// What the row and others must say of each other, and the last time they were compared.
-    rules: Option<(Digest, Option<RunRow>)>,
+    /// What the row and others must say of each other, by name, and the last time they were asked.
+    rules: Vec<(String, Digest, Option<RunRow>)>,
     /// What retention makes of the points; nothing for a row that is not retained.
     decided: Option<Decided>,
     /// Copies that hold something of a store that must not be kept.
@@ -271,9 +271,13 @@ impl Engine {
             pitr: catalog.last_pitr(&row.name).map_err(Failure::from)?,
             has_partners: self.has_partners(row),
             together: catalog.last_together(&row.name).map_err(Failure::from)?,
-            rules: rules_digest(&self.policy, &row.name)
-                .map(|digest| Ok::<_, Failure>((digest, catalog.last_compared(&row.name)?)))
-                .transpose()?,
+            rules: rules_digests(&self.policy, &row.name)
+                .into_iter()
+                .map(|(name, digest)| {
+                    let last = catalog.last_compared(&row.name, &format!("agreement/{name}"))?;
+                    Ok((name, digest, last))
+                })
+                .collect::<Result<_, Failure>>()?,
             supported: self.adapter(row).is_ok(),
             log: self.log_state(row, &points),
             points,

@@ -3,6 +3,7 @@
 //! A point counts only in the copies the row names today, only if it was captured as the kind the row has today, and
 //! not where damage was met that no later verification has cleared.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_base::digest::Digest;
@@ -42,15 +43,17 @@ pub(crate) fn drill_digest(row: &Store) -> Digest {
     Digest::of(format!("{:?} {} {:?}", row.kind, place(row), row.checks).as_bytes())
 }
 
-/// What a row and others must say of each other: changes when one of these rules does. Nothing for a row without rules.
-pub(crate) fn rules_digest(policy: &Policy, store: &StoreName) -> Option<Digest> {
-    let own: Vec<_> = policy
-        .agreements
-        .iter()
-        .filter(|(_, rule)| rule.left.store == *store || rule.right.store == *store)
-        .map(|(name, rule)| (name, &rule.left, &rule.right, rule.expect, rule.within))
-        .collect();
-    (!own.is_empty()).then(|| Digest::of(format!("{own:?}").as_bytes()))
+/// What a row and others must say of each other, by the names of the rules: each changes when its rule does, or one of its stores.
+pub(crate) fn rules_digests(policy: &Policy, store: &StoreName) -> BTreeMap<String, Digest> {
+    let own =
+        policy.agreements.iter().filter(|(_, rule)| rule.left.store == *store || rule.right.store == *store);
+    own.map(|(name, rule)| {
+        let rows =
+            [&rule.left.store, &rule.right.store].map(|store| policy.stores.get(store).map(drill_digest));
+        let said = (&rule.left, &rule.right, rule.expect, rule.within, rows);
+        (name.to_string(), Digest::of(format!("{said:?}").as_bytes()))
+    })
+    .collect()
 }
 
 /// The points of a row.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use lifeboat_base::ids::CopyName;
 
 use crate::kind::Kind;
-use crate::model::{Checks, CopyUrl, Promises};
+use crate::model::{Checks, CopyUrl, Promises, RedisCapture};
 use crate::reader::Context;
 use crate::resolve::{Nearest, ResolvedPromises};
 use crate::retention::Gfs;
@@ -18,6 +18,8 @@ pub(crate) struct Row<'a> {
     pub(crate) name: &'a str,
     pub(crate) at: &'a Range<usize>,
     pub(crate) kind: Option<Kind>,
+    /// How a server of kind `redis` is captured.
+    pub(crate) capture: Option<RedisCapture>,
     pub(crate) has_log: bool,
     pub(crate) written: &'a Promises,
     pub(crate) promises: &'a ResolvedPromises,
@@ -68,7 +70,7 @@ fn log_window_of_the_kind(row: &Row<'_>, context: &mut Context) {
 
 /// What is not retained is looked at in the running server.
 fn looked_at_where_it_runs(row: &Row<'_>, context: &mut Context) {
-    if row.kind == Some(Kind::Redis) && !row.has_log {
+    if row.capture == Some(RedisCapture::Files) {
         let message =
             format!("store `{}` is not retained, and files show nothing of a running server", row.name);
         context.error("foreign-key", row.at, message, "write its `url` in place of `capture` and `dir`");

@@ -26,6 +26,7 @@ pub(crate) enum Shape {
     StoreUrl,
     Reference,
     RedisCapture,
+    Count,
     Checks,
     StoreNames,
     StoreName,
@@ -121,12 +122,22 @@ pub(crate) const REDIS: &[Key] = &[
         Shape::StoreUrl,
         "Where the server is: a reference, or a URL without a password. This or `dir`.",
     ),
-    key("capture", Shape::RedisCapture, "How it is captured. Default: replication."),
-    key("dir", Shape::Text, "With `capture = \"files\"`: the server's folder, on this machine."),
     key(
-        "config",
-        Shape::Text,
-        "With `capture = \"files\"`: the server's configuration. Default: usual names.",
+        "capture",
+        Shape::RedisCapture,
+        "How it is captured: replication, files (those of a server on this machine), or scan (key by key, for \
+         services). Default: replication, and scan for http(s).",
+    ),
+    key("dir", Shape::Text, "With files: the server's folder, on this machine."),
+    key("config", Shape::Text, "With files: the server's configuration. Default: usual names."),
+    key("token", Shape::Reference, "The token of a REST address, http:// or https://."),
+    key("prefix", Shape::Text, "With scan: only keys whose names begin like this. Default: all."),
+    key("requests_per_second", Shape::Count, "With scan: commands a second at most. Default: no limit."),
+    key("second_pass", Shape::Switch, "With scan: read all once more, to count what changed. Default: true."),
+    key(
+        "skip_unknown",
+        Shape::Switch,
+        "With scan: leave out keys of unknown types and say so. Default: false.",
     ),
 ];
 

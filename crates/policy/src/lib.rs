@@ -35,8 +35,8 @@ pub use explain::{ExplainLine, explain};
 pub use kind::Kind;
 pub use model::{
     Agreement, Checks, CopyPlace, CopyUrl, Encryption, Endpoint, EtcdAccess, Expectation, Keys, Lock,
-    LockMode, Origin, Policy, Promises, Recipient, Selected, Selection, Source, Sourced, Store, Tier, Verify,
-    Written,
+    LockMode, Origin, Policy, Promises, Recipient, RedisCapture, RedisScan, Selected, Selection, Source,
+    Sourced, Store, Tier, Verify, Written,
 };
 pub use order::{Phase, restore_order};
 pub use parse::{digest, parse};

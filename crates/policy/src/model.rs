@@ -288,6 +288,15 @@ pub enum Source {
     },
     /// A server.
     Url(Endpoint),
+    /// A Redis server or service.
+    Redis {
+        /// Where it is.
+        url: Endpoint,
+        /// The token of a REST address.
+        token: Option<SecretRef>,
+        /// How it is read key by key; nothing for one that replicates.
+        scan: Option<Box<RedisScan>>,
+    },
     /// The files of a Redis server beside us.
     RedisFiles {
         /// The server's folder, as written.
@@ -309,6 +318,52 @@ pub enum Source {
         /// The names of the variables it may see.
         environment: Vec<String>,
     },
+}
+
+/// How a Redis server is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RedisCapture {
+    /// As a replica: a dump, and the stream of commands after it.
+    #[default]
+    Replication,
+    /// By its files, on this machine.
+    Files,
+    /// Key by key, with plain commands.
+    Scan,
+}
+
+impl RedisCapture {
+    /// Every way.
+    pub const fn all() -> [Self; 3] {
+        [Self::Replication, Self::Files, Self::Scan]
+    }
+
+    /// The word of the policy file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Replication => "replication",
+            Self::Files => "files",
+            Self::Scan => "scan",
+        }
+    }
+
+    /// True where a continuous log fills the time between two captures: only a replica is sent one.
+    pub const fn has_log(self) -> bool {
+        matches!(self, Self::Replication)
+    }
+}
+
+/// How a Redis server is read key by key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisScan {
+    /// Only keys whose names begin like this.
+    pub prefix: String,
+    /// Commands a second at most.
+    pub requests_per_second: Option<u32>,
+    /// Whether everything is read once more, to count what changed.
+    pub second_pass: bool,
+    /// Whether keys of types that are not known are left out and told.
+    pub skip_unknown: bool,
 }
 
 /// What the members of an etcd cluster must be shown, each by reference. `cert` comes with `key`, `user` with `password`.

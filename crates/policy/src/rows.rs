@@ -6,7 +6,8 @@ use lifeboat_base::ids::{StoreName, TierName};
 
 use crate::check;
 use crate::keys;
-use crate::model::{Promises, Store, Tier};
+use crate::kind::Kind;
+use crate::model::{Promises, RedisCapture, Store, Tier};
 use crate::promises;
 use crate::reader::{Context, Field, Section};
 use crate::resolve::{InForce, Layers, TierOf};
@@ -85,12 +86,14 @@ impl World<'_> {
         let (tier_name, tier) = self.tier(table, context);
         let written = promises::read(table, &self.known_copies, context);
         let layers = Layers { row: &written, row_at: &table.at, tier, defaults: self.defaults };
-        let has_log = store::has_log(table, kind);
+        let capture = store::capture(table, kind);
+        let has_log = kind.is_none_or(Kind::has_log) && capture.is_none_or(RedisCapture::has_log);
         let promises = layers.resolve(has_log);
         let row = check::Row {
             name,
             at: &table.at,
             kind,
+            capture,
             has_log,
             written: &written,
             promises: &promises,

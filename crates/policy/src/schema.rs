@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 
 use crate::keys::{self, Key, Shape};
 use crate::kind::Kind;
-use crate::model::{Encryption, Expectation, LockMode};
-use crate::store;
+use crate::model::{Encryption, Expectation, LockMode, RedisCapture};
+use crate::store::MAX_COUNT;
 
 const SPAN: &str = r"^\s*([0-9]+(s|mo|m|h|d|w|y)\s*)+$";
 const NAME: &str = "^[a-z0-9][a-z0-9_-]{0,63}$";
@@ -155,7 +155,8 @@ fn shape(shape: Shape) -> Value {
             json!({"type": "string", "pattern": r"^(env:|file:|vault:|git@|[A-Za-z][A-Za-z0-9+.-]*://).+$"})
         }
         Shape::Reference => json!({"type": "string", "pattern": "^(env:|file:|vault:).+$"}),
-        Shape::RedisCapture => json!({"enum": store::REDIS_CAPTURES}),
+        Shape::RedisCapture => json!({"enum": RedisCapture::all().map(RedisCapture::word)}),
+        Shape::Count => json!({"type": "integer", "minimum": 1, "maximum": MAX_COUNT}),
         Shape::Checks => json!({"$ref": "#/$defs/checks"}),
         Shape::Sections(name) => json!({"$ref": format!("#/$defs/{name}")}),
     }

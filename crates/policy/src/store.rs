@@ -12,10 +12,12 @@ use toml::de::DeValue;
 use crate::keys::{self, Key};
 use crate::kind::Kind;
 use crate::mask;
-use crate::model::{Checks, Endpoint, Source};
+use crate::model::{Checks, Endpoint, RedisCapture, Source};
 use crate::reader::{Context, Field, Section};
 use crate::suggest;
 use crate::value::InvalidValue;
+
+pub(crate) use redis::MAX_COUNT;
 
 /// The kind of a row; `None` when it is missing or unknown, which has been reported.
 pub(crate) fn kind(section: &Section<'_>, context: &mut Context) -> Option<Kind> {
@@ -55,11 +57,9 @@ pub(crate) fn refuse_foreign_keys(section: &Section<'_>, kind: Option<Kind>, con
     }
 }
 
-pub(crate) use redis::CAPTURES as REDIS_CAPTURES;
-
-/// Whether a log fills the time between two captures of this row; true while its kind is not known.
-pub(crate) fn has_log(section: &Section<'_>, kind: Option<Kind>) -> bool {
-    kind.is_none_or(Kind::has_log) && !(kind == Some(Kind::Redis) && redis::is_files(section))
+/// How a row of kind `redis` is captured; nothing for other kinds, and where it is not known.
+pub(crate) fn capture(section: &Section<'_>, kind: Option<Kind>) -> Option<RedisCapture> {
+    redis::capture(section).filter(|_way| kind == Some(Kind::Redis))
 }
 
 /// Where the store is.

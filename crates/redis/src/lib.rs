@@ -12,5 +12,7 @@ pub mod pattern;
 pub mod place;
 pub mod rdb;
 pub mod replication;
+pub mod rest;
+pub mod scan;
 pub mod server;
 pub mod wire;

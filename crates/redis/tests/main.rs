@@ -8,5 +8,6 @@ mod main {
     mod replication;
     mod samples;
     mod sandbox;
+    mod scan;
     mod wire;
 }

@@ -13,5 +13,11 @@ mod postgres;
 #[path = "main/redis.rs"]
 mod redis;
 #[cfg(test)]
+#[path = "main/redis_rest.rs"]
+mod redis_rest;
+#[cfg(test)]
+#[path = "main/redis_scan.rs"]
+mod redis_scan;
+#[cfg(test)]
 #[path = "main/sqlite.rs"]
 mod sqlite;

@@ -12,6 +12,7 @@ mod pgport;
 mod pgserver;
 mod pgstandby;
 mod redisserver;
+mod restfront;
 mod sentinel;
 
 pub use etcdserver::{EtcdOptions, EtcdServer, EtcdTls};
@@ -20,4 +21,5 @@ pub use peers::{etcd_installations, pg_installation, pg_majors, pg_system_major}
 pub use pgport::Port;
 pub use pgserver::{PgOptions, PgServer};
 pub use redisserver::{RedisOptions, RedisServer, redis_programs};
+pub use restfront::{Mood, RestFront};
 pub use sentinel::Sentinel;

@@ -74,7 +74,11 @@ fn one_store(store: &StoreDrill, verbose: bool, page: &mut Page) {
 
 /// A rule with everything that differs, also what is allowed: it has to be made again.
 fn one_rule(rule: &CheckOutcome, page: &mut Page) {
-    one_check(rule, page);
+    if rule.state == CheckState::Passed && rule.canary_caught != Some(true) {
+        page.line(format!("  no power {}: {}", rule.id, rule.measured));
+    } else {
+        one_check(rule, page);
+    }
     // Why one could not be applied is said below.
     for line in rule.detail.iter().filter(|_| rule.state != CheckState::NotApplicable) {
         page.line(format!("         {line}"));

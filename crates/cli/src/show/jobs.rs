@@ -146,8 +146,18 @@ pub(crate) fn restore(outcome: &RestoreOutcome) -> String {
             0 => String::new(),
             passed => format!("; {} had ended and were left out", plural(passed, "key", "keys")),
         };
+        let other = |count: u64, what: &str| match count {
+            0 => String::new(),
+            count => format!(", {} {what}", human::count(count)),
+        };
+        let others = [
+            other(loaded.replaced, "of them in place of others"),
+            other(loaded.unchanged, "were there already"),
+            other(loaded.skipped, "left as they were"),
+        ]
+        .concat();
         page.line(format!(
-            "  {} loaded, {} compared afterwards{passed}",
+            "  {} loaded{others}, {} compared afterwards{passed}",
             plural(loaded.items, "key", "keys"),
             human::count(loaded.compared)
         ));

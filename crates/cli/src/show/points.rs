@@ -64,10 +64,7 @@ fn table(report: &PointsReport, colour: bool) -> Table {
         table.add_row([
             point.id.to_string(),
             moment(point.moment),
-            serde_json::to_value(point.consistency)
-                .ok()
-                .and_then(|v| v.as_str().map(str::to_owned))
-                .unwrap_or_default(),
+            consistency(point),
             human::bytes(point.logical_bytes),
             human::bytes(point.new_bytes),
             proven(point),
@@ -75,6 +72,16 @@ fn table(report: &PointsReport, colour: bool) -> Table {
         ]);
     }
     table
+}
+
+fn consistency(point: &PointView) -> String {
+    let word = serde_json::to_value(point.consistency).ok().and_then(|v| v.as_str().map(str::to_owned));
+    let word = word.unwrap_or_default();
+    match point.changes {
+        None => format!("{word}, changes not measured"),
+        Some(0) => word,
+        Some(changes) => format!("{word}, {} changes", human::count(changes)),
+    }
 }
 
 fn proven(point: &PointView) -> String {

@@ -103,6 +103,33 @@ fn every_shard_has_its_row_and_slots_without_one_are_told() {
 }
 
 #[test]
+fn a_shard_that_is_read_key_by_key_is_known_by_its_slots() {
+    let nodes = cluster();
+    let mut world = world_of(&nodes[2], &[("a", "0"), ("b", "6000"), ("c", "16383")]);
+    let row = "/0\"\nlogs = \"7d\"\nrpo = \"5m\"\n";
+    assert!(world.policy.contains(row));
+    world.policy = world.policy.replace(row, "/0\"\ncapture = \"scan\"\nrpo = \"36h\"\n");
+    world.write_policy(&world.policy);
+    // Its slots count as those of a row, and it is no surprise that it is a shard.
+    world.run(&["check"]).expect(0);
+    world.run(&["backup", "a"]).expect(0);
+    world.run(&["drill", "a"]).expect(0);
+    world.run(&["restore", "a", "--to", "back"]).expect(0);
+    assert_eq!(start_restored(&world.path("back")).run("DBSIZE"), nodes[0].server.run("DBSIZE"));
+    let is_empty =
+        |slot: &u16| nodes[0].server.run(&format!("CLUSTER COUNTKEYSINSLOT {slot}")) == Reply::Integer(0);
+    let slot = (1..5461).find(is_empty).unwrap();
+    let to = nodes[1].id();
+    for node in [&nodes[1], &nodes[0], &nodes[2]] {
+        node.server.run(&format!("CLUSTER SETSLOT {slot} NODE {to}"));
+    }
+    let ran = world.run(&["backup", "a"]).expect(5);
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(said.contains("had the slots 0-5460 at the point before"), "{said}");
+    world.run(&["backup", "a"]).expect(0);
+}
+
+#[test]
 fn slots_that_moved_are_told_once_and_a_failover_inside_a_shard_is_followed() {
     let nodes = cluster();
     let world = world_of(&nodes[0], &[("a", "0")]);

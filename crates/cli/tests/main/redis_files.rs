@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use lifeboat_base::time::{Clock, SystemClock, Timestamp};
 use lifeboat_redis::wire::{Connection, Reply};
@@ -95,7 +96,7 @@ fn the_log_of_a_running_server_is_taken_drilled_and_restored_and_nothing_is_writ
     assert!(said.contains("files of Redis 7"), "{said}");
     world.backup("cache");
     let age = SystemClock::new().now().duration_since(moment(&world));
-    assert!(age.as_secs() < 60, "a log that is written shows the present: {age}");
+    assert!(age.as_secs() < 60, "{age}");
     assert_eq!(world.promise("cache", "rpo").0, "kept");
     assert_eq!(names(&server.data()), before);
     let report = world.json(&["drill", "cache"], 0);
@@ -145,10 +146,7 @@ fn a_log_that_may_be_off_is_not_guessed_at_and_the_configuration_decides() {
     let expected = content(&server).databases;
     let world = of_files(&server.data());
     let ran = world.run(&["backup", "cache"]).expect(3);
-    assert!(
-        ran.stderr.contains("dump.rdb was made after") || ran.stdout.contains("dump.rdb was made after"),
-        "{ran:?}"
-    );
+    assert!(format!("{ran:?}").contains("nothing here says which of them the server has"), "{ran:?}");
     assert!(world.points("cache").is_empty());
     configured(&world, "appendonly no\n");
     world.backup("cache");
@@ -235,12 +233,13 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     tree::write(path, &bytes);
 }
 
-const DAMAGES: [Damage; 15] = [
+const DAMAGES: [Damage; 16] = [
     (|dir| fs::remove_file(dir.join(BASE)).unwrap(), "aof.2.base.rdb, which is missing", 4),
     (|dir| fs::remove_file(dir.join(FIRST)).unwrap(), "aof.2.incr.aof, which is missing", 4),
     (|dir| fs::remove_file(dir.join(LIST)).unwrap(), "there is no appendonlydir/appendonly.aof.manifest", 4),
     (|dir| edit(&dir.join(BASE), |bytes| bytes.truncate(bytes.len() / 2)), "appendonly.aof.2.base.rdb", 4),
     (|dir| edit(&dir.join(BASE), |bytes| bytes.truncate(20)), "appendonly.aof.2.base.rdb", 4),
+    (|dir| edit(&dir.join(BASE), Vec::clear), "appendonly.aof.2.base.rdb", 4),
     (
         |dir| {
             edit(&dir.join(BASE), |bytes| {
@@ -331,7 +330,8 @@ fn the_last_file_is_cut_after_its_last_whole_command_and_a_log_at_rest_is_as_old
     assert_eq!(back.run("GET last"), Reply::Bulk(b"yes".to_vec()));
     assert_eq!(back.run("GET torn"), Reply::Null);
     let changed = fs::metadata(&last).unwrap().modified().unwrap();
-    assert_eq!(Timestamp::try_from(changed).unwrap(), moment(&world));
+    // A full disk may have taken only a part of the last write.
+    assert_eq!(Timestamp::try_from(changed).unwrap() - Duration::from_secs(2), moment(&world));
 }
 
 #[test]
@@ -349,9 +349,12 @@ fn logs_of_commands_alone_of_one_file_and_with_times_in_them_are_taken_too() {
     world.run(&["drill", "cache"]).expect(0);
     world.run(&["restore", "cache", "--to", "back"]).expect(0);
     assert_eq!(content(&start_restored(&world.path("back"))).databases, expected);
-    // The last note is older than the last change, or the same second.
-    let nanoseconds = moment(&world).subsec_nanosecond();
-    assert_eq!(nanoseconds, 0, "the moment is that of a note");
+    // No later than what the files can show.
+    let log = server.data().join("appendonlydir");
+    let changed =
+        names(&log).iter().map(|name| fs::metadata(log.join(name)).unwrap().modified().unwrap()).max();
+    let changed = Timestamp::try_from(changed.unwrap()).unwrap();
+    assert!(moment(&world) <= changed - Duration::from_secs(2), "{} {changed}", moment(&world));
     // One file, as before version 7: with a dump in front, and without.
     for preamble in ["yes", "no"] {
         let mut server = server_with(logged().set("aof-use-rdb-preamble", preamble));

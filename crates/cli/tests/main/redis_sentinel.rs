@@ -8,6 +8,7 @@ use lifeboat_testkit::{RedisOptions, RedisServer, Sentinel};
 
 use super::redis::{content, server_with, start_restored};
 use super::redis_log::{Follower, ledger, shipped, write};
+use super::redis_scan;
 use super::world::World;
 
 const USER: &str =
@@ -202,4 +203,35 @@ fn what_sentinels_say_is_believed_only_when_the_server_says_so_too() {
     backup(&[of_other, of_one, of_one_too], 0, "");
     world.run(&["restore", "cache", "--to", "back"]).expect(0);
     assert!(start_restored(&world.path("back")).run("EXISTS other").integer() == Some(0));
+}
+
+#[test]
+fn a_server_that_is_read_key_by_key_is_found_too_and_must_keep_its_role_to_the_end() {
+    let server = server_with(RedisOptions::default());
+    let mut world = redis_scan::world(&server, "");
+    let address = format!("redis+sentinel://127.0.0.1:{}/shop", liar(server.port()));
+    set_url(&mut world, address);
+    world.run(&["check"]).expect(0);
+    world.backup("cache");
+    world.run(&["restore", "cache", "--to", "back"]).expect(0);
+    assert_eq!(content(&start_restored(&world.path("back"))).databases, content(&server).databases);
+    // It becomes a replica while its keys are read.
+    let before = world.points("cache");
+    let slowly = "capture = \"scan\"\nrequests_per_second = 500";
+    world.write_policy(&world.policy.replace("capture = \"scan\"", slowly));
+    let asked = || server.connect().info("commandstats").unwrap().get("cmdstat_type").map(str::to_owned);
+    let types = asked();
+    let mut backup = world.start(&["backup", "cache"]);
+    while asked() == types {
+        assert!(backup.try_wait().unwrap().is_none(), "it ended before it began");
+    }
+    server.run("REPLICAOF 127.0.0.1 1");
+    assert_eq!(backup.wait().unwrap().code(), Some(4));
+    assert_eq!(world.points("cache"), before);
+    // The sentinel goes on to name what is no primary any more.
+    let ran = world.run(&["backup", "cache"]).expect(4);
+    assert!(format!("{ran:?}").contains("is none"), "{ran:?}");
+    server.run("REPLICAOF NO ONE");
+    world.write_policy(&world.policy);
+    world.backup("cache");
 }

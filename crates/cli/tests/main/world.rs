@@ -117,7 +117,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    fn with(stores: &[&str]) -> Self {
+    pub(crate) fn with(stores: &[&str]) -> Self {
         let temp = tempfile::Builder::new().prefix("lifeboat-e2e-").tempdir().unwrap();
         let policy = format!("{KEYS_AND_COPIES}{}", stores.concat());
         let world = Self { temp, policy, env: Vec::new(), account: None };

@@ -20,10 +20,33 @@ const CACHE_KIB: i64 = 16 * 1024;
 const LEFT: i64 = 0;
 const RIGHT: i64 = 1;
 
-/// The moments that the two stores of a rule show.
+/// What a name begins with that did not have what should stand before or after it.
+pub(super) const LEFT_MARK: &[u8] = b"\0left\0";
+pub(super) const RIGHT_MARK: &[u8] = b"\0right\0";
+/// Clocks of stores that differ from ours by less are not worth a word.
+const CLOCK_TOLERANCE_US: i64 = 2_000_000;
+
+/// The moments that the two stores of a rule show, and until when each may hold what was written.
 pub(super) struct Moments {
     pub(super) left: Timestamp,
+    pub(super) left_until: Timestamp,
     pub(super) right: Timestamp,
+    pub(super) right_until: Timestamp,
+}
+
+/// Times that explain why one side does not know something: after the moment of the one that does not, and not after all that
+/// the other can hold. Nothing was written in the future.
+#[derive(Clone, Copy)]
+struct Window {
+    after: i64,
+    until: i64,
+}
+
+impl Window {
+    fn new(unaware: Timestamp, until: Timestamp, within: i64) -> Self {
+        let until = until.as_microsecond().saturating_add(within).saturating_add(CLOCK_TOLERANCE_US);
+        Self { after: unaware.as_microsecond().saturating_sub(within), until }
+    }
 }
 
 /// Adds what one side of a rule said.
@@ -97,6 +120,9 @@ impl Ledger {
         let damages: &[&str] = match rule.expect {
             // What was written longest ago, and so cannot be explained by the time between the stores.
             Expect::Exists => &[OLDEST_GONE],
+            Expect::Same if self.compares_values(own).map_err(scratch)? => {
+                &[OLDEST_GONE, ONE_MORE, OTHER_VALUE]
+            }
             Expect::Same => &[OLDEST_GONE, ONE_MORE],
             Expect::Newest => &[NEWEST_AGED],
         };
@@ -145,17 +171,26 @@ impl Ledger {
         }
         let mut differences = Differences::default();
         let within = i64::try_from(rule.within.as_micros()).unwrap_or(i64::MAX / 4);
-        // Missing on the right is what the right cannot know yet, and the reverse.
-        let since = moments.right.as_microsecond().saturating_sub(within);
-        self.missing(number, (LEFT, RIGHT), since, &mut differences, |name| {
+        let window = Window::new(moments.right, moments.left_until, within);
+        self.missing(number, (LEFT, RIGHT), window, &mut differences, |name| {
             format!("{name} of {} is not in {}", rule.left.store, rule.right.store)
         })?;
         if both {
-            let since = moments.left.as_microsecond().saturating_sub(within);
-            self.missing(number, (RIGHT, LEFT), since, &mut differences, |name| {
+            let window = Window::new(moments.left, moments.right_until, within);
+            self.missing(number, (RIGHT, LEFT), window, &mut differences, |name| {
                 format!("{name} of {} is not in {}", rule.right.store, rule.left.store)
             })?;
-            self.other(number, &mut differences)?;
+            let (valued_left, valued_right) = (self.valued(number, LEFT)?, self.valued(number, RIGHT)?);
+            if differences.failed == 0 && valued_left != valued_right {
+                let store = if valued_left { &rule.right.store } else { &rule.left.store };
+                let why = format!("{store} gives no values, so none was compared");
+                return Ok(outcome(rule, CheckState::NotApplicable, "no values".to_owned(), vec![why], 0));
+            }
+            if valued_left && valued_right {
+                let unaware = moments.left.min(moments.right);
+                let until = moments.left_until.max(moments.right_until);
+                self.other(number, Window::new(unaware, until, within), &mut differences)?;
+            }
         }
         let Differences { failed, allowed, detail, again } = differences;
         let mut measured = format!("{left} in {} and {right} in {}", rule.left.store, rule.right.store);
@@ -181,23 +216,23 @@ impl Ledger {
         Ok(outcome(rule, state, measured, lines, failed))
     }
 
-    /// What one side has and the other has not. What was written after `since` is explained.
+    /// What one side has and the other has not. What was written within the window is explained.
     fn missing(
         &self,
         number: i64,
         (one, other): (i64, i64),
-        since: i64,
+        window: Window,
         into: &mut Differences,
         say: impl Fn(&str) -> String,
     ) -> rusqlite::Result<()> {
         const FROM: &str = "FROM said AS one WHERE rule = ?1 AND side = ?2 AND NOT EXISTS
             (SELECT 1 FROM said AS other WHERE other.rule = ?1 AND other.side = ?3 AND other.name = one.name)";
-        let explained = "AND at > ?4";
-        let not = "AND (at IS NULL OR at <= ?4)";
+        let explained = "AND at > ?4 AND at <= ?5";
+        let not = "AND (at IS NULL OR at <= ?4 OR at > ?5)";
         for (condition, allowed) in [(not, false), (explained, true)] {
             let total: i64 = self.0.query_row(
                 &format!("SELECT count(*) {FROM} {condition}"),
-                params![number, one, other, since],
+                params![number, one, other, window.after, window.until],
                 |row| row.get(0),
             )?;
             let (count, lines) = if allowed {
@@ -208,7 +243,7 @@ impl Ledger {
             *count += total.unsigned_abs();
             let sql = format!("SELECT name {FROM} {condition} ORDER BY name LIMIT {MAX_DETAILS}");
             let mut statement = self.0.prepare(&sql)?;
-            let mut rows = statement.query(params![number, one, other, since])?;
+            let mut rows = statement.query(params![number, one, other, window.after, window.until])?;
             while let Some(row) = rows.next()? {
                 lines.push(say(&name(row)?));
             }
@@ -216,20 +251,42 @@ impl Ledger {
         Ok(())
     }
 
-    /// Names that both have, with other values; or that came twice with two.
-    fn other(&self, number: i64, into: &mut Differences) -> rusqlite::Result<()> {
+    /// Names that both have, with other values; or that came twice with two. One that was written again within the window is
+    /// explained.
+    fn other(&self, number: i64, window: Window, into: &mut Differences) -> rusqlite::Result<()> {
         const FROM: &str = "FROM said AS one JOIN said AS other USING (rule, name)
-            WHERE rule = ?1 AND one.side = 0 AND other.side = 1 AND (one.twice OR other.twice OR
-                (one.value IS NOT NULL AND other.value IS NOT NULL AND one.value <> other.value))";
-        let total: i64 = self.0.query_row(&format!("SELECT count(*) {FROM}"), [number], |row| row.get(0))?;
-        into.failed += total.unsigned_abs();
-        let sql = format!("SELECT name {FROM} ORDER BY name LIMIT {MAX_DETAILS}");
-        let mut statement = self.0.prepare(&sql)?;
-        let mut rows = statement.query([number])?;
-        while let Some(row) = rows.next()? {
-            into.detail.push(format!("{} has another value", name(row)?));
+            WHERE rule = ?1 AND one.side = 0 AND other.side = 1
+                AND (one.twice OR other.twice OR one.value IS NOT other.value)";
+        let fresh = "coalesce(max(coalesce(one.at, other.at), coalesce(other.at, one.at)) > ?2
+            AND max(coalesce(one.at, other.at), coalesce(other.at, one.at)) <= ?3, 0)";
+        for (condition, allowed) in [(format!("AND NOT {fresh}"), false), (format!("AND {fresh}"), true)] {
+            let bounds = params![number, window.after, window.until];
+            let total: i64 =
+                self.0.query_row(&format!("SELECT count(*) {FROM} {condition}"), bounds, |row| row.get(0))?;
+            let (count, lines) = if allowed {
+                (&mut into.allowed, &mut into.again)
+            } else {
+                (&mut into.failed, &mut into.detail)
+            };
+            *count += total.unsigned_abs();
+            let sql = format!("SELECT name {FROM} {condition} ORDER BY name LIMIT {MAX_DETAILS}");
+            let mut statement = self.0.prepare(&sql)?;
+            let mut rows = statement.query(params![number, window.after, window.until])?;
+            while let Some(row) = rows.next()? {
+                lines.push(format!("{} has another value", name(row)?));
+            }
         }
         Ok(())
+    }
+
+    /// Whether a side gives any value.
+    fn valued(&self, number: i64, side: i64) -> rusqlite::Result<bool> {
+        let sql = "SELECT 1 FROM said WHERE rule = ?1 AND side = ?2 AND value IS NOT NULL LIMIT 1";
+        self.0.query_row(sql, [number, side], |_row| Ok(())).optional().map(|found| found.is_some())
+    }
+
+    fn compares_values(&self, number: i64) -> rusqlite::Result<bool> {
+        Ok(self.valued(number, LEFT)? && self.valued(number, RIGHT)?)
     }
 
     /// Whether any side says nothing about time.
@@ -239,15 +296,17 @@ impl Ledger {
     }
 
     fn newest(&self, rule: &Rule, number: i64, moments: &Moments) -> rusqlite::Result<CheckResult> {
-        let sql = "SELECT max(at) FROM said WHERE rule = ?1 AND side = ?2";
-        let newest = |side| self.0.query_row(sql, [number, side], |row| row.get::<_, Option<i64>>(0));
+        // Only what both could know: one row from the future must not speak for a thousand that are lost.
+        let sql = "SELECT max(at) FROM said WHERE rule = ?1 AND side = ?2 AND at <= ?3";
+        let until = moments.left.min(moments.right).as_microsecond();
+        let newest = |side| self.0.query_row(sql, [number, side, until], |row| row.get::<_, Option<i64>>(0));
         let (Some(left), Some(right)) = (newest(LEFT)?, newest(RIGHT)?) else {
-            let why = "a side has no times: give it a column `at`".to_owned();
+            let why = "a side has no times before the moment both show: give it a column `at`".to_owned();
             return Ok(outcome(rule, CheckState::NotApplicable, "no times".to_owned(), vec![why], 0));
         };
         let found = left.abs_diff(right);
         let within = i64::try_from(rule.within.as_micros()).unwrap_or(i64::MAX / 4);
-        let allowed = apart(moments).saturating_add(within).unsigned_abs();
+        let allowed = within.unsigned_abs();
         let measured = format!("{} apart", span(i64::try_from(found).unwrap_or(i64::MAX)));
         let fails = found > allowed;
         let state = if fails { CheckState::Failed } else { CheckState::Passed };
@@ -267,6 +326,11 @@ const OLDEST_GONE: &str = "DELETE FROM said WHERE rule = ?1 AND side = 1 AND nam
      WHERE rule = ?1 AND one.side = 0 AND other.side = 1 ORDER BY one.at NULLS FIRST LIMIT 1)";
 /// Adds on the right what nobody has.
 const ONE_MORE: &str = "INSERT INTO said(rule, side, name) VALUES (?1, 1, randomblob(32))";
+/// Gives something that both have another value on the right, the one that was written longest ago.
+const OTHER_VALUE: &str =
+    "UPDATE said SET value = x'00' || coalesce(value, x'00') WHERE rule = ?1 AND side = 1 AND name =
+    (SELECT one.name FROM said AS one JOIN said AS other USING (rule, name)
+     WHERE rule = ?1 AND one.side = 0 AND other.side = 1 ORDER BY one.at NULLS FIRST LIMIT 1)";
 /// Makes everything on the right older than any rule allows.
 const NEWEST_AGED: &str = "UPDATE said SET at = min(at, ?2) WHERE rule = ?1 AND side = 1";
 
@@ -290,10 +354,13 @@ fn span(microseconds: i64) -> String {
 
 fn name(row: &Row<'_>) -> rusqlite::Result<String> {
     let name: Vec<u8> = row.get(0)?;
+    let marked = [LEFT_MARK, RIGHT_MARK].iter().find_map(|mark| name.strip_prefix(*mark));
+    let without = if marked.is_some() { " (without its prefix or suffix)" } else { "" };
+    let name = marked.map(<[u8]>::to_vec).unwrap_or(name);
     let cut = name.len() > MAX_SHOWN_BYTES;
     let head = String::from_utf8_lossy(name.get(..MAX_SHOWN_BYTES).unwrap_or(&name)).into_owned();
     let shown = lifeboat_base::human::printable(&head);
-    Ok(if cut { format!("`{shown}…`") } else { format!("`{shown}`") })
+    Ok(if cut { format!("`{shown}…`{without}") } else { format!("`{shown}`{without}") })
 }
 
 /// What a rule asks for, for people.

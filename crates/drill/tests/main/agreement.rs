@@ -109,6 +109,9 @@ fn everything_named_on_the_left_must_be_on_the_right() {
     assert_eq!(outcome(&report), (CheckState::Failed, 1, vec!["agreement/attachments"]));
     assert_eq!(report.verdict, DrillVerdict::Failed);
     assert_eq!(report.agreement[0].detail, ["`b` of orders is not in uploads"]);
+    // Two names that both lack what should stand before them have nothing to do with each other.
+    let (left, right) = (telling(Ok(names(&["a", "b"]))), telling(Ok(names(&["b", "files/a"]))));
+    assert_eq!(outcome(&drilled(Expect::Exists, (&left, 60), (&right, 60))).1, 1);
 }
 
 #[test]
@@ -140,7 +143,7 @@ fn both_sides_must_have_the_same_where_that_is_asked() {
     let left = telling(Ok(said(&[("acme", Some("3"), None), ("zeta", Some("4"), None)])));
     let cases: [(&[Item], u64); 5] = [
         (&[("files/acme", Some("3"), None), ("files/zeta", Some("4"), None)], 0),
-        (&[("files/acme", Some("3"), None), ("files/zeta", None, None)], 0),
+        (&[("files/acme", Some("3"), None), ("files/zeta", None, None)], 1),
         (&[("files/acme", Some("3"), None), ("files/zeta", Some("5"), None)], 1),
         (&[("files/acme", Some("3"), None)], 1),
         (&[("files/acme", Some("3"), None), ("files/zeta", Some("4"), None), ("files/more", None, None)], 1),
@@ -162,12 +165,41 @@ fn the_newest_on_both_sides_must_be_equally_old() {
     for (age, state) in [(70, CheckState::Passed), (75, CheckState::Passed), (76, CheckState::Failed)] {
         let right = telling(Ok(said(&[("files/x", None, Some(age))])));
         assert_eq!(drilled(Expect::Newest, (&left, 60), (&right, 60)).agreement[0].state, state, "{age}");
-        // 40 s more are explained by the moments.
-        assert_eq!(
-            drilled(Expect::Newest, (&left, 60), (&right, 100)).agreement[0].state,
-            CheckState::Passed
-        );
     }
+}
+
+#[test]
+fn nothing_was_written_in_the_future() {
+    // 2099, as in a column that says when something ends.
+    let later = |name: &str| Selected {
+        name: name.as_bytes().to_vec(),
+        value: None,
+        at: Some("2099-01-01T00:00:00Z".parse().unwrap()),
+    };
+    let left = telling(Ok(vec![later("a"), later("lost")]));
+    let right = telling(Ok(names(&["files/a"])));
+    assert_eq!(outcome(&drilled(Expect::Exists, (&left, 60), (&right, 60))).1, 1);
+    let right = telling(Ok(vec![later("files/a"), later("files/more")]));
+    let few = telling(Ok(vec![later("a")]));
+    assert_eq!(outcome(&drilled(Expect::Same, (&few, 60), (&right, 60))).1, 1);
+    let mut newer = said(&[("b", None, Some(70))]);
+    newer.push(later("c"));
+    let older = said(&[("files/b", None, Some(5000))]).into_iter().chain([later("files/c")]).collect();
+    let report = drilled(Expect::Newest, (&telling(Ok(newer)), 60), (&telling(Ok(older)), 60));
+    assert_eq!(report.agreement[0].state, CheckState::Failed);
+}
+
+#[test]
+fn values_are_compared_or_it_is_said_that_they_were_not() {
+    let left = telling(Ok(said(&[("acme", Some("3"), None)])));
+    let mute = telling(Ok(names(&["files/acme"])));
+    assert_eq!(drilled(Expect::Same, (&left, 60), (&mute, 60)).agreement[0].state, CheckState::NotApplicable);
+    // Written again between the two moments.
+    let left = telling(Ok(said(&[("acme", Some("4"), Some(50)), ("old", Some("1"), Some(900))])));
+    let right =
+        telling(Ok(said(&[("files/acme", Some("3"), Some(400)), ("files/old", Some("1"), Some(900))])));
+    let report = drilled(Expect::Same, (&left, 10), (&right, 100));
+    assert_eq!(outcome(&report), (CheckState::Passed, 0, vec![]), "{:?}", report.agreement[0]);
 }
 
 #[test]

@@ -165,8 +165,11 @@ fn rpo(facts: &Facts<'_>) -> PromiseView {
     if let Some(why) = alarmed(point) {
         return if why.is_damage { cell.broken(why.text) } else { cell.unproven(why.text) };
     }
-    let changes = point.manifest.facts.consistency.changes;
-    let fuzzy = if changes > 0 { format!(", taken while {changes} items changed") } else { String::new() };
+    let fuzzy = match point.manifest.facts.changes() {
+        None => ", taken while nobody looked how much changed".to_owned(),
+        Some(0) => String::new(),
+        Some(changes) => format!(", taken while {changes} items changed"),
+    };
     let shown = if lag < own { "with its log shows" } else { "shows" };
     cell.kept(format!("{} {shown} the store {} ago{fuzzy}", point.manifest.id, human::duration(lag)))
 }
@@ -492,25 +495,18 @@ fn too_old(facts: &Facts<'_>, word: &str, span: Span, at: Option<Timestamp>, pla
     })
 }
 
-/// Whether every rule of a drill was shown to hold.
-fn agrees(run: &RunRow) -> bool {
-    let rules = run.body.get("agreement").and_then(Value::as_array);
-    rules.is_some_and(|rules| {
-        rules.iter().all(|rule| {
-            rule.get("state").and_then(Value::as_str) == Some("passed")
-                && rule.get("canary_caught").and_then(Value::as_bool) == Some(true)
-        })
-    })
-}
-
-/// The first rule of a drill that did not hold, in words.
-fn disagreement(run: &RunRow) -> String {
-    let rules = run.body.get("agreement").and_then(Value::as_array).into_iter().flatten();
-    let mut broken =
-        rules.filter(|rule| rule.get("state").and_then(Value::as_str) != Some("passed")).filter_map(|rule| {
-            Some(format!("{}: {}", rule.get("id")?.as_str()?, rule.get("measured")?.as_str()?))
-        });
-    broken.next().unwrap_or_else(|| "a rule has no power".to_owned())
+/// Why a rule of a drill was not shown to hold, in words; nothing if it was.
+fn disagreement(run: &RunRow, name: &str) -> Option<String> {
+    let id = format!("agreement/{name}");
+    let rules = run.body.get("agreement").and_then(Value::as_array)?;
+    let rule = rules.iter().find(|rule| rule.get("id").and_then(Value::as_str) == Some(&id))?;
+    let said = |field: &str| rule.get(field).and_then(Value::as_str).unwrap_or_default();
+    let powered = rule.get("canary_caught").and_then(Value::as_bool) == Some(true);
+    match said("state") {
+        "passed" if powered => None,
+        "passed" => Some(format!("{id} has no power")),
+        _ => Some(format!("{id}: {}", said("measured"))),
+    }
 }
 
 fn drill(facts: &Facts<'_>) -> PromiseView {
@@ -523,21 +519,20 @@ fn drill(facts: &Facts<'_>) -> PromiseView {
         return cell.unproven("the row has changed since the last drill");
     }
     if last.ok {
-        // A drill of the store alone compares it with nothing, and takes nothing back.
-        match facts.rules.as_ref().map(|(rules, compared)| (rules, compared.as_ref())) {
-            Some((_, None)) => {
-                return cell.unproven("never compared with the stores of its rules: lifeboat drill --all");
+        // A drill that did not ask a rule takes nothing of it back.
+        for (name, digest, asked) in &facts.rules {
+            let Some(run) = asked else {
+                return cell.unproven(format!("the rule `{name}` was never asked: lifeboat drill --all"));
+            };
+            let same = run.body.pointer(&format!("/rules/{name}")).and_then(Value::as_str);
+            if same != Some(digest.to_string().as_str()) {
+                let why = "or one of its stores has changed since it was asked: lifeboat drill --all";
+                return cell.unproven(format!("the rule `{name}` {why}"));
             }
-            Some((rules, Some(run))) if !says(Some(run), "rules", *rules) => {
-                return cell.unproven("its rules have changed since it was compared: lifeboat drill --all");
+            if let Some(why) = disagreement(run, name) {
+                let cell = cell.rests_on(facts.now, run).observed("disagrees");
+                return cell.broken(format!("the last drill that asked it failed: {why}"));
             }
-            Some((_, Some(run))) if !agrees(run) => {
-                let cell = cell.rests_on(facts.now, run);
-                return cell
-                    .observed("disagrees")
-                    .broken(format!("the last drill that compared it failed: {}", disagreement(run)));
-            }
-            _ => {}
         }
         let took = seconds(&last.body, "rto_s").map(human::duration).unwrap_or_default();
         return cell.observed("passed").kept(format!("passed in {took}"));

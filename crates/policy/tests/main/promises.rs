@@ -120,7 +120,11 @@ fn places_and_recipients_are_read() {
     assert_eq!(far.url, CopyUrl::S3 { bucket: "far-away".to_owned(), prefix: "lifeboat".to_owned() });
     assert_eq!(far.lock.unwrap().min.to_string(), "7d");
     let sessions = &policy.stores[&name("sessions")].source;
-    assert_eq!(sessions, &Source::Url(Endpoint::Plain("redis://cache.internal:6379".to_owned())));
+    assert!(matches!(
+        sessions,
+        Source::Redis { url: Endpoint::Plain(url), token: None, scan: None }
+            if url == "redis://cache.internal:6379"
+    ));
     assert_eq!((policy.state.as_str(), policy.timezone_name.as_str()), ("./state", "Europe/Berlin"));
 }
 

@@ -10,7 +10,6 @@ use super::config::Settings;
 use super::error::FilesError;
 use super::folder::Folder;
 use super::manifest::{LIST_LIMIT_BYTES, List};
-use super::writer;
 use crate::rdb::{self, About};
 
 /// How often a list is read again that changes while its files are opened. A rewrite takes a fork at least.
@@ -52,8 +51,6 @@ pub struct Chosen {
     /// A dump, or commands, or both one after the other.
     pub(super) base: Option<Piece>,
     pub(super) increments: Vec<Piece>,
-    /// Somebody is writing the last of them.
-    pub(super) is_written: bool,
     /// A dump beside the log is younger than it.
     pub(super) younger_dump: Option<String>,
     /// What the base, or the dump, says before its first key; nothing for a base of commands.
@@ -129,20 +126,22 @@ pub fn choose(dir: &Path, settings: &Settings) -> Result<Chosen, FilesError> {
 
 /// A dump is made of everything, so its log is older only if it is off, or if nothing was written since.
 fn between(mut log: Chosen, dump: Piece, append_only: Option<bool>) -> Result<Chosen, FilesError> {
-    if !log.is_written && append_only == Some(false) {
-        return alone(dump);
-    }
     let about = opening(&dump)?;
     let made = made(&about).ok_or_else(|| FilesError::Undated { name: dump.name.clone() })?;
     let younger = log.changed().is_none_or(|changed| made > changed);
-    if younger && !log.is_written {
-        if append_only.is_none() {
+    // What the configuration says may have been changed in the running server: the files have to bear it out.
+    match (append_only, younger) {
+        (Some(false), true) => alone(dump),
+        (Some(false), false) | (None, true) => {
             let log = log.last().map(|piece| piece.name.clone()).unwrap_or_default();
-            return Err(FilesError::Undecided { dump: dump.name, log });
+            Err(FilesError::Undecided { dump: dump.name, log })
         }
-        log.younger_dump = Some(dump.name);
+        (Some(true), true) => {
+            log.younger_dump = Some(dump.name);
+            Ok(log)
+        }
+        (Some(true) | None, false) => Ok(log),
     }
-    Ok(log)
 }
 
 /// A dump and nothing else.
@@ -172,9 +171,7 @@ fn several(folder: &Folder, list: &str) -> Result<Option<Chosen>, FilesError> {
             }
         };
         let base = parsed.base.is_some().then(|| pieces.remove(0));
-        let last = parsed.increments.last().zip(pieces.last());
-        let is_written = last.is_some_and(|(name, piece)| writer::is_written(&piece.file, name));
-        let mut chosen = Chosen { is_written, ..Chosen::of(Origin::Log, base, pieces) };
+        let mut chosen = Chosen::of(Origin::Log, base, pieces);
         chosen.look_into_base()?;
         return Ok(Some(chosen));
     }
@@ -196,17 +193,16 @@ fn all(folder: &Folder, list: &List) -> Result<Result<Vec<Piece>, String>, Files
 /// The log in one file, if there is one. A rewrite replaces it: what was opened stays.
 fn single(folder: &Folder, name: &str) -> Result<Option<Chosen>, FilesError> {
     let Some(file) = folder.file(name)? else { return Ok(None) };
-    let is_written = writer::is_written(&file, name);
     let piece = Piece { name: folder.shown(name), file };
-    let mut chosen = Chosen { is_written, ..Chosen::of(Origin::OldLog, Some(piece), Vec::new()) };
+    let mut chosen = Chosen::of(Origin::OldLog, Some(piece), Vec::new());
     chosen.look_into_base()?;
     Ok(Some(chosen))
 }
 
 impl Chosen {
     fn of(origin: Origin, base: Option<Piece>, increments: Vec<Piece>) -> Self {
-        let (is_written, younger_dump, about, databases) = (false, None, None, None);
-        Self { origin, base, increments, is_written, younger_dump, about, databases }
+        let (younger_dump, about, databases) = (None, None, None);
+        Self { origin, base, increments, younger_dump, about, databases }
     }
 
     /// The file that grows, if any does.
@@ -223,7 +219,8 @@ impl Chosen {
 
     fn look_into_base(&mut self) -> Result<(), FilesError> {
         let Some(base) = &self.base else { return Ok(()) };
-        if base.begins_as_dump()? {
+        // One that is called a dump and is none, such as an empty one after a power cut, is not a log without a base.
+        if base.begins_as_dump()? || Path::new(&base.name).extension().is_some_and(|kind| kind == "rdb") {
             self.about = Some(opening(base)?);
         }
         Ok(())

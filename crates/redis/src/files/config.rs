@@ -1,13 +1,16 @@
 //! What a server's configuration says about its files. Everything else in it, passwords above all, is passed over.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use super::error::FilesError;
 
+const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
 const LIMIT_BYTES: u64 = 1024 * 1024;
 
 /// Names of files, and which of them are loaded.
@@ -42,8 +45,16 @@ impl Settings {
     pub fn read(path: &Path, dir: &Path) -> Result<Self, FilesError> {
         let name = path.display().to_string();
         let mut text = Zeroizing::new(String::new());
-        let file = File::open(path).map_err(FilesError::io("open", &name))?;
-        file.take(LIMIT_BYTES).read_to_string(&mut text).map_err(FilesError::io("read", &name))?;
+        // A pipe in its place is not waited for.
+        let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path);
+        let file = file.map_err(FilesError::io("open", &name))?;
+        if !file.metadata().map_err(FilesError::io("look at", &name))?.is_file() {
+            return Err(FilesError::Configuration { name, what: "is not a file" });
+        }
+        let read = file.take(LIMIT_BYTES + 1).read_to_string(&mut text);
+        if read.map_err(FilesError::io("read", &name))? as u64 > LIMIT_BYTES {
+            return Err(FilesError::Configuration { name, what: "is longer than 1 MiB, which is not read" });
+        }
         Self::parse(&text, dir).map_err(|what| FilesError::Configuration { name, what })
     }
 

@@ -68,7 +68,7 @@ pub enum FilesError {
     },
     /// Log and dump contradict each other, and nothing says which of them the server goes on with.
     #[error(
-        "{dump} was made after the last change of {log}, so either nothing was written since or the log is off: nothing here says which of the two the server has"
+        "{dump} and {log} contradict what is known of them: the older of the two may be what is switched off, and nothing here says which of them the server has"
     )]
     Undecided {
         /// The dump.

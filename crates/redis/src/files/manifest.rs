@@ -26,6 +26,9 @@ impl List {
                 continue;
             }
             let (name, number, kind) = entry(line).map_err(wrong)?;
+            if kind != "h" && list.names().any(|known| *known == name) {
+                return Err(wrong("a file that was named before"));
+            }
             match kind {
                 "b" if list.base.is_none() => list.base = Some(name),
                 "b" => return Err(wrong("a second base")),
@@ -98,6 +101,7 @@ mod tests {
             ("file a seq 1 type h\n", 0),
             ("file a seq 1 type b\nfile b seq 2 type b\n", 2),
             ("file a seq 2 type i\nfile b seq 2 type i\n", 2),
+            ("file a seq 2 type i\nfile a seq 3 type i\n", 2),
             ("file a seq 0 type i\n", 1),
             ("file a seq 1 type x\n", 1),
             ("file a seq 1\n", 1),

@@ -11,7 +11,6 @@ mod folder;
 mod manifest;
 mod reading;
 mod scan;
-mod writer;
 
 pub use choice::{Chosen, Origin, choose};
 pub use config::Settings;

@@ -18,7 +18,7 @@ use super::scan::{Scan, ScanError, scan};
 use crate::rdb::{self, Survey};
 use crate::wire::encode;
 
-/// A server that syncs its log once a second may hold back what it has acknowledged for so long, while a sync goes on.
+/// A file that was changed holds what was acknowledged so long before: a full disk may have taken only a part of the last write.
 const HELD_BACK: Duration = Duration::from_secs(2);
 
 /// Bytes to be handed out, known by their digest.
@@ -56,8 +56,6 @@ pub struct Reading {
     pub databases: u64,
     /// What was acknowledged before this moment is in it.
     pub moment: Timestamp,
-    /// Whether a server was seen writing the log.
-    pub is_written: bool,
 }
 
 impl Chosen {
@@ -73,6 +71,7 @@ impl Chosen {
             bytes: 0,
             cut: 0,
             noted_s: None,
+            last_commands: 0,
         };
         let last = self.increments.len();
         let (mut dump, mut survey) = (None, Survey::default());
@@ -94,15 +93,16 @@ impl Chosen {
             Some(dump) => dump,
             None => nothing(&mut survey, now_ms)?,
         };
-        let moment = match (self.origin, self.is_written) {
-            (Origin::Dump, _) => self.about.as_ref().and_then(made),
-            (_, true) => asked.checked_sub(HELD_BACK).ok(),
-            // Nobody was seen writing: what is known ends with the last change.
-            (_, false) => {
-                let noted = log.noted_s.and_then(|seconds| Timestamp::from_second(seconds).ok());
-                changed.into_iter().chain(noted).min().map(|moment| moment.min(asked))
-            }
+        let made = self.about.as_ref().and_then(made);
+        let moment = if log.last_commands == 0 && (self.origin == Origin::Dump || self.base.is_some()) {
+            // The last file says nothing of its own: what is known ends with the dump. One of commands has no such moment.
+            made.or(log.noted())
+        } else {
+            // Nobody can be believed to be writing: what is known ends with the last change.
+            let changed = changed.and_then(|changed| changed.checked_sub(HELD_BACK).ok());
+            changed.into_iter().chain(log.noted()).min()
         };
+        let moment = moment.map(|moment| moment.min(asked));
         let undated =
             || FilesError::Undated { name: self.last().map(|piece| piece.name.clone()).unwrap_or_default() };
         let highest = survey.databases.keys().max().map_or(0, |db| db.saturating_add(1));
@@ -112,7 +112,6 @@ impl Chosen {
             origin: self.origin,
             databases: self.databases.unwrap_or_default().max(highest).max(log.databases),
             moment: moment.ok_or_else(undated)?,
-            is_written: self.is_written,
             commands: is_log.then(|| log.finish()),
             dump,
             survey,
@@ -165,9 +164,16 @@ struct Log {
     bytes: u64,
     cut: u64,
     noted_s: Option<i64>,
+    /// How many commands the last file has.
+    last_commands: u64,
 }
 
 impl Log {
+    /// The last time that is noted between the commands.
+    fn noted(&self) -> Option<Timestamp> {
+        self.noted_s.and_then(|seconds| Timestamp::from_second(seconds).ok())
+    }
+
     fn add(&mut self, piece: &Piece, at: u64, is_last: bool) -> Result<(), FilesError> {
         // Every file is loaded beginning with database 0.
         let again = encode(&[b"SELECT", b"0"]);
@@ -190,6 +196,7 @@ impl Log {
         }
         self.noted_s = found.noted_s.or(self.noted_s);
         self.cut = length - end;
+        self.last_commands = found.commands;
         if end == 0 {
             return Ok(());
         }

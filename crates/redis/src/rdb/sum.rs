@@ -8,32 +8,32 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 
 /// A SHA-256.
-pub(super) type Hash = [u8; 32];
+pub(crate) type Hash = [u8; 32];
 
 /// A digest being made of several parts.
 #[derive(Clone)]
-pub(super) struct Hasher(Sha256);
+pub(crate) struct Hasher(Sha256);
 
 impl Hasher {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Sha256::new())
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    pub(super) fn number(&mut self, number: u64) {
+    pub(crate) fn number(&mut self, number: u64) {
         self.0.update(number.to_be_bytes());
     }
 
     /// A text with its length.
-    pub(super) fn text(&mut self, text: &[u8]) {
+    pub(crate) fn text(&mut self, text: &[u8]) {
         self.number(text.len() as u64);
         self.bytes(text);
     }
 
-    pub(super) fn finish(self) -> Hash {
+    pub(crate) fn finish(self) -> Hash {
         self.0.finalize().into()
     }
 }
@@ -47,7 +47,7 @@ impl Sum {
     pub const ALGORITHM: &'static str = "redis-sum-sha256-v1";
 
     /// Adds one digest.
-    pub(super) fn add(&mut self, hash: &Hash) {
+    pub(crate) fn add(&mut self, hash: &Hash) {
         let (limbs, _) = hash.as_chunks::<8>();
         let mut carry = 0;
         // The last limb is the lowest.
@@ -58,7 +58,7 @@ impl Sum {
         }
     }
 
-    pub(super) fn hash_into(&self, hasher: &mut Hasher) {
+    pub(crate) fn hash_into(&self, hasher: &mut Hasher) {
         for limb in self.0 {
             hasher.number(limb);
         }

@@ -17,7 +17,7 @@ use super::process::Process;
 use super::programs::Programs;
 use super::sweep::FOLDER_PREFIX;
 use super::wait::Wait;
-use crate::wire::{Connection, RedisError};
+use crate::wire::{ConnectOptions, Connection, RedisError};
 
 /// The longest path of a socket: `sun_path` has 108 bytes, one of them for the end.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -82,6 +82,11 @@ impl Sandbox {
     /// A connection to it.
     pub fn connect(&self) -> Result<Connection, RedisError> {
         Connection::open(&self.process.options())
+    }
+
+    /// Options for a connection to it.
+    pub fn options(&self) -> ConnectOptions {
+        self.process.options()
     }
 
     /// The server's process id.

@@ -121,7 +121,7 @@ impl Connection {
     /// The fields of `INFO SECTION`.
     pub fn info(&mut self, section: &str) -> Result<super::info::Info, RedisError> {
         let reply = self.command(&[b"INFO", section.as_bytes()])?;
-        Ok(super::info::Info::parse(&reply.text().unwrap_or_default()))
+        Ok(super::info::Info::read(&reply.text().unwrap_or_default()))
     }
 
     /// Sends a command and waits for nothing.
@@ -246,9 +246,8 @@ struct Budget {
 
 impl Budget {
     fn take(&mut self, bytes: usize) -> Result<(), RedisError> {
-        const LARGE: RedisError = RedisError::Protocol { what: "an answer that is too large" };
-        self.bytes = self.bytes.checked_sub(bytes).ok_or(LARGE)?;
-        self.parts = self.parts.checked_sub(1).ok_or(LARGE)?;
+        self.bytes = self.bytes.checked_sub(bytes).ok_or_else(RedisError::too_large)?;
+        self.parts = self.parts.checked_sub(1).ok_or_else(RedisError::too_large)?;
         Ok(())
     }
 }

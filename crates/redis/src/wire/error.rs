@@ -15,6 +15,9 @@ use super::options::OptionsError;
 /// The longest text kept of a server's error.
 pub const MESSAGE_TEXT_LIMIT_BYTES: usize = 1024;
 
+/// What is said of an answer above the limit.
+const TOO_LARGE: &str = "an answer that is too large";
+
 /// A failed connection, command or stream.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
@@ -76,6 +79,24 @@ pub enum RedisError {
         /// What the operating system said; nothing for a plain end of the stream.
         source: Option<io::Error>,
     },
+    /// A service over HTTP says that it cannot answer now.
+    #[error("{target} answers with status {status}")]
+    Busy {
+        /// The service.
+        target: String,
+        /// The status of its answer, such as 429 for too many requests.
+        status: u16,
+        /// How long it asks us to wait.
+        again_after: Option<Duration>,
+    },
+    /// A question was asked again as often, or for as long, as the limits say.
+    #[error("gave up after {tries} tries")]
+    GaveUp {
+        /// How often it was asked.
+        tries: u32,
+        /// What the last one came to.
+        source: Box<RedisError>,
+    },
 }
 
 impl RedisError {
@@ -88,9 +109,38 @@ impl RedisError {
             | Self::Authentication { .. }
             | Self::Protocol { .. }
             | Self::Silent { .. }
+            | Self::Busy { .. }
             | Self::Closed { .. } => FailureKind::Unreachable,
             Self::Server { source, .. } => source.kind(),
+            Self::GaveUp { source, .. } => source.kind(),
         }
+    }
+
+    /// Whether asking again may help: nothing answered, or not yet.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::Closed { .. } | Self::Busy { .. } => true,
+            Self::Server { source, .. } => source.is_passing(),
+            _ => false,
+        }
+    }
+
+    /// How long a service asks us to wait.
+    pub fn again_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { again_after, .. } => *again_after,
+            _ => None,
+        }
+    }
+
+    /// An answer above the limit.
+    pub(crate) fn too_large() -> Self {
+        Self::Protocol { what: TOO_LARGE }
+    }
+
+    /// Whether the answer was above the limit, so that less must be asked for.
+    pub(crate) fn is_too_large(&self) -> bool {
+        matches!(self, Self::Protocol { what } if *what == TOO_LARGE)
     }
 
     /// The server's own error.
@@ -133,6 +183,16 @@ impl ServerError {
             | "TRYAGAIN" | "CLUSTERDOWN" | "MOVED" | "DENIED" | "MISCONF" => FailureKind::Unreachable,
             _ => FailureKind::Internal,
         }
+    }
+}
+
+impl ServerError {
+    /// Whether the server only says that it cannot answer now.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "LOADING" | "MASTERDOWN" | "NOMASTERLINK" | "BUSY" | "TRYAGAIN" | "CLUSTERDOWN"
+        )
     }
 }
 

@@ -8,7 +8,8 @@ const MAX_FIELDS_COUNT: usize = 2_000;
 pub struct Info(Vec<(String, String)>);
 
 impl Info {
-    pub(super) fn parse(text: &str) -> Self {
+    /// Reads the answer to `INFO`.
+    pub fn read(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let fields = lines.filter_map(|line| line.split_once(':')).take(MAX_FIELDS_COUNT);
         Self(fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect())

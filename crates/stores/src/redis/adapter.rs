@@ -10,6 +10,8 @@ use lifeboat_base::monitor::Monitor;
 use lifeboat_base::secret::Secret;
 use lifeboat_base::time::{Clock, SystemClock, Timestamp};
 use lifeboat_redis::place::{Found, Target};
+use lifeboat_redis::rest::{RestLink, RestOptions};
+use lifeboat_redis::scan::{Link, Pace, RespLink};
 use lifeboat_redis::server::{RUNTIME, sweep};
 use lifeboat_redis::wire::ConnectOptions;
 
@@ -17,13 +19,14 @@ use super::capture::RedisCapture;
 use super::checks::{self, START, Subject};
 use super::duties::{self, Upkeep};
 use super::feed::RedisFeed;
-use super::{canaries, error, facts, load, replay, restore, select, shards};
+use super::hosted::{self, Reach, ScanOptions};
+use super::{canaries, error, facts, load, merge, replay, restore, select, shards};
 use crate::adapter::{
     Adapter, Address, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport,
 };
 use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resume, Stop};
 use crate::duties::{Duties, Look, Rebuilt};
-use crate::load::{Loaded, Loader};
+use crate::load::{LoadOptions, Loaded, Loader, MergeOptions};
 use crate::select::{Select, Selection, Take};
 
 /// How a server is reached and what is checked after a restore.
@@ -37,6 +40,10 @@ pub struct RedisOptions {
     pub commands: Vec<String>,
     /// What the row says about a server that is not retained.
     pub upkeep: Upkeep,
+    /// How a server is captured that is read key by key; nothing for one that replicates.
+    pub scan: Option<ScanOptions>,
+    /// Gives the token of the row's own address of the REST form, where it does not stand in the address.
+    pub token: Option<Address>,
 }
 
 impl fmt::Debug for RedisOptions {
@@ -78,6 +85,41 @@ impl RedisAdapter {
     fn find(&self) -> Result<Found, Failure> {
         Target::parse(&(self.options.url)()?).and_then(|target| target.find()).map_err(error::place)
     }
+
+    /// A way to a server that takes plain commands.
+    fn link(&self, address: &Secret<String>, per_second: Option<u32>) -> Result<Box<dyn Link>, Failure> {
+        if !is_rest(address) {
+            return self.resp(&place(address)?, per_second);
+        }
+        // The row's token is for the row's service: whoever else is named must come with one of their own.
+        let is_own = (self.options.url)().is_ok_and(|own| own.expose() == address.expose());
+        let token = self.options.token.as_ref().filter(|_token| is_own);
+        let token = token.map(|token| token()).transpose()?;
+        let options = RestOptions::parse(address, token)
+            .map_err(error::connection("failed to understand the address of the service"))?;
+        Ok(Box::new(RestLink::new(options, Pace::new(Arc::clone(&self.clock), per_second))))
+    }
+
+    fn resp(&self, options: &ConnectOptions, per_second: Option<u32>) -> Result<Box<dyn Link>, Failure> {
+        let link = RespLink::open(options, Pace::new(Arc::clone(&self.clock), per_second));
+        Ok(Box::new(link.map_err(error::connection("failed to reach the server"))?))
+    }
+
+    /// How the server is read key by key and a way to it, if it is: because the row says so, or its address does.
+    fn scanned(&self) -> Result<Option<(ScanOptions, Reach)>, Failure> {
+        let address = (self.options.url)()?;
+        let is_rest = is_rest(&address);
+        let Some(scan) = self.options.scan.clone().or_else(|| is_rest.then(ScanOptions::default)) else {
+            return Ok(None);
+        };
+        let reach = if is_rest {
+            Reach { link: self.link(&address, scan.requests_per_second)?, found: None }
+        } else {
+            let found = self.find()?;
+            Reach { link: self.resp(&found.options, scan.requests_per_second)?, found: Some(found) }
+        };
+        Ok(Some((scan, reach)))
+    }
 }
 
 impl Adapter for RedisAdapter {
@@ -86,11 +128,17 @@ impl Adapter for RedisAdapter {
     }
 
     fn inspect(&self) -> Result<Inspection, Failure> {
-        facts::inspect(&self.find()?)
+        match self.scanned()? {
+            Some((scan, reach)) => hosted::inspect(reach, &scan),
+            None => facts::inspect(&self.find()?),
+        }
     }
 
     fn capture(&self, at: &CaptureContext<'_>) -> Result<Box<dyn Capture>, Failure> {
-        Ok(Box::new(RedisCapture::start(&self.find()?, at)?))
+        match self.scanned()? {
+            Some((scan, reach)) => hosted::start(reach, &scan, at),
+            None => Ok(Box::new(RedisCapture::start(&self.find()?, at)?)),
+        }
     }
 
     fn selects(&self) -> Option<&dyn Select> {
@@ -104,7 +152,11 @@ impl Adapter for RedisAdapter {
         into: &Path,
         monitor: &dyn Monitor,
     ) -> Result<RestoreReport, Failure> {
-        restore::restore(from, facts, into, (monitor, self.clock.as_ref()))
+        let with = (monitor, self.clock.as_ref());
+        if facts::is_scan(facts) {
+            return hosted::restore(from, facts, into, with);
+        }
+        restore::restore(from, facts, into, with)
     }
 
     fn identity(&self, facts: &CaptureFacts) -> Option<String> {
@@ -116,7 +168,8 @@ impl Adapter for RedisAdapter {
     }
 
     fn continuous(&self) -> Option<&dyn Continuous> {
-        Some(self)
+        // What is read key by key has no place in a stream.
+        self.options.scan.is_none().then_some(self as &dyn Continuous)
     }
 
     fn duties(&self) -> Option<&dyn Duties> {
@@ -143,7 +196,7 @@ impl Adapter for RedisAdapter {
     }
 
     fn canaries(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
-        canaries::run(scratch, &self.options.programs)
+        canaries::run(scratch, &self.options.programs, self.options.scan.as_ref())
     }
 }
 
@@ -166,20 +219,38 @@ fn place(address: &Secret<String>) -> Result<ConnectOptions, Failure> {
 }
 
 impl Loader for RedisAdapter {
-    fn ready(&self, address: &Secret<String>, force: bool) -> Result<(), Failure> {
-        load::ready(&place(address)?, force)
+    fn ready(&self, address: &Secret<String>, options: &LoadOptions) -> Result<(), Failure> {
+        match merged(address, options) {
+            Some(_) => merge::ready(self.link(address, None)?.as_mut()),
+            None => load::ready(&place(address)?, options.force),
+        }
     }
 
     fn load(
         &self,
         restored: &Path,
         address: &Secret<String>,
-        force: bool,
+        options: &LoadOptions,
         monitor: &dyn Monitor,
     ) -> Result<Loaded, Failure> {
         let what = (restored, self.options.programs.as_slice(), load::databases(restored));
-        load::load(what, &place(address)?, force, (self.clock.as_ref(), monitor))
+        match merged(address, options) {
+            Some(wanted) => {
+                merge::merge(what, self.link(address, None)?, &wanted, (Arc::clone(&self.clock), monitor))
+            }
+            None => load::load(what, &place(address)?, options.force, (self.clock.as_ref(), monitor)),
+        }
     }
+}
+
+/// How keys are merged, if they are. What is reached over REST takes nothing as a whole.
+fn merged(address: &Secret<String>, options: &LoadOptions) -> Option<MergeOptions> {
+    let is_rest = is_rest(address);
+    options.merge.clone().or_else(|| is_rest.then(MergeOptions::default))
+}
+
+fn is_rest(address: &Secret<String>) -> bool {
+    ["https://", "http://"].iter().any(|scheme| address.expose().starts_with(scheme))
 }
 
 impl Duties for RedisAdapter {

@@ -25,6 +25,7 @@ use super::checks::{
     CHECK_AOF, CHECK_RDB, CONTENT, DATABASES, EXPIRING, FILES, FUNCTIONS, KEYS, START, STREAM, TYPES,
 };
 use super::duties::Upkeep;
+use super::hosted::ScanOptions;
 use super::{commands, error, layout};
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckState};
 use crate::canary::{Canary, run as run_all};
@@ -150,11 +151,29 @@ fn change(dir: &Path, changes: &[&str]) -> io::Result<()> {
     })
 }
 
-/// Runs them all inside `scratch`. `Refused` where no server is installed.
-pub(super) fn run(scratch: &Path, programs: &[PathBuf]) -> Result<Vec<CanaryResult>, Failure> {
+/// In place of the one for functions, where those are not captured.
+const UNKNOWN_FUNCTION: Canary = Canary {
+    check: FUNCTIONS,
+    damage: "functions that were not captured",
+    apply: |dir, _| append(dir, &encode(&[b"FUNCTION", b"LOAD", FUNCTION.as_bytes()])),
+};
+
+/// Runs them all inside `scratch`, on a sample that is captured key by key if the row is. `Refused` where no server is
+/// installed.
+pub(super) fn run(
+    scratch: &Path,
+    programs: &[PathBuf],
+    scan: Option<&ScanOptions>,
+) -> Result<Vec<CanaryResult>, Failure> {
     let found = Programs::find(programs)
         .map_err(error::server("the checks could not be tried on damaged servers"))?;
-    let (adapter, recording) = sample(&found, scratch, programs)?;
+    let scan = scan.map(|_row| ScanOptions::default());
+    let (adapter, recording) = sample(&found, scratch, (programs, scan.clone()))?;
+    if scan.is_some() {
+        let kept = CANARIES.into_iter().filter(|canary| canary.check != FUNCTIONS);
+        let canaries: Vec<Canary> = kept.chain([UNKNOWN_FUNCTION]).collect();
+        return run_all(&adapter, &recording, &canaries, scratch);
+    }
     let mut results = run_all(&adapter, &recording, &CANARIES, scratch)?;
     results.extend(streams(&adapter, &recording, scratch)?);
     Ok(results)
@@ -192,7 +211,7 @@ fn streams(
 fn sample(
     found: &Programs,
     scratch: &Path,
-    programs: &[PathBuf],
+    (programs, scan): (&[PathBuf], Option<ScanOptions>),
 ) -> Result<(RedisAdapter, Recording), Failure> {
     let clock = SystemClock::new();
     let wait = Wait::for_at_most(LIMIT, &clock);
@@ -202,15 +221,19 @@ fn sample(
     for words in SAMPLE {
         connection.ask(words).map_err(error::connection("failed to fill a sample"))?;
     }
-    connection
-        .command(&[b"FUNCTION", b"LOAD", FUNCTION.as_bytes()])
-        .map_err(error::connection("failed to fill a sample"))?;
+    if scan.is_none() {
+        connection
+            .command(&[b"FUNCTION", b"LOAD", FUNCTION.as_bytes()])
+            .map_err(error::connection("failed to fill a sample"))?;
+    }
     let address = server.address();
     let adapter = RedisAdapter::new(RedisOptions {
         url: Arc::new(move || Ok(Secret::new(address.clone()))),
         programs: programs.to_vec(),
         commands: vec![PROMISE.to_owned()],
         upkeep: Upkeep::default(),
+        scan,
+        token: None,
     });
     let at = CaptureContext { clock: &clock, spool: scratch, known: &[] };
     let recording = Recording::record(adapter.capture(&at)?, &Findings::new())?;

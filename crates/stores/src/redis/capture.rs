@@ -70,8 +70,11 @@ impl RedisCapture {
     pub(super) fn start(found: &Found, at: &CaptureContext<'_>) -> Result<Self, Failure> {
         let mut facts = facts::of(found)?;
         facts.findings.extend(shards::moved(found.shard.as_ref(), at.known));
-        let asked = at.clock.now();
+        let now = at.clock.now();
+        // A replica shows what it had heard of its primary, and that may be silent without its knowing.
+        let asked = now.checked_sub(facts.behind).unwrap_or(now);
         let sync = full_sync(&found.options, true).map_err(error::connection("failed to begin the dump"))?;
+        // The feed's moments begin here, and of a replica they are as late as this at the most.
         let begun = at.clock.now();
         let (place, total_bytes) = (sync.place().clone(), sync.length_bytes());
         let seen = Shared::default();

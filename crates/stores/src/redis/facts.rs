@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use super::feed::lag;
+use lifeboat_base::capture::CaptureFacts;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Finding;
-use lifeboat_redis::place::{Found, Role, SLOTS};
+use lifeboat_base::time::SignedDuration;
+use lifeboat_redis::place::{Found, Role};
 use lifeboat_redis::rdb::Survey;
 use lifeboat_redis::replication::setting;
 use lifeboat_redis::wire::{ConnectOptions, Connection, Info, RedisError};
 use serde_json::{Value, json};
 
 use super::{error, shards};
-use crate::adapter::{Inspection, Share};
+use crate::adapter::Inspection;
 
 /// Settings that say what a restored server must be like, none of them secret.
 const SETTINGS: [&str; 6] =
@@ -28,6 +31,8 @@ pub(super) struct Facts {
     pub(super) used_bytes: Option<u64>,
     pub(super) items: Vec<(String, u64)>,
     pub(super) findings: Vec<Finding>,
+    /// How far a replica may be behind its primary.
+    pub(super) behind: SignedDuration,
 }
 
 /// Asks a server who it is. `Unreachable` for something that is no Redis.
@@ -42,6 +47,7 @@ pub(super) fn read(options: &ConnectOptions) -> Result<Facts, Failure> {
     };
     version.clone_into(&mut facts.version);
     loaded(&info)?;
+    facts.behind = lag(&info).unwrap_or_default();
     let mut note = |name: &str, value: Value| facts.environment.insert(format!("redis.{name}"), value);
     note("version", json!(version));
     for field in ["redis_mode", "role", "os", "server_name", "aof_enabled", "rdb_last_bgsave_status"] {
@@ -87,17 +93,23 @@ fn loaded(info: &Info) -> Result<(), Failure> {
 /// The same for a server that was found: it must still be what it was found as.
 pub(super) fn of(found: &Found) -> Result<Facts, Failure> {
     let mut facts = read(&found.options)?;
-    let role = facts.environment.get("redis.role").and_then(Value::as_str);
+    in_role(found, facts.environment.get("redis.role").and_then(Value::as_str))?;
+    shards::note(&mut facts.environment, found);
+    shards::findings(&mut facts.findings, found);
+    Ok(facts)
+}
+
+/// Refuses a server that says that it is in another role than the one it was found in.
+pub(super) fn in_role(found: &Found, said: Option<&str>) -> Result<(), Failure> {
     let wanted = found.role.map(|role| match role {
         Role::Primary => "master",
         Role::Replica => "slave",
     });
-    if wanted.is_some() && wanted != role {
+    if wanted.is_some() && wanted != said {
         let what = format!("{} has changed its role since it was found", found.options.target());
         return Err(Failure::new(FailureKind::Unreachable, what));
     }
-    shards::note(&mut facts, found);
-    Ok(facts)
+    Ok(())
 }
 
 /// For `lifeboat check` of what is not captured: whether it is there.
@@ -113,11 +125,7 @@ fn inspection(mut facts: Facts, found: &Found) -> Inspection {
         logical_bytes: facts.used_bytes,
         items: facts.items,
         findings: facts.findings,
-        share: found.shard.as_ref().map(|shard| Share {
-            whole: shard.primaries.join(" "),
-            ranges: shard.ranges.iter().map(|range| (range.first.into(), range.last.into())).collect(),
-            all: SLOTS.into(),
-        }),
+        share: shards::share(found),
     }
 }
 
@@ -148,6 +156,11 @@ pub(super) fn note_dump(environment: &mut BTreeMap<String, Value>, survey: &Surv
     let ttl: serde_json::Map<_, _> =
         survey.databases.iter().map(|(db, found)| (format!("db{db}"), json!(found.ttl))).collect();
     note("time_to_live", json!(ttl));
+}
+
+/// Whether a point was captured key by key.
+pub(super) fn is_scan(facts: &CaptureFacts) -> bool {
+    facts.environment.get("redis.capture").and_then(Value::as_str) == Some("scan")
 }
 
 /// What a dump amounts to, as counts and checksums that a restore must reproduce.

@@ -197,7 +197,7 @@ impl Probe {
 }
 
 /// How far behind its primary a replica may be, as it says itself; nothing if it has lost its primary.
-fn lag(info: &Info) -> Option<SignedDuration> {
+pub(super) fn lag(info: &Info) -> Option<SignedDuration> {
     if info.get("role") == Some("master") {
         return Some(SignedDuration::ZERO);
     }

@@ -107,7 +107,7 @@ pub(super) fn load(
         Failure::with_source(FailureKind::Findings, what, failure)
     })?;
     let Loading { items, bytes, passed, .. } = loading;
-    Ok(Loaded { server: options.target(), items, bytes, passed, compared })
+    Ok(Loaded { server: options.target(), items, bytes, passed, compared, ..Loaded::default() })
 }
 
 fn opened(sandbox: &Sandbox) -> Result<Connection, Failure> {

@@ -29,7 +29,11 @@ pub(super) fn restore(
     into: &Path,
     (monitor, clock): (&dyn Monitor, &dyn Clock),
 ) -> Result<RestoreReport, Failure> {
-    refuse_more(from, facts)?;
+    let mut names = vec![DUMP];
+    if facts.environment.contains_key(COMMANDS_SHA256) {
+        names.push(COMMANDS);
+    }
+    refuse_more(from, &names)?;
     let dump = path(&format!("{DATA}/{DUMP}"))?;
     let fail = |error| Failure::io("failed to write the restored server", error);
     DirBuilder::new().mode(0o700).create(layout::folder(into)).map_err(fail)?;
@@ -41,7 +45,21 @@ pub(super) fn restore(
         Survey::read(&mut buffered, now_ms).map_err(error::dump("the dump cannot be restored"))?
     };
     copy.to.sync_all().map_err(fail)?;
-    let bytes = copy.bytes + commands(from, facts, into, monitor)?;
+    let bytes = copy.bytes + finish((from, facts), into, &survey, monitor)?;
+    let stats =
+        MaterializeStats { files: 4, others: 1, bytes, fetched_bytes: bytes, ..MaterializeStats::default() };
+    Ok(RestoreReport { stats, artefact: into.to_owned() })
+}
+
+/// Writes what belongs beside the base. Gives the length of the commands.
+pub(super) fn finish(
+    (from, facts): (&dyn RestoreSource, &CaptureFacts),
+    into: &Path,
+    survey: &Survey,
+    monitor: &dyn Monitor,
+) -> Result<u64, Failure> {
+    let fail = |error| Failure::io("failed to write the restored server", error);
+    let bytes = commands(from, facts, into, monitor)?;
     crashsafe::write_new(&layout::list(into), layout::LIST_TEXT.as_bytes()).map_err(fail)?;
     let configuration = layout::configuration(databases(facts), None);
     crashsafe::write_new(&into.join(layout::CONFIGURATION), configuration.as_bytes()).map_err(fail)?;
@@ -53,9 +71,7 @@ pub(super) fn restore(
             "{count} keys had a time to live that has passed: a server that is started deletes them"
         ));
     }
-    let stats =
-        MaterializeStats { files: 4, others: 1, bytes, fetched_bytes: bytes, ..MaterializeStats::default() };
-    Ok(RestoreReport { stats, artefact: into.to_owned() })
+    Ok(bytes)
 }
 
 /// Writes the commands after the dump, of which a point may have none. Gives their length.
@@ -94,19 +110,19 @@ fn unreadable(error: io::Error) -> Failure {
     Failure::with_source(said.unwrap_or(FailureKind::Unreachable), what, error)
 }
 
-/// A point of this kind holds a dump, and commands where they are said to be there.
-fn refuse_more(from: &dyn RestoreSource, facts: &CaptureFacts) -> Result<(), Failure> {
-    let mut names = vec![format!("{DATA}/{DUMP}")];
-    if facts.environment.contains_key(COMMANDS_SHA256) {
-        names.push(format!("{DATA}/{COMMANDS}"));
-    }
+/// A point of this kind holds files of these names, and no others.
+pub(super) fn refuse_more(from: &dyn RestoreSource, names: &[&str]) -> Result<(), Failure> {
     let data = path(DATA)?;
+    let names: Vec<String> = names.iter().map(|name| format!("{DATA}/{name}")).collect();
     from.walk(&data, &mut |entry| {
         let depth = entry.path.depth();
         if depth < 2 || names.contains(&entry.path.to_string()) {
             return Ok(());
         }
-        let what = format!("the recovery point holds {}, which no dump has beside it", entry.path);
+        let what = format!(
+            "the recovery point holds {}, which none of this kind has beside its content",
+            entry.path
+        );
         Err(Failure::new(FailureKind::Damaged, what))
     })
 }

@@ -37,23 +37,24 @@ pub(super) fn select(
                 going_on(subject.monitor)?;
                 take(number, found)
             };
-            keys(&mut connection, text, &mut each)?;
-            results.push(Ok(()));
+            results.push(keys(&mut connection, text, &mut each)?);
         }
         Ok(results)
     })?;
     asked.map_err(error::server("a throwaway server did not start on what was restored"))
 }
 
-/// The keys of one database that fit. Nothing changes meanwhile, so a key may come twice and none is left out.
+/// The keys of one database that fit; the inner error is of this question alone. Nothing changes meanwhile, so a key may come twice and none is left out.
 fn keys(
     connection: &mut Connection,
     text: &str,
     take: &mut dyn FnMut(Selected) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+) -> Result<Result<(), Failure>, Failure> {
     let (database, pattern) = database_and_rest(text);
     let asked = |error: RedisError| error::connection("the throwaway server does not answer")(error);
-    connection.ask(&format!("SELECT {database}")).map_err(asked)?;
+    if let Err(error) = connection.ask(&format!("SELECT {database}")) {
+        return Ok(Err(error::connection(format!("database {database} cannot be asked"))(error)));
+    }
     let mut cursor = b"0".to_vec();
     loop {
         let mut names = page(connection, &mut cursor).map_err(asked)?;
@@ -71,7 +72,7 @@ fn keys(
             take(Selected { name, value, at: None })?;
         }
         if cursor == b"0" {
-            return Ok(());
+            return Ok(Ok(()));
         }
     }
 }

@@ -1,11 +1,13 @@
 //! A shard of a cluster: which slots a point is of, and whether they are those of the point before.
 
+use std::collections::BTreeMap;
+
 use lifeboat_base::capture::CaptureFacts;
 use lifeboat_base::monitor::Finding;
-use lifeboat_redis::place::{Found, Shard};
+use lifeboat_redis::place::{Found, SLOTS as ALL, Shard};
 use serde_json::{Value, json};
 
-use super::facts::Facts;
+use crate::adapter::Share;
 
 /// Where a point says which slots it is of.
 const SLOTS: &str = "redis.slots";
@@ -18,23 +20,36 @@ pub(super) fn identity(facts: &CaptureFacts) -> Option<String> {
     Some(format!("{PREFIX}{slots}"))
 }
 
+/// Its part of the cluster, for the comparison with other rows.
+pub(super) fn share(found: &Found) -> Option<Share> {
+    found.shard.as_ref().map(|shard| Share {
+        whole: shard.primaries.join(" "),
+        ranges: shard.ranges.iter().map(|range| (range.first.into(), range.last.into())).collect(),
+        all: ALL.into(),
+    })
+}
+
 /// Adds what was told about the server when it was found.
-pub(super) fn note(facts: &mut Facts, found: &Found) {
+pub(super) fn note(environment: &mut BTreeMap<String, Value>, found: &Found) {
+    let mut note = |name: &str, value: Value| environment.insert(format!("redis.{name}"), value);
     for (name, text) in &found.told {
-        facts.environment.insert(format!("redis.{name}"), json!(text));
+        note(name, json!(text));
     }
     let Some(shard) = &found.shard else { return };
-    let mut note = |name: &str, value: Value| facts.environment.insert(format!("redis.{name}"), value);
     note("slots", json!(shard.slots()));
     note("cluster_primary", json!(shard.primary));
     note("cluster_primaries", json!(shard.primaries));
     note("cluster_epoch", json!(shard.epoch));
     note("cluster_state", json!(shard.state));
-    // The row says that it knows.
-    facts.findings.retain(|finding| finding.code != "redis-shard");
+}
+
+/// Adds what the cluster has to say against itself; that the server is a shard is known to a row that asks for one.
+pub(super) fn findings(findings: &mut Vec<Finding>, found: &Found) {
+    let Some(shard) = &found.shard else { return };
+    findings.retain(|finding| finding.code != "redis-shard");
     if shard.state != "ok" {
         let message = format!("the cluster says that its state is {}: slots are without a node", shard.state);
-        facts.findings.push(Finding::new("redis-cluster-state", "redis", message));
+        findings.push(Finding::new("redis-cluster-state", "redis", message));
     }
 }
 

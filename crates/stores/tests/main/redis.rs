@@ -11,35 +11,60 @@ use lifeboat_base::failure::Failure;
 use lifeboat_base::secret::Secret;
 use lifeboat_stores::conformance::{Answer, Fixture, violations};
 use lifeboat_stores::{
-    Adapter, RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions as Options, Selection, Upkeep,
+    Adapter, Address, RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions as Options,
+    ScanOptions, Selection, Upkeep,
 };
 use lifeboat_testkit::{RedisOptions, RedisServer};
 
 /// A user that may do what `lifeboat init redis` grants, and nothing else.
 const USER: &str = "keeper on >secret +psync +replconf +ping +info +config|get";
 
-#[derive(Default)]
-struct Servers(Mutex<BTreeMap<PathBuf, RedisServer>>);
+/// A user that may read keys one by one, as `lifeboat init redis` grants it.
+pub(super) const READER: &str = "reader on >secret ~* +ping +info +select +scan +dbsize +type +ttl +pttl +pexpiretime \
+    +get +strlen +getrange +hlen +hscan +scard +sscan +zcard +zscan +llen +lrange +xrange +xinfo|stream +xinfo|groups \
+    +function|list";
 
-fn adapter(address: String) -> Box<dyn Adapter> {
+#[derive(Default)]
+struct Servers {
+    servers: Mutex<BTreeMap<PathBuf, RedisServer>>,
+    /// Whether they are read key by key.
+    is_scanned: bool,
+}
+
+pub(super) fn adapter(address: String, scan: Option<ScanOptions>) -> Box<dyn Adapter> {
+    adapter_with(address, scan, None)
+}
+
+pub(super) fn adapter_with(
+    address: String,
+    scan: Option<ScanOptions>,
+    token: Option<&'static str>,
+) -> Box<dyn Adapter> {
     let url = move || Ok(Secret::new(address.clone()));
     Box::new(RedisAdapter::new(Options {
         url: Arc::new(url),
         programs: Vec::new(),
         commands: Vec::new(),
         upkeep: Upkeep::default(),
+        scan,
+        token: token.map(|token| Arc::new(move || Ok(Secret::new(token.to_owned()))) as Address),
     }))
 }
 
 fn options() -> RedisOptions {
-    RedisOptions::default().set("user", USER)
+    RedisOptions::default().set("user", USER).set("user", READER)
 }
 
 impl Servers {
+    fn scan(&self) -> Option<ScanOptions> {
+        self.is_scanned.then(ScanOptions::default)
+    }
+
     fn keep(&self, place: &Path, server: RedisServer) -> Box<dyn Adapter> {
-        let address = format!("unix://{}?user=keeper&password=secret", server.socket().display());
-        self.0.lock().unwrap().insert(place.to_owned(), server);
-        adapter(address)
+        let user = if self.is_scanned { "reader" } else { "keeper" };
+        let address = format!("unix://{}?user={user}&password=secret", server.socket().display());
+        self.servers.lock().unwrap().insert(place.to_owned(), server);
+        adapter(address, self.scan())
     }
 
     fn fill(&self, place: &Path, options: RedisOptions) -> Box<dyn Adapter> {
@@ -75,19 +100,20 @@ impl Fixture for Servers {
     }
 
     fn change(&self, place: &Path, round: u64) -> Result<(), Failure> {
-        let servers = self.0.lock().unwrap();
+        let servers = self.servers.lock().unwrap();
         servers[place].run(&format!("SET key:{} round-{round}", round % 400));
         servers[place].run(&format!("SET round:{round} 1"));
         Ok(())
     }
 
     fn seal(&self, place: &Path) -> Result<(), Failure> {
-        self.0.lock().unwrap()[place].run("ACL SETUSER keeper -psync -replconf");
+        self.servers.lock().unwrap()[place].run("ACL SETUSER keeper -psync -replconf");
+        self.servers.lock().unwrap()[place].run("ACL SETUSER reader -hscan -scan");
         Ok(())
     }
 
     fn missing(&self, place: &Path) -> Box<dyn Adapter> {
-        adapter(format!("unix://{}", place.join("s").display()))
+        adapter(format!("unix://{}", place.join("s").display()), self.scan())
     }
 
     fn wrong(&self, _place: &Path) -> Result<Box<dyn Adapter>, Failure> {
@@ -100,7 +126,7 @@ impl Fixture for Servers {
                 drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
             }
         });
-        Ok(adapter(format!("redis://127.0.0.1:{port}")))
+        Ok(adapter(format!("redis://127.0.0.1:{port}"), self.scan()))
     }
 
     fn is_content(&self, _path: &Path) -> bool {
@@ -137,7 +163,7 @@ fn beside(dir: &Path) -> Box<dyn Adapter> {
 
 impl Folders {
     fn of(&self, place: &Path) -> Box<dyn Adapter> {
-        beside(&self.0.0.lock().unwrap()[place].data())
+        beside(&self.0.servers.lock().unwrap()[place].data())
     }
 }
 
@@ -161,7 +187,7 @@ impl Fixture for Folders {
     }
 
     fn seal(&self, place: &Path) -> Result<(), Failure> {
-        let log = self.0.0.lock().unwrap()[place].data().join("appendonlydir");
+        let log = self.0.servers.lock().unwrap()[place].data().join("appendonlydir");
         for entry in std::fs::read_dir(log).unwrap() {
             std::fs::set_permissions(entry.unwrap().path(), std::fs::Permissions::from_mode(0o000)).unwrap();
         }
@@ -191,4 +217,11 @@ impl Fixture for Folders {
 fn the_redis_files_adapter_conforms() {
     let scratch = tempfile::tempdir().unwrap();
     assert_eq!(violations(&Folders::default(), scratch.path()), Vec::<String>::new());
+}
+
+#[test]
+fn the_redis_adapter_that_reads_key_by_key_conforms() {
+    let scratch = tempfile::tempdir().unwrap();
+    let servers = Servers { is_scanned: true, ..Servers::default() };
+    assert_eq!(violations(&servers, scratch.path()), Vec::<String>::new());
 }

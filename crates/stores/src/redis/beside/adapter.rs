@@ -50,6 +50,8 @@ impl RedisFilesAdapter {
             programs: options.programs.clone(),
             commands: options.commands.clone(),
             upkeep: Upkeep::default(),
+            scan: None,
+            token: None,
         });
         Self { options, restored }
     }

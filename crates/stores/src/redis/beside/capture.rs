@@ -102,11 +102,9 @@ impl Capture for FilesCapture {
         note("capture", json!("files"));
         note("origin", json!(reading.origin.word()));
         note("version", json!(self.version));
-        note("modules", json!([]));
         note("dump_sha256", json!(reading.dump.sha256));
         note("keys_sha256", json!(self.described));
         note("databases", json!(reading.databases.max(layout::USUAL_DATABASES)));
-        note("was_written", json!(reading.is_written));
         note("begun", json!(reading.moment));
         if let Some(commands) = &reading.commands {
             note("cut_bytes", json!(reading.cut_bytes));
