@@ -5,7 +5,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use crate::CatalogError;
 
 /// The version in `PRAGMA user_version`. An older file is discarded and rebuilt: it holds nothing of its own.
-pub(crate) const VERSION: i64 = 3;
+pub(crate) const VERSION: i64 = 4;
 
 /// Times are nanoseconds since 1970 UTC.
 const TABLES: &str = "
@@ -20,7 +20,7 @@ CREATE TABLE holding (
 CREATE TABLE proof (
     store TEXT NOT NULL, point TEXT NOT NULL, copy TEXT NOT NULL, level TEXT NOT NULL,
     at INTEGER NOT NULL, ok INTEGER NOT NULL, evidence INTEGER NOT NULL,
-    PRIMARY KEY (store, point, copy, level)
+    PRIMARY KEY (store, point, copy, level, ok)
 ) WITHOUT ROWID;
 CREATE TABLE run (
     evidence INTEGER NOT NULL, kind TEXT NOT NULL, store TEXT NOT NULL, at INTEGER NOT NULL, ok INTEGER NOT NULL,

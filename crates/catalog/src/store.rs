@@ -209,12 +209,13 @@ impl Catalog {
         Ok(())
     }
 
-    /// Records an attempt at a proof; an attempt older than the one already known is dropped.
+    /// Records an attempt at a proof; of those with the same outcome the newest is known. One that failed takes nothing back
+    /// that was shown before: both stay.
     pub fn put_proof(&self, proof: &Proof) -> Result<()> {
         self.lock()
             .execute(
                 "INSERT INTO proof (store, point, copy, level, at, ok, evidence) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-                 ON CONFLICT (store, point, copy, level) DO UPDATE SET at = ?5, ok = ?6, evidence = ?7
+                 ON CONFLICT (store, point, copy, level, ok) DO UPDATE SET at = ?5, evidence = ?7
                  WHERE excluded.evidence >= proof.evidence",
                 params![
                     proof.store.as_str(),
@@ -529,7 +530,7 @@ mod tests {
     use crate::ProofLevel;
 
     #[test]
-    fn an_older_attempt_never_hides_a_newer_one() {
+    fn an_older_attempt_never_hides_a_newer_one_and_a_failure_takes_nothing_back() {
         let dir = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(&dir.path().join("catalog.db")).unwrap();
         let proof = |evidence, ok| Proof {
@@ -541,10 +542,17 @@ mod tests {
             ok,
             evidence: evidence.unsigned_abs(),
         };
-        catalog.put_proof(&proof(2, false)).unwrap();
-        catalog.put_proof(&proof(1, true)).unwrap();
-        let proofs = Catalog::proofs(&catalog.lock(), &StoreName::new("orders").unwrap()).unwrap();
-        assert_eq!(proofs["pt-1"], [proof(2, false)]);
+        let known = || {
+            let proofs = Catalog::proofs(&catalog.lock(), &StoreName::new("orders").unwrap()).unwrap();
+            proofs["pt-1"].clone()
+        };
+        catalog.put_proof(&proof(3, false)).unwrap();
+        for evidence in [2, 1] {
+            catalog.put_proof(&proof(evidence, true)).unwrap();
+        }
+        assert_eq!(known(), [proof(2, true), proof(3, false)]);
+        catalog.put_proof(&proof(4, true)).unwrap();
+        assert_eq!(known(), [proof(3, false), proof(4, true)]);
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod main {
     mod redis_scan;
     mod redis_sentinel;
     mod retention;
+    mod retention_doubts;
     mod secrets;
     mod stalled;
     mod tablespaces;

@@ -321,6 +321,7 @@ impl Engine {
             evidence_head: self
                 .evidence_head()?
                 .map(|head| lifeboat_vault::EvidenceHead { seq: head.seq, digest: head.digest }),
+            evidence_key: Some(self.signer()?.public().key_id()),
         };
         read_back(vault, &manifest)?;
         vault.seal_point(&manifest).map_err(Failure::from)?;

@@ -8,7 +8,7 @@ use lifeboat_base::monitor::Finding;
 use lifeboat_keys::{Envelope, VaultSecrets};
 use lifeboat_policy::{CopyUrl, Store};
 use lifeboat_vault::storage::{FileStorage, Storage, StorageError};
-use lifeboat_vault::{NewVault, Vault, VaultError};
+use lifeboat_vault::{NewVault, PointEntry, Vault, VaultError};
 
 use crate::context::Engine;
 use crate::error::EngineError;
@@ -133,7 +133,7 @@ impl Engine {
             known.iter().any(|point| point.holdings.iter().any(|holding| holding.copy == *copy))
         };
         for copy in std::mem::take(&mut set.absent) {
-            if held(&copy) && !heal {
+            if (held(&copy) || self.held_elsewhere(&set, &copy)?) && !heal {
                 let failure = self.absence(row, &copy);
                 set.failed.push((copy, failure));
                 continue;
@@ -151,6 +151,19 @@ impl Engine {
         let order = |entry: &CopyVault| row.copies.value.iter().position(|name| *name == entry.copy);
         set.open.sort_by_key(order);
         Ok(set)
+    }
+
+    /// Whether points that are here, and of whose making the evidence chain here does not tell, were meant for a copy, too: it is
+    /// not known here what that held, and an unmounted disk is not begun anew.
+    fn held_elsewhere(&self, set: &VaultSet, copy: &CopyName) -> Result<bool, EngineError> {
+        for entry in &set.open {
+            let points = entry.vault.points().map_err(Failure::from)?;
+            let manifests = points.iter().filter_map(PointEntry::manifest);
+            if self.chain_lacks(manifests.filter(|manifest| manifest.copies.contains(copy)))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Why there is no vault in a copy that held points: a folder that is not there can come back, a vault without

@@ -48,8 +48,11 @@ pub struct PointView {
     pub changes: Option<u64>,
     /// The engine's own position, if it has one.
     pub position: Option<String>,
-    /// When each level was last proven and still holds.
+    /// When each level was last proven. What was shown of it stays shown: its content does not change.
     pub proof: BTreeMap<ProofLevel, Option<Timestamp>>,
+    /// When a later attempt at a level failed in some copy, if none has succeeded there since.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed: BTreeMap<ProofLevel, Timestamp>,
     /// Bytes of content.
     pub logical_bytes: u64,
     /// Bytes of content new to the vault.
@@ -235,8 +238,9 @@ impl Engine {
 }
 
 fn view(row: PointRow, held: &Held) -> PointView {
-    let proof =
-        ProofLevel::ALL.into_iter().map(|level| (level, row.proven(level).map(|proof| proof.at))).collect();
+    let once = |level| (level, row.once_proven(level).map(|proof| proof.at));
+    let proof = ProofLevel::ALL.into_iter().map(once).collect();
+    let failed = row.failing().map(|proof| (proof.level, proof.at)).collect();
     let manifest = row.manifest;
     PointView {
         holds: held.of(&manifest.id, manifest.facts.consistency.moment),
@@ -247,6 +251,7 @@ fn view(row: PointRow, held: &Held) -> PointView {
         changes: manifest.facts.changes(),
         position: manifest.facts.consistency.position,
         proof,
+        failed,
         logical_bytes: manifest.facts.logical_bytes,
         new_bytes: manifest.new_bytes,
         stored_bytes: manifest.stored_bytes,

@@ -80,6 +80,12 @@ impl Engine {
                 Finding::new("evidence-shortened", "the evidence chain", message)
                     .with_kind(FailureKind::Damaged),
             );
+        } else if let Some((count, first)) = self.made_elsewhere()? {
+            let message = format!(
+                "{count} recovery points, {first} first, were made under another evidence chain: the one here says nothing of \
+                 what was done to them there"
+            );
+            report.findings.push(Finding::new("evidence-elsewhere", "the evidence chain", message));
         }
         Ok(())
     }
@@ -138,7 +144,8 @@ impl Engine {
             catalog.clear_damage(&store, &copy).map_err(Failure::from)?;
         }
         if record.kind == "retain" {
-            let dropped = list(body.get("dropped"));
+            let mut dropped = list(body.get("dropped"));
+            dropped.extend(list(body.get("taken_over")));
             let dropped: Vec<PointId> = dropped.into_iter().filter_map(|id| PointId::new(id).ok()).collect();
             catalog.drop_points(&store, &dropped).map_err(Failure::from)?;
         }

@@ -13,7 +13,7 @@ use lifeboat_base::lease::Lease;
 use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::Timestamp;
 use lifeboat_policy::{Gap, Gfs, Retention, Span, Store, Verdict};
-use lifeboat_vault::retire::{Filed, RetirePlan};
+use lifeboat_vault::retire::{BadBlobs, Filed, RetirePlan};
 use serde::Serialize;
 
 use crate::backup::worst;
@@ -28,7 +28,10 @@ mod plan;
 mod time;
 
 pub use self::apply::{Applied, AppliedCopy};
-pub(crate) use self::plan::in_doubt;
+pub(crate) use self::plan::{in_doubt, stood_still};
+
+/// How often it is planned anew because something that stays turned out to be whole in no copy.
+const MAX_PLANS: usize = 4;
 
 /// How retention is run.
 #[derive(Clone, Debug, Default)]
@@ -158,7 +161,16 @@ struct Planned<'a> {
     filed: Filed,
     /// Records that are lost or damaged in every copy and of which the plan says everything again.
     replaces: Vec<String>,
+    /// How many points retentions kept at most since somebody last saw what would go.
+    kept_most: Option<usize>,
     _lease: Option<Lease>,
+}
+
+/// What came of one try.
+enum Tried {
+    Done(Box<StoreRetention>),
+    /// Nothing was recorded: what was decided took these for whole.
+    Bad(BadBlobs),
 }
 
 impl Engine {
@@ -209,9 +221,31 @@ impl Engine {
         options: &RetainOptions,
         findings: &mut Vec<Finding>,
     ) -> Result<StoreRetention, EngineError> {
-        let planned = self.plan_retention(row, keep, options, findings)?;
+        let mut bad = BadBlobs::new();
+        for _plan in 0..MAX_PLANS {
+            let mut told = Vec::new();
+            let tried = self.retain_once(row, keep, (options, &bad), &mut told);
+            told.retain(|finding| !findings.contains(finding));
+            findings.extend(told);
+            match tried? {
+                Tried::Done(view) => return Ok(*view),
+                Tried::Bad(found) => bad.extend(found),
+            }
+        }
+        let why = format!("more and more of what `{}` needs turns out to be whole in no copy", row.name);
+        Err(EngineError::new(FailureKind::Damaged, why).next(format!("run `lifeboat verify {}`", row.name)))
+    }
+
+    fn retain_once(
+        &self,
+        row: &Store,
+        keep: Gfs,
+        (options, bad): (&RetainOptions, &BadBlobs),
+        findings: &mut Vec<Finding>,
+    ) -> Result<Tried, EngineError> {
+        let planned = self.plan_retention(row, keep, (options, bad), findings)?;
         if !options.apply {
-            return Ok(planned.view);
+            return Ok(Tried::Done(Box::new(planned.view)));
         }
         if let (Some(wanted), Some(found)) = (&options.plan, planned.view.plan)
             && !found.to_string().starts_with(wanted.as_str())

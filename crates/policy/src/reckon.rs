@@ -9,10 +9,14 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-/// Without a new good point for this long, or for two intervals of the schedule, time stands still for the rest.
-const STALL: Duration = Duration::from_secs(2 * 86_400);
-/// A gap so many times as long as time may stand still is never believed without a person's word.
+use crate::retention::Gfs;
+
+/// Without a capture for so many intervals of the schedule, or of the finest promised slots, or days, time stands still for
+/// the rest: a wrong clock may not eat more slots than these at once.
+const STALL: u32 = 2;
+/// A gap so many times as long as time may stand still, for a daily row at least, is never believed without a person's word.
 const LONG: u32 = 4;
+const DAY: Duration = Duration::from_secs(86_400);
 /// Further ahead than this a moment comes from a wrong clock.
 pub(crate) const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(120);
 /// With fewer gaps than this nothing is usual.
@@ -38,9 +42,14 @@ pub struct Ceiling {
     pub gap: Gap,
 }
 
-/// Without a new good point for this long time stands still for the rest.
-pub(crate) fn stall(interval: Option<Duration>) -> Duration {
-    interval.map_or(STALL, |interval| STALL.max(interval.saturating_mul(2)))
+/// Without a capture for this long time stands still for the rest.
+pub(crate) fn stall(keep: Gfs, interval: Option<Duration>) -> Duration {
+    keep.finest().max(interval.unwrap_or_default()).saturating_mul(STALL)
+}
+
+/// A longer stretch without captures is an exception that somebody has to explain.
+pub(crate) fn long(stall: Duration) -> Duration {
+    stall.max(DAY * STALL).saturating_mul(LONG)
 }
 
 /// Where time stops if the clock may have jumped ahead. Times of captures come in any order; those that lie ahead of `now`
@@ -49,7 +58,7 @@ pub(crate) fn stall(interval: Option<Duration>) -> Duration {
 /// if `confirmed`, a moment that a person said was right, is not before its end.
 pub fn ceiling(
     captures: &[Timestamp],
-    interval: Option<Duration>,
+    (keep, interval): (Gfs, Option<Duration>),
     confirmed: Option<Timestamp>,
     now: Timestamp,
 ) -> Option<Ceiling> {
@@ -57,8 +66,8 @@ pub fn ceiling(
         captures.iter().copied().filter(|at| at.duration_since(now) <= CLOCK_TOLERANCE).collect();
     times.sort_unstable();
     times.dedup();
-    let stall = stall(interval.or_else(|| usual(&times)));
-    let long = stall.saturating_mul(LONG);
+    let stall = stall(keep, interval.or_else(|| usual(&times)));
+    let long = long(stall);
     let mut first_open: Option<Gap> = None;
     let mut first_long: Option<Gap> = None;
     // How long captures went on behind the gap at hand.

@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
 use lifeboat_base::ids::PointId;
 use serde::Serialize;
 
-use crate::reckon::{CLOCK_TOLERANCE, Ceiling, Gap, later, stall};
+use crate::reckon::{CLOCK_TOLERANCE, Ceiling, Gap, later, long, stall};
 use crate::retention::Gfs;
 use crate::span::Span;
 
@@ -151,8 +151,10 @@ pub struct Decided {
     pub points: Vec<Decision>,
     /// The moment the calendar was read at: not later than new points justify.
     pub as_of: Timestamp,
-    /// No new good point came for too long: nothing ages until one does.
+    /// Nothing was captured for too long: nothing ages until something is.
     pub stalled: bool,
+    /// It has been so for so long that somebody has to look after it.
+    pub long_stalled: bool,
     /// Why the clock is not believed, if so.
     pub doubt: Option<Gap>,
     /// Points that only a lock or promised immutability keeps, longer than retention would.
@@ -347,7 +349,8 @@ pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp)
     let last_restored = candidates.iter().rev().filter(good).find(|point| point.restored).map(since);
     // A capture bears out time, complete or not, and whatever became of it. Without a good point nothing ages at all.
     let newest = candidates.iter().rev().find(|point| !point.future(now)).filter(|_| last_good.is_some());
-    let limit = newest.map_or(Timestamp::MIN, |point| later(point.moment, stall(rules.interval)));
+    let stall = stall(rules.keep, rules.interval);
+    let limit = newest.map_or(Timestamp::MIN, |point| later(point.moment, stall));
     let as_of = now.min(limit).min(rules.ceiling.map_or(Timestamp::MAX, |ceiling| ceiling.at));
     let shown: Vec<Zoned> =
         candidates.iter().map(|point| point.moment.to_zoned(rules.zone.clone())).collect();
@@ -396,7 +399,10 @@ pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp)
         points.push(Decision { id: point.id.clone(), moment: point.moment, verdict });
     }
     let doubt = rules.ceiling.filter(|ceiling| ceiling.at < now).map(|ceiling| ceiling.gap);
-    Decided { points, as_of, stalled: as_of < now, doubt, overstayed }
+    // Without a good point it has stood since there were points at all.
+    let stands_since = candidates.first().map_or(as_of, |oldest| as_of.max(oldest.moment));
+    let long_stalled = later(stands_since, long(stall)) < now;
+    Decided { points, as_of, stalled: as_of < now, long_stalled, doubt, overstayed }
 }
 
 /// Since when nothing keeps a point, and what did last.

@@ -14,7 +14,7 @@ use crate::index::{Problem, read_file};
 use crate::layout;
 use crate::logs::piece_of;
 use crate::points::PointEntry;
-use crate::retire::{Fate, Retired, remove};
+use crate::retire::{Fate, Retired, remove, tell_mended};
 use crate::storage::{Listed, ObjectName};
 use crate::vault::Vault;
 use crate::write::put_confirmed;
@@ -46,8 +46,10 @@ impl Vault {
             )));
         }
         let _lock = other.storage.lock().doing(|| "copy to the vault".to_owned())?;
-        self.carry_holds(other)?;
-        self.carry_retirements(other)?;
+        // A mount that is gone left an empty folder.
+        other.shows_itself()?;
+        self.carry_holds(other, monitor)?;
+        self.carry_retirements(other, monitor)?;
         let (here, there) = (self.retirements()?, other.retirements()?);
         let retired =
             Retired::of(here.good.iter().chain(&there.good)).under(self.holds()?).under(other.holds()?);
@@ -120,8 +122,8 @@ impl Vault {
         monitor: &dyn Monitor,
     ) -> Result<bool, VaultError> {
         let mut mended = false;
-        for Problem { object, why } in problems.iter().filter(|one| one.object.below(layout::INDEX).is_some())
-        {
+        for problem in problems.iter().filter(|one| one.object.below(layout::INDEX).is_some()) {
+            let object = &problem.object;
             match read_file(self.storage.as_ref(), &self.key, object) {
                 Ok(_) => {}
                 Err(error) if error.kind() == FailureKind::Damaged => continue,
@@ -130,9 +132,7 @@ impl Vault {
             let bytes = self.storage.get(object).promised(object)?;
             remove(other.storage.as_ref(), object)?;
             put_confirmed(other.storage.as_ref(), object, &[&bytes])?;
-            let message =
-                format!("{object} at {} was damaged ({why}) and is whole again", other.storage.location());
-            monitor.finding(Finding::new("object-mended", object.to_string(), message));
+            tell_mended(Some(problem), other, monitor);
             mended = true;
         }
         Ok(mended)

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use lifeboat_base::ids::{HoldId, PointId, StoreName, VaultId};
+use lifeboat_base::monitor::Monitor;
 use lifeboat_base::time::Timestamp;
 use lifeboat_keys::DsseEnvelope;
 use serde::de::DeserializeOwned;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{StorageContext, VaultError};
 use crate::index::Problem;
 use crate::layout;
-use crate::retire::remove;
+use crate::retire::{remove, tell_mended};
 use crate::storage::ObjectName;
 use crate::vault::{Vault, put_same};
 
@@ -274,25 +275,25 @@ impl Vault {
         serde_json::from_slice(&payload).map_err(|error| VaultError::damaged(name, error.to_string()))
     }
 
-    /// Brings the holds and releases of this copy to `other` where it lacks them or holds damaged ones. The caller has the
-    /// write lock of `other`.
-    pub(crate) fn carry_holds(&self, other: &Self) -> Result<(), VaultError> {
-        let damaged = |vault: &Self| -> Result<Vec<ObjectName>, VaultError> {
-            Ok(vault.read_holds()?.1.into_iter().map(|problem| problem.object).collect())
-        };
+    /// Brings the holds and releases of this copy to `other` where it lacks them or holds damaged ones; tells of the latter. The
+    /// caller has the write lock of `other`.
+    pub(crate) fn carry_holds(&self, other: &Self, monitor: &dyn Monitor) -> Result<(), VaultError> {
         let list = |vault: &Self| vault.storage.list(layout::HOLDS).doing(|| "list holds".to_owned());
-        let (bad_here, bad_there, there) = (damaged(self)?, damaged(other)?, list(other)?);
+        let (bad_here, bad_there, there) = (self.read_holds()?.1, other.read_holds()?.1, list(other)?);
         for listed in list(self)? {
             let name = &listed.name;
-            let replaces = bad_there.contains(name);
-            if bad_here.contains(name) || (!replaces && there.iter().any(|known| known.name == *name)) {
+            let bad = |problems: &[Problem]| problems.iter().position(|problem| problem.object == *name);
+            let replaces = bad(&bad_there).and_then(|at| bad_there.get(at));
+            let known = replaces.is_none() && there.iter().any(|known| known.name == *name);
+            if bad(&bad_here).is_some() || known {
                 continue;
             }
             let bytes = self.storage.get(name).promised(name)?;
-            if replaces {
+            if replaces.is_some() {
                 remove(other.storage.as_ref(), name)?;
             }
             put_same(other.storage.as_ref(), name, &bytes)?;
+            tell_mended(replaces, other, monitor);
         }
         Ok(())
     }

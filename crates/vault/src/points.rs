@@ -69,6 +69,9 @@ pub struct PointManifest {
     /// Where the evidence chain stood when the point was sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence_head: Option<EvidenceHead>,
+    /// The key of that chain: another installation has another chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence_key: Option<String>,
 }
 
 /// One manifest of a vault, good or not.

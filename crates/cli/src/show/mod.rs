@@ -9,4 +9,4 @@ pub(crate) mod retain;
 pub(crate) mod status;
 mod text;
 
-pub(crate) use text::Page;
+pub(crate) use text::{Page, plural};

@@ -96,6 +96,12 @@ fn applied(page: &mut Page, store: &StoreRetention, done: &Applied) {
                 + store.space.iter().flat_map(|space| &space.waiting).map(|one| one.bytes).sum::<u64>()
         )
     ));
+    if !done.taken_over.is_empty() {
+        page.line(format!(
+            "  {} dropped before, as records say of which the evidence chain here knew nothing",
+            plural(done.taken_over.len() as u64, "point was", "points were")
+        ));
+    }
     for copy in &done.copies {
         let Some(absence) = &copy.absence else {
             page.line(format!("  {}: NOT KNOWN what is left: it could not be looked at", copy.copy));

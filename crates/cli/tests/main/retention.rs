@@ -121,6 +121,9 @@ fn a_copy_that_was_away_brings_nothing_back_and_is_cleared_when_it_returns() {
     let applied = &report["stores"][0]["applied"];
     assert_eq!(texts(&applied["copies"], "copy"), ["local"], "{report}");
     assert_eq!(applied["away"][0], "offsite");
+    // What was dropped lies there still: nobody calls that a promise kept.
+    assert!(texts(&report["findings"], "code").iter().any(|code| code == "removal-postponed"), "{report}");
+    assert_eq!(world.promise("uploads", "retention").0, "broken");
     world.run(&["retain", "uploads", "--apply", "--grace", "0s"]);
     tree::rename(&aside, &there);
     let newest = backups(&world, 5..6).remove(0);
@@ -144,6 +147,7 @@ fn a_copy_that_was_away_brings_nothing_back_and_is_cleared_when_it_returns() {
     }
     assert_eq!(world.points("uploads"), [points[0].clone(), newest]);
     assert_eq!((manifests("local"), manifests("offsite")), (2, 2));
+    assert_eq!(world.promise("uploads", "retention").0, "kept");
     assert!(copy(&world, "local") == copy(&world, "offsite"), "the copies differ");
     sound(&world);
     // A copy that is lost and filled again gets nothing of it either.

@@ -11,7 +11,7 @@ use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::PointRow;
 use lifeboat_policy::{Decided, Gap, Gfs, Rules, Store, Verdict, decide};
 use lifeboat_vault::Vault;
-use lifeboat_vault::retire::{DroppedPoint, Filed, LogFloor, RetireOptions, RetirePlan, Wanted};
+use lifeboat_vault::retire::{BadBlobs, DroppedPoint, Filed, LogFloor, RetireOptions, RetirePlan, Wanted};
 use serde_json::json;
 
 use super::lost::Lost;
@@ -27,6 +27,9 @@ use crate::holds::Held;
 const DEFAULT_GRACE: Duration = Duration::from_secs(86_400);
 /// The most points dropped in one run; the oldest go first, the rest waits for the next run.
 pub(super) const MAX_POINTS: usize = 5_000;
+/// Where a retention kept so many points or more since a person last looked, one that would keep less than half of them needs a
+/// word: a clock that is wrong makes much old, at once or day by day, and new points do not take its place.
+const MANY: usize = 8;
 /// How often it is decided again because what was to stay cannot be restored; after that nothing is dropped.
 const MAX_ROUNDS: usize = 4;
 
@@ -37,7 +40,10 @@ struct Ground<'a> {
     rules: Rules<'a>,
     held: Held,
     filed: &'a Filed,
+    bad: &'a BadBlobs,
     options: RetireOptions,
+    /// How many points retentions kept at most; nothing if a person has seen what is about to go.
+    kept_most: Option<usize>,
     /// Why nothing is dropped, if so.
     held_up: Option<String>,
 }
@@ -49,6 +55,8 @@ struct Drawn {
     plan: Option<RetirePlan>,
     /// Points that are to stay and that no copy at hand can give.
     broken: BTreeMap<PointId, String>,
+    /// Why nothing is dropped, if so.
+    held_up: Option<String>,
 }
 
 impl Engine {
@@ -56,7 +64,7 @@ impl Engine {
         &self,
         row: &'a Store,
         keep: Gfs,
-        options: &RetainOptions,
+        (options, bad): (&RetainOptions, &BadBlobs),
         findings: &mut Vec<Finding>,
     ) -> Result<Planned<'a>, EngineError> {
         let now = self.env.clock.now();
@@ -81,25 +89,30 @@ impl Engine {
             point.holdings.retain(|held| set.get(&held.copy).is_some());
         }
         let rules = self.rules(row, keep, (now, options.today.is_some()))?;
-        if let Some(gap) = rules.ceiling.map(|ceiling| ceiling.gap).filter(|gap| gap.needs_word) {
-            let why = in_doubt(row, &gap);
-            findings.push(Finding::new("clock-in-doubt", row.name.as_str(), why.clone()));
-            held_up.get_or_insert(why);
-        }
+        let doubts = self.doubts(row, &set, (&rules, &points), findings)?;
+        held_up = held_up.or(doubts);
         let grace = options.grace.unwrap_or(DEFAULT_GRACE);
         let all_open = set.open.len() == row.copies.value.len();
         let held = self.on_hold(row, &set)?;
+        let seen = !options.apply || options.plan.is_some() || options.today.is_some();
         let ground = Ground {
             row,
             set: &set,
             rules,
             held,
             filed: &filed,
+            bad,
             options: RetireOptions { now, reckoned: now, grace, all_open },
+            kept_most: if seen { None } else { self.kept_most(row)? },
             held_up,
         };
-        let Drawn { decided, floors, plan, broken } = self.draw(&ground, &mut points)?;
-        let held_up = ground.held_up;
+        let Drawn { decided, floors, plan, broken, held_up } = self.draw(&ground, &mut points)?;
+        if let Some(why) = held_up.as_ref().filter(|_why| ground.held_up.is_none()) {
+            findings.push(Finding::new("too-many", row.name.as_str(), why.clone()));
+        }
+        let held_up = held_up.or_else(|| bad_blobs(row, bad));
+        findings.extend(not_freed(bad));
+        findings.extend(stands_still(row, &decided));
         findings.extend(self.tell_broken(row, &points, &broken)?);
         findings.extend(overstayed(row, &decided));
         if let Some(why) = plan.as_ref().and_then(|plan| plan.blocked.as_ref()) {
@@ -109,7 +122,55 @@ impl Engine {
             );
         }
         let view = view(row, keep, (decided, listed), &floors, (plan.as_ref(), grace));
-        Ok(Planned { row, set, view, plan, held_up, filed, replaces, _lease: lease })
+        let kept_most = ground.kept_most;
+        Ok(Planned { row, set, view, plan, held_up, filed, replaces, kept_most, _lease: lease })
+    }
+
+    /// How many points any retention that succeeded kept at most, since somebody last saw what would go.
+    fn kept_most(&self, row: &Store) -> Result<Option<usize>, EngineError> {
+        let last = self.catalog()?.last_run(&row.name, "retain", true).map_err(Failure::from)?;
+        let kept = last.and_then(|run| run.body.get("kept_most")?.as_u64());
+        Ok(kept.and_then(|kept| usize::try_from(kept).ok()))
+    }
+
+    /// What nobody can know, told; gives why nothing goes for that, if so.
+    fn doubts(
+        &self,
+        row: &Store,
+        set: &VaultSet,
+        (rules, points): (&Rules<'_>, &[PointRow]),
+        findings: &mut Vec<Finding>,
+    ) -> Result<Option<String>, EngineError> {
+        let mut held_up = None;
+        if let Some(gap) = rules.ceiling.map(|ceiling| ceiling.gap) {
+            let why = in_doubt(row, &gap);
+            findings.push(Finding::new("clock-in-doubt", row.name.as_str(), why.clone()));
+            held_up = gap.needs_word.then_some(why);
+        }
+        if let Some(why) = self.holds_unknown(row, set, points)? {
+            findings.push(Finding::new("holds-unknown", row.name.as_str(), why.clone()));
+            held_up.get_or_insert(why);
+        }
+        Ok(held_up)
+    }
+
+    /// Why it is not known what is on hold, if so: a copy that is not here may have a hold of which nothing was filed here.
+    fn holds_unknown(
+        &self,
+        row: &Store,
+        set: &VaultSet,
+        points: &[PointRow],
+    ) -> Result<Option<String>, EngineError> {
+        let Some(away) = row.copies.value.iter().find(|copy| set.get(copy).is_none()) else {
+            return Ok(None);
+        };
+        let manifests = points.iter().map(|point| &point.manifest);
+        let Some(point) = self.chain_lacks(manifests)? else { return Ok(None) };
+        Ok(Some(format!(
+            "copy `{away}` is not here, and the evidence chain does not reach back to {point}: it is not known what is on hold \
+             there, and nothing of `{}` is dropped until it is back",
+            row.name
+        )))
     }
 
     /// Brings every copy what the others have; gives why nothing may be dropped if that failed. A full copy is no reason: it
@@ -152,16 +213,21 @@ impl Engine {
                 }
                 going = dropped(points, &decided);
             }
-            if copies.is_empty() {
-                return Ok(Drawn { decided, floors, plan: None, broken });
+            let mut held_up = ground.held_up.clone();
+            if let Some(why) = too_many(ground, &decided).filter(|_why| !nothing) {
+                held_up = Some(why);
+                (floors, going) = (Vec::new(), Vec::new());
             }
-            let wanted = Wanted { points: &going, logs: &floors, filed: ground.filed };
+            if copies.is_empty() {
+                return Ok(Drawn { decided, floors, plan: None, broken, held_up });
+            }
+            let wanted = Wanted { points: &going, logs: &floors, filed: ground.filed, bad: ground.bad };
             let options = RetireOptions { reckoned: decided.as_of, ..ground.options };
             let plan = RetirePlan::new(&copies, &wanted, &options).map_err(Failure::from)?;
             let known = broken.len();
             broken.extend(plan.unresolved.clone());
             if nothing || broken.len() == known {
-                return Ok(Drawn { decided, floors, plan: Some(plan), broken });
+                return Ok(Drawn { decided, floors, plan: Some(plan), broken, held_up });
             }
         }
         Err(EngineError::new(FailureKind::Internal, "retention was not decided"))
@@ -205,9 +271,64 @@ fn set_aside(set: &mut VaultSet) {
     set.open = open;
 }
 
-/// Why nothing goes while the clock is in doubt. It does not say which day the machine takes it for: a person has to know.
+/// Why nothing goes if little would be left of what was kept last.
+fn too_many(ground: &Ground<'_>, decided: &Decided) -> Option<String> {
+    let kept_most = ground.kept_most.filter(|most| *most >= MANY)?;
+    let kept = decided.points.iter().filter(|point| matches!(point.verdict, Verdict::Kept(_))).count();
+    let name = &ground.row.name;
+    (kept * 2 < kept_most).then(|| {
+        format!(
+            "of `{name}` {kept} points would stay where retention kept {kept_most}, as if a clock had jumped: nothing is dropped \
+             until somebody has looked at them (`lifeboat retain {name}`) and says so: lifeboat retain {name} --apply \
+             --plan DIGEST"
+        )
+    })
+}
+
+/// Packs that stay because what is needed of them is whole nowhere.
+fn not_freed(bad: &BadBlobs) -> impl Iterator<Item = Finding> {
+    bad.iter().map(|(id, (_at, why))| {
+        let message = format!("what is needed of a pack is whole in no copy that is here: {why}");
+        Finding::new("space-not-freed", id.to_string(), message).with_kind(FailureKind::Damaged)
+    })
+}
+
+fn bad_blobs(row: &Store, bad: &BadBlobs) -> Option<String> {
+    let (_at, why) = bad.values().next()?;
+    Some(format!("something that `{}` needs is whole in no copy that is here: {why}", row.name))
+}
+
+/// That retention does nothing for want of captures, once that is no mere delay.
+fn stands_still(row: &Store, decided: &Decided) -> Option<Finding> {
+    decided
+        .long_stalled
+        .then(|| Finding::new("retention-stands-still", row.name.as_str(), stood_still(row, decided)))
+}
+
+/// Why retention does nothing.
+pub(crate) fn stood_still(row: &Store, decided: &Decided) -> String {
+    let name = &row.name;
+    if decided.as_of == Timestamp::MIN {
+        return format!(
+            "`{name}` has no complete point that can be restored: nothing of it gets older, and nothing goes"
+        );
+    }
+    format!(
+        "time has stood still for `{name}` since {:.0}: nothing was captured, or its clock is in doubt",
+        decided.as_of
+    )
+}
+
+/// What is not believed of the clock. It does not say which day the machine takes it for: a person has to know.
 pub(crate) fn in_doubt(row: &Store, gap: &Gap) -> String {
     let name = &row.name;
+    if !gap.needs_word {
+        return format!(
+            "the clock may have jumped: nothing of `{name}` was captured between {:.0} and {:.0}, and that this time has passed \
+             counts once captures have gone on after it",
+            gap.from, gap.to,
+        );
+    }
     format!(
         "the clock is in doubt: nothing of `{name}` was captured between {:.0} and {:.0}; if that time has passed, say which \
          day it is: lifeboat retain {name} --apply --today YYYY-MM-DD",
@@ -274,7 +395,8 @@ fn digest(row: &Store, plan: &RetirePlan) -> Digest {
     let points: Vec<&PointId> = plan.record.points.iter().map(|point| &point.id).collect();
     let document = json!({
         "store": row.name, "points": points, "logs": plan.record.logs, "states": plan.states,
-        "snapshots": plan.record.snapshots,
+        "snapshots": plan.record.snapshots, "mark": plan.record.mark, "remove": plan.record.remove,
+        "rewrite": plan.rewrite,
     });
     Digest::of(document.to_string().as_bytes())
 }

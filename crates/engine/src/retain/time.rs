@@ -76,7 +76,7 @@ impl Engine {
             window: row.logs.value,
             minimum: row.immutability.value.into_iter().chain(locks).max_by_key(Span::approx),
             interval,
-            ceiling: ceiling(&self.captures(&row.name)?, interval, confirmed, now),
+            ceiling: ceiling(&self.captures(&row.name)?, (keep, interval), confirmed, now),
             zone: &self.policy.timezone,
         })
     }
@@ -109,7 +109,8 @@ pub(super) fn candidate(point: &PointRow, held: &Held) -> Candidate {
         ended: point.manifest.ended,
         complete: point.complete(),
         soundness,
-        restored: point.proven(ProofLevel::Restored).is_some(),
+        // A drill that failed later says something of the checks, or of damage, which is known by itself.
+        restored: point.once_proven(ProofLevel::Restored).is_some(),
         holds: held.of(&point.manifest.id, point.manifest.facts.consistency.moment),
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::log::LogState;
 use super::{Facts, PromiseKind, PromiseState, PromiseView, age, says};
-use crate::retain::in_doubt;
+use crate::retain::{in_doubt, stood_still};
 use crate::view::drill_digest;
 
 mod duties;
@@ -260,6 +260,9 @@ fn retention(facts: &Facts<'_>) -> PromiseView {
     };
     if let Some(gap) = facts.decided.as_ref().and_then(|decided| decided.doubt).filter(|gap| gap.needs_word) {
         return cell.broken(in_doubt(facts.row, &gap));
+    }
+    if let Some(decided) = facts.decided.as_ref().filter(|decided| decided.long_stalled) {
+        return cell.broken(stood_still(facts.row, decided));
     }
     let overdue: Vec<_> = decisions(facts).filter_map(|point| overdue_since(facts, point)).collect();
     let last = facts.retain_ok.as_ref();

@@ -174,10 +174,14 @@ fn daily(from: &str, to: &str) -> Vec<Timestamp> {
     every(24, from, to).into_iter().map(|point| point.moment).collect()
 }
 
+fn days() -> Gfs {
+    "7d".parse().unwrap()
+}
+
 /// Where time stops, as seen at the newest of these captures, and whether only a person can tell.
 fn stops(captures: &[Timestamp], confirmed: Option<&str>) -> Option<(Timestamp, bool)> {
     let now = *captures.iter().max().unwrap();
-    let stops = ceiling(captures, None, confirmed.map(at), now)?;
+    let stops = ceiling(captures, (days(), None), confirmed.map(at), now)?;
     Some((stops.at, stops.gap.needs_word))
 }
 
@@ -208,7 +212,7 @@ fn irregular_captures_are_believed_gap_by_gap() {
     let lag = |captures: &[Timestamp], interval| {
         let behind = |seen: usize| {
             let now = captures[seen - 1];
-            let stops = ceiling(&captures[..seen], interval, None, now);
+            let stops = ceiling(&captures[..seen], (days(), interval), None, now);
             assert!(!stops.is_some_and(|stops| stops.gap.needs_word), "{seen}: {stops:?}");
             stops.map_or(0, |stops| now.duration_since(stops.at).as_hours() / 24)
         };
@@ -245,8 +249,42 @@ fn a_long_gap_is_believed_by_nobody_but_a_person_however_long_captures_went_on()
     assert_eq!(stops(&jumped, None), stopped);
     assert_eq!(stops(&jumped, Some("2026-03-14T00:00:00Z")), Some((at("2026-05-03T02:00:00Z"), true)));
     // Set right again, what lies ahead says nothing.
-    let right = ceiling(&jumped, None, Some(at("2026-03-14T00:00:00Z")), at("2026-05-01T03:00:00Z"));
+    let right =
+        ceiling(&jumped, (days(), None), Some(at("2026-03-14T00:00:00Z")), at("2026-05-01T03:00:00Z"));
     assert_eq!(right, None);
+}
+
+/// Two days are many slots of a row that keeps hours.
+#[test]
+fn a_wrong_clock_eats_no_more_slots_than_time_may_stand_still() {
+    let utc = zone("UTC");
+    let hour = Some(std::time::Duration::from_secs(3_600));
+    let mut points = every(1, "2026-08-03T00:10:00Z", "2026-08-04T02:10:00Z");
+    points.push(point(at("2026-08-06T01:10:00Z"), 99));
+    let now = at("2026-08-06T01:11:00Z");
+    let captures: Vec<Timestamp> = points.iter().map(|point| point.moment).collect();
+    let plain = Rules { interval: hour, ..rules("24h", None, None, &utc) };
+    let gone = |rules: &Rules<'_>| points.len() - kept(&decide(rules, points.clone(), now)).len();
+    assert!(gone(&plain) > 20, "or this shows nothing");
+    let ceiling = ceiling(&captures, (plain.keep, hour), None, now);
+    assert!(ceiling.is_some_and(|ceiling| !ceiling.gap.needs_word));
+    assert!(gone(&Rules { ceiling, ..plain }) <= 5);
+}
+
+#[test]
+fn standing_still_for_long_is_told_apart_from_a_missed_night() {
+    let utc = zone("UTC");
+    let points = every(24, "2026-08-01T00:00:00Z", "2026-08-31T00:00:00Z");
+    let long = |points: Vec<Candidate>, now: &str| {
+        decide(&rules("7d", None, None, &utc), points, at(now)).long_stalled
+    };
+    assert!(!long(points.clone(), "2026-09-03T00:00:00Z"));
+    assert!(long(points.clone(), "2026-09-12T00:00:00Z"));
+    // Nothing whole since the beginning.
+    let halves: Vec<Candidate> =
+        points.into_iter().map(|point| Candidate { complete: false, ..point }).collect();
+    assert!(long(halves.clone(), "2026-08-31T00:00:00Z"));
+    assert!(!long(halves[..3].to_vec(), "2026-08-03T00:00:00Z"));
 }
 
 #[test]
@@ -257,7 +295,11 @@ fn with_a_clock_in_doubt_nothing_goes_neither_by_its_slot_nor_by_its_lock() {
     let captures: Vec<Timestamp> = points.iter().map(|point| point.moment).collect();
     let now = at("2036-01-01T03:00:00Z");
     let guarded = |rules: Rules<'_>| {
-        decide(&Rules { ceiling: ceiling(&captures, None, None, now), ..rules }, points.clone(), now)
+        decide(
+            &Rules { ceiling: ceiling(&captures, (days(), None), None, now), ..rules },
+            points.clone(),
+            now,
+        )
     };
     let plain = rules("7d 4w", None, None, &utc);
     assert!(kept(&decide(&plain, points.clone(), now)).len() < 3, "or this shows nothing");

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_base::digest::Digest;
 use lifeboat_base::entropy::OsEntropy;
-use lifeboat_base::failure::FailureKind;
-use lifeboat_base::monitor::{Finding, Monitor};
+use lifeboat_base::monitor::Monitor;
 use serde::{Deserialize, Serialize};
 
-use super::plan::{RetirePlan, holds_in, retired_in};
+use super::plan::{BadBlobs, RetirePlan, holds_in, retired_in};
 use super::record::{Fate, MarkedPack, ReplacedIndex, Retired};
 use crate::check::verify_pack;
 use crate::error::{StorageContext, VaultError};
@@ -49,6 +48,10 @@ pub struct RetireReport {
     pub marked_bytes: u64,
     /// Each copy, in the order they were given.
     pub copies: Vec<CopyOutcome>,
+    /// What no copy has whole and something that stays needs. If there is any nothing was recorded: what was decided took it for
+    /// whole.
+    #[serde(skip)]
+    pub bad: BadBlobs,
     /// What the records of all copies that took part say now, under the holds of all: what a proof of absence looks for.
     #[serde(skip)]
     pub retired: Retired,
@@ -67,17 +70,22 @@ type NewIndexes = BTreeMap<Digest, Option<(Digest, Vec<u8>)>>;
 impl RetirePlan {
     /// Does what the plan says in every copy that nobody else works on; the others follow when they are free or back.
     ///
+    /// Stops before the record if something that stays turns out to be whole in no copy ([`RetireReport::bad`]).
     /// `Refused` if a copy changed since, or if no copy is free. Whatever fails in one copy is left for the next
     /// application there. Nothing is removed anywhere before the record stands in every copy that takes it.
     pub fn apply(mut self, copies: &[&Vault], monitor: &dyn Monitor) -> Result<RetireReport, VaultError> {
         let mut report =
             RetireReport { copies: vec![CopyOutcome::default(); copies.len()], ..RetireReport::default() };
         let mut work = self.lock(copies, &mut report)?;
-        exchange(&mut work, &mut report);
+        exchange(&mut work, &mut report, monitor);
         let holds = self.still_held(copies)?;
         let open: Vec<&Vault> = work.iter().map(|at| at.vault).collect();
-        report.new_packs = self.move_together(&open, monitor)?;
+        report.new_packs = self.move_together(&open, monitor, &mut report.bad)?;
         let mut retired = retired_in(&open)?.under(holds);
+        if !report.bad.is_empty() {
+            report.retired = retired;
+            return Ok(report);
+        }
         let indexes = self.replace_indexes(&open, &retired)?;
         report.marked_bytes = self.record.mark.iter().map(|pack| pack.bytes).sum();
         if !self.record.is_empty() {
@@ -87,7 +95,11 @@ impl RetirePlan {
                 Some(at) => at.vault.sign_retirement(&self.record)?,
                 None => return Err(VaultError::Refused("no copy is free".to_owned())),
             };
-            let kept = |at: &At<'_>| put_same(at.vault.storage.as_ref(), &name, &bytes);
+            let kept = |at: &At<'_>| {
+                // A mount that is gone meanwhile left an empty folder.
+                at.vault.shows_itself()?;
+                put_same(at.vault.storage.as_ref(), &name, &bytes)
+            };
             keep_working(&mut work, &mut report, kept)?;
             report.record = Some(name.base_name().to_owned());
             retired = retired_in(&work.iter().map(|at| at.vault).collect::<Vec<_>>())?.under(holds);
@@ -192,8 +204,13 @@ impl RetirePlan {
 
     /// Writes what is in use of little-used packs into new ones, verified, in every copy; then the old ones are marked.
     /// If that fails in one copy nothing is marked: the blobs then merely lie in two places. A pack of which no copy has
-    /// whole what is in use stays as it is, and is told.
-    fn move_together(&mut self, open: &[&Vault], monitor: &dyn Monitor) -> Result<u64, VaultError> {
+    /// whole what is in use stays as it is, and is given.
+    fn move_together(
+        &mut self,
+        open: &[&Vault],
+        monitor: &dyn Monitor,
+        bad: &mut BadBlobs,
+    ) -> Result<u64, VaultError> {
         if self.rewrite.is_empty() {
             return Ok(0);
         }
@@ -205,10 +222,10 @@ impl RetirePlan {
             Some(self.rewrite.iter().map(|one| one.used_bytes).sum()),
         );
         let packs = self.rewrite.iter().map(|one| (one.pack, one.bytes, &one.offsets));
-        for (id, error) in rewrite(open, packs, monitor)? {
-            self.rewrite.retain(|one| one.pack != id);
-            let finding = Finding::new("space-not-freed", layout::pack(&id).to_string(), error.to_string());
-            monitor.finding(finding.with_kind(FailureKind::Damaged));
+        let left = rewrite(open, packs, monitor)?;
+        bad.extend(left.into_iter().map(|(id, at, error)| (id, (at, error.to_string()))));
+        if !bad.is_empty() {
+            return Ok(0);
         }
         let raw = read_raw(source.storage.as_ref(), &source.key)?;
         let mut new_packs = 0;
@@ -299,15 +316,18 @@ fn same_index(
 }
 
 /// Every copy gets the records of the others.
-fn exchange(work: &mut Vec<At<'_>>, report: &mut RetireReport) {
+fn exchange(work: &mut Vec<At<'_>>, report: &mut RetireReport, monitor: &dyn Monitor) {
     let all: Vec<&Vault> = work.iter().map(|at| at.vault).collect();
     work.retain(|at| {
-        let others = all.iter().filter(|other| !std::ptr::eq(**other, at.vault));
-        match others
-            .map(|other| other.carry_holds(at.vault).and_then(|()| other.carry_retirements(at.vault)))
-            .collect::<Result<Vec<_>, _>>()
-        {
-            Ok(_carried) => true,
+        let mut others = all.iter().filter(|other| !std::ptr::eq(**other, at.vault));
+        let carried = at.vault.shows_itself().and_then(|()| {
+            others.try_for_each(|other| {
+                other.carry_holds(at.vault, monitor)?;
+                other.carry_retirements(at.vault, monitor)
+            })
+        });
+        match carried {
+            Ok(()) => true,
             Err(error) => {
                 postpone(report, at.number, &lifeboat_base::failure::chain(&error));
                 false
@@ -321,10 +341,11 @@ fn sealed(vault: &Vault, file: &IndexFile) -> Result<Option<(Digest, Vec<u8>)>, 
     if empty { Ok(None) } else { document::seal(&vault.key, file, &OsEntropy).map(Some) }
 }
 
-/// Brings one object to every other copy.
+/// Brings one object to every other copy that shows what it is.
 fn carry(source: &Vault, open: &[&Vault], name: &crate::storage::ObjectName) -> Result<(), VaultError> {
     let bytes = source.storage.get(name).promised(name)?;
     for other in open.iter().filter(|other| !std::ptr::eq(**other, source)) {
+        other.shows_itself()?;
         put_confirmed(other.storage.as_ref(), name, &[&bytes])?;
     }
     Ok(())

@@ -14,7 +14,8 @@ mod survey;
 pub use absence::{Absence, Left};
 pub(crate) use apply::remove;
 pub use apply::{CopyOutcome, RetireReport};
-pub use plan::{Filed, RetireOptions, RetirePlan, Rewrite, SNAPSHOT_AGE, Wanted};
+pub use plan::{BadBlobs, Filed, RetireOptions, RetirePlan, Rewrite, SNAPSHOT_AGE, Wanted};
+pub(crate) use record::tell_mended;
 pub use record::{
     DroppedPoint, Fate, Gone, LogFloor, MarkedPack, RETIREMENT_FORMAT, RETIREMENT_PAYLOAD_TYPE,
     ReplacedIndex, Retired, Retirement,

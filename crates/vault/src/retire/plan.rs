@@ -47,7 +47,12 @@ pub struct Wanted<'a> {
     pub logs: &'a [LogFloor],
     /// What is known from elsewhere.
     pub filed: &'a Filed,
+    /// What was found damaged in every copy.
+    pub bad: &'a BadBlobs,
 }
+
+/// Blobs that no copy at hand has whole: their packs, where they lie there, and what is wrong.
+pub type BadBlobs = BTreeMap<Digest, (BTreeSet<u32>, String)>;
 
 /// What was filed outside the vault, for what the copies at hand may have lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,7 +150,8 @@ impl RetirePlan {
             .all(|point| drop.contains(&point.id) || retired.point(&point.id).is_some());
         let stays = Stays::of(copies, &drop, &retired)?;
         let before = options.reckoned.checked_sub(options.grace.max(SNAPSHOT_AGE)).ok();
-        let survey = Survey::of(copies, &stays, &retired, before.filter(|_before| options.all_open))?;
+        let before = before.filter(|_before| options.all_open);
+        let survey = Survey::of(copies, &stays, (&retired, wanted.bad), before)?;
         let record = Retirement {
             format: RETIREMENT_FORMAT.to_owned(),
             vault: first.vault_id().clone(),
@@ -175,12 +181,12 @@ impl RetirePlan {
             remove_bytes: 0,
         };
         if plan.blocked.is_none() {
-            plan.space(&survey, &retired, options);
+            plan.space(&survey, (&retired, wanted.bad), options);
         }
         Ok(plan)
     }
 
-    fn space(&mut self, survey: &Survey, retired: &Retired, options: &RetireOptions) {
+    fn space(&mut self, survey: &Survey, (retired, bad): (&Retired, &BadBlobs), options: &RetireOptions) {
         self.record.spare = survey.wanted_back.iter().copied().collect();
         for (id, fate) in retired.packs().filter(|(id, _)| !survey.wanted_back.contains(*id)) {
             let Fate::Marked { at, bytes } = fate else { continue };
@@ -210,7 +216,8 @@ impl RetirePlan {
                 self.unused_bytes += known.bytes.saturating_sub(used_bytes);
             } else if used_bytes == 0 {
                 self.record.mark.push(MarkedPack { id: *id, bytes: known.bytes });
-            } else if used_bytes * of < known.bytes * share
+            } else if !bad.contains_key(id)
+                && used_bytes * of < known.bytes * share
                 && rewritten_bytes + known.bytes <= MAX_REWRITE_BYTES
             {
                 rewritten_bytes += known.bytes;

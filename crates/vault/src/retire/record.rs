@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_base::digest::Digest;
 use lifeboat_base::ids::{PointId, StreamName, VaultId};
+use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::Timestamp;
 use lifeboat_keys::DsseEnvelope;
 use serde::{Deserialize, Serialize};
@@ -344,20 +345,29 @@ impl Vault {
         Ok((name, self.secrets.signing.sign(RETIREMENT_PAYLOAD_TYPE, &payload).to_bytes()))
     }
 
-    /// Brings the records of this copy to `other` where it lacks them or holds damaged ones. The caller has the write lock of
-    /// `other`.
-    pub(crate) fn carry_retirements(&self, other: &Self) -> Result<(), VaultError> {
+    /// Brings the records of this copy to `other` where it lacks them or holds damaged ones; tells of the latter. The caller has
+    /// the write lock of `other`.
+    pub(crate) fn carry_retirements(&self, other: &Self, monitor: &dyn Monitor) -> Result<(), VaultError> {
         let (here, there) = (self.retirements()?, other.retirements()?);
         for name in here.good.keys().filter(|name| !there.good.contains_key(*name)) {
             let bytes = self.storage.get(name).promised(name)?;
             self.read_retirement(name, &bytes)?;
-            if there.damaged.iter().any(|problem| problem.object == *name) {
+            let damaged = there.damaged.iter().find(|problem| problem.object == *name);
+            if damaged.is_some() {
                 remove(other.storage.as_ref(), name)?;
             }
             put_same(other.storage.as_ref(), name, &bytes)?;
+            tell_mended(damaged, other, monitor);
         }
         Ok(())
     }
+}
+
+/// Tells that an object which was damaged in a copy was put back there from another one.
+pub(crate) fn tell_mended(damaged: Option<&Problem>, copy: &Vault, monitor: &dyn Monitor) {
+    let Some(Problem { object, why }) = damaged else { return };
+    let message = format!("{object} at {} was damaged ({why}) and is whole again", copy.storage.location());
+    monitor.finding(Finding::new("object-mended", object.to_string(), message));
 }
 
 fn record_name(seq: u64, payload: &[u8]) -> ObjectName {

@@ -11,7 +11,7 @@ use lifeboat_base::ids::PointId;
 use lifeboat_base::time::Timestamp;
 use rustic_core::repofile::SnapshotFile;
 
-use super::plan::Needs;
+use super::plan::{BadBlobs, Needs};
 use super::record::Retired;
 use crate::blobs::BlobReader;
 use crate::error::{StorageContext, VaultError};
@@ -81,6 +81,8 @@ struct Shown<'a> {
 /// Walks listings and notes what they need, past what is damaged.
 struct Walk<'a> {
     reader: &'a BlobReader,
+    /// What no copy has whole, whatever the listings say.
+    bad: &'a BadBlobs,
     seen: HashSet<Digest>,
     used: BTreeMap<u32, HashMap<u32, u32>>,
     /// Listings that cannot be read: what they need is not known.
@@ -90,9 +92,9 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(reader: &'a BlobReader) -> Self {
+    fn new(reader: &'a BlobReader, bad: &'a BadBlobs) -> Self {
         let (unreadable, broken) = (HashMap::new(), HashMap::new());
-        Self { reader, seen: HashSet::new(), used: BTreeMap::new(), unreadable, broken }
+        Self { reader, bad, seen: HashSet::new(), used: BTreeMap::new(), unreadable, broken }
     }
 
     /// Everything below `root`.
@@ -128,6 +130,11 @@ impl<'a> Walk<'a> {
     fn note(&mut self, tree: &Digest, kind: BlobKind, id: &Digest) {
         if let Some(location) = self.reader.index.find(kind, id) {
             self.used.entry(location.pack).or_default().insert(location.blob.offset, location.blob.length);
+            let pack = self.reader.index.pack(location.pack);
+            let bad = pack.and_then(|pack| self.bad.get(&pack.id));
+            if let Some((_at, why)) = bad.filter(|(at, _why)| at.contains(&location.blob.offset)) {
+                self.broken.entry(*tree).or_insert_with(|| why.clone());
+            }
         }
         if !self.reader.index.has(kind, id) {
             let why = match self.reader.locate(kind, id) {
@@ -243,14 +250,14 @@ impl Survey {
     pub(super) fn of(
         copies: &[&Vault],
         stays: &Stays,
-        retired: &Retired,
+        (retired, bad): (&Retired, &BadBlobs),
         leftovers_before: Option<Timestamp>,
     ) -> Result<Self, VaultError> {
         let mut survey = Self { blocked: stays.blocked.clone(), ..Self::default() };
         survey.newest = stays.manifests.values().map(|manifest| manifest.started).max();
         let mut shown = Shown::default();
         for (vault, listed) in copies.iter().zip(&stays.listed) {
-            let own = survey.copy(vault, stays, listed, (retired, leftovers_before), &mut shown)?;
+            let own = survey.copy((vault, bad), stays, listed, (retired, leftovers_before), &mut shown)?;
             survey.copies.push(own);
         }
         if survey.blocked.is_none()
@@ -270,7 +277,7 @@ impl Survey {
 
     fn copy<'a>(
         &mut self,
-        vault: &Vault,
+        (vault, bad): (&Vault, &BadBlobs),
         stays: &'a Stays,
         listed: &BTreeSet<PointId>,
         (retired, leftovers_before): (&Retired, Option<Timestamp>),
@@ -292,7 +299,7 @@ impl Survey {
             key: vault.key.clone(),
             index: std::sync::Arc::new(index),
         };
-        let mut walk = Walk::new(&reader);
+        let mut walk = Walk::new(&reader, bad);
         let mut roots: Vec<(&PointId, Digest)> = Vec::new();
         for (id, manifest) in stays.manifests.iter().filter(|(id, _)| listed.contains(*id)) {
             let name = layout::snapshot(&manifest.snapshot);

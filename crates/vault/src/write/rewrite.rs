@@ -18,8 +18,8 @@ use crate::index::read_header;
 use crate::layout;
 use crate::vault::Vault;
 
-/// A pack that stays as it is, because no copy has what is in use of it whole.
-pub(crate) type Left = (Digest, VaultError);
+/// A pack that stays as it is, because no copy has whole what is in use of it: where that lies, and the first that is wrong.
+pub(crate) type Left = (Digest, BTreeSet<u32>, VaultError);
 
 /// Stores the blobs at these offsets of these packs (id and size) again in the first of the copies, in new packs that an index
 /// file names. Every one is compared with its id before, and taken from whichever copy has it whole; gives the packs of which
@@ -54,47 +54,65 @@ fn move_all<'a>(
 ) -> Result<Vec<Left>, VaultError> {
     let mut left = Vec::new();
     for (id, size_bytes, offsets) in packs {
-        let mut last = None;
+        let (mut lacking, mut first_error) = (offsets.clone(), None);
+        let mut proven = Vec::new();
         for vault in copies {
-            match in_use(vault, &id, size_bytes, offsets) {
-                Ok(blobs) => {
-                    for (blob, sealed) in blobs {
-                        monitor.advance(u64::from(blob.length), 1);
-                        sender.add(blob.kind, blob.id, sealed)?;
-                    }
-                    last = None;
-                    break;
-                }
-                Err(error) if error.kind() == FailureKind::Damaged => last = last.or(Some(error)),
-                Err(error) => return Err(error),
+            let error = in_use(vault, &id, size_bytes, (&mut lacking, &mut proven))?;
+            first_error = first_error.or(error);
+            if lacking.is_empty() {
+                break;
             }
         }
-        left.extend(last.map(|error| (id, error)));
+        match first_error.filter(|_error| !lacking.is_empty()) {
+            Some(error) => left.push((id, lacking, error)),
+            None => {
+                for (blob, sealed) in proven {
+                    monitor.advance(u64::from(blob.length), 1);
+                    sender.add(blob.kind, blob.id, sealed)?;
+                }
+            }
+        }
     }
     Ok(left)
 }
 
-/// What is in use of one pack, as it was sealed.
+/// What is in use of one pack and still lacking, as it was sealed and as far as this copy has it whole; gives the first that is
+/// wrong here.
 fn in_use(
     vault: &Vault,
     id: &Digest,
     size_bytes: u64,
-    offsets: &BTreeSet<u32>,
-) -> Result<Vec<(IndexBlob, Sealed)>, VaultError> {
+    (lacking, proven): (&mut BTreeSet<u32>, &mut Vec<(IndexBlob, Sealed)>),
+) -> Result<Option<VaultError>, VaultError> {
     let (storage, name) = (vault.storage.as_ref(), layout::pack(id));
-    let mut proven = Vec::new();
-    for blob in read_header(storage, &vault.key, id, size_bytes)? {
-        if !offsets.contains(&blob.offset) {
+    let damaged = |error: VaultError| match error.kind() {
+        FailureKind::Damaged => Ok(Some(error)),
+        _ => Err(error),
+    };
+    let header = match read_header(storage, &vault.key, id, size_bytes) {
+        Ok(header) => header,
+        Err(error) => return damaged(error),
+    };
+    let mut wrong = None;
+    for blob in header {
+        if !lacking.contains(&blob.offset) {
             continue;
         }
-        let bytes = storage.get_range(&name, u64::from(blob.offset), blob.length as usize).promised(&name)?;
-        open_blob(&vault.key, &blob, &bytes)
-            .map_err(|why| VaultError::damaged(&name, format!("blob {}: {why}", blob.id)))?;
-        proven.push((blob, Sealed { bytes, uncompressed_length: blob.uncompressed_length }));
+        let bytes = storage.get_range(&name, u64::from(blob.offset), blob.length as usize).promised(&name);
+        let opened = bytes.and_then(|bytes| match open_blob(&vault.key, &blob, &bytes) {
+            Ok(_content) => Ok(bytes),
+            Err(why) => Err(VaultError::damaged(&name, format!("blob {}: {why}", blob.id))),
+        });
+        match opened {
+            Ok(bytes) => {
+                lacking.remove(&blob.offset);
+                proven.push((blob, Sealed { bytes, uncompressed_length: blob.uncompressed_length }));
+            }
+            Err(error) => wrong = wrong.or(damaged(error)?),
+        }
     }
-    if proven.len() == offsets.len() {
-        Ok(proven)
-    } else {
-        Err(VaultError::damaged(&name, "its header does not name what is in use"))
+    if !lacking.is_empty() && wrong.is_none() {
+        wrong = Some(VaultError::damaged(&name, "its header does not name what is in use"));
     }
+    Ok(wrong)
 }

@@ -8,18 +8,19 @@
 )]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lifeboat_base::failure::FailureKind;
 use lifeboat_base::ids::HoldId;
 use lifeboat_base::monitor::{Finding, Findings, Monitor};
 use lifeboat_vault::holds::{HOLD_FORMAT, Hold, HoldScope, Holds, RELEASE_FORMAT, Release};
-use lifeboat_vault::retire::{Filed, RetireOptions, RetirePlan, RetireReport, Wanted};
+use lifeboat_vault::retire::{BadBlobs, Filed, RetireOptions, RetirePlan, RetireReport, Wanted};
 use lifeboat_vault::storage::{FileStorage, ObjectName, Storage};
 use lifeboat_vault::{Vault, VaultError};
 
 use super::retire::{copies, dropped, in_memory, model, names, on_day, plan, retire, sound};
-use super::support::{now, point_id, restore};
+use super::support::{Model, OnPut, backup, noise, now, point_id, restore};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -115,7 +116,8 @@ fn a_hold_that_was_only_filed_keeps_what_a_record_names() {
     let filed = filed(&hold(here, HoldScope::Store));
     let more = [dropped(&manifests[1])];
     for day in 3..6 {
-        with(&[here, away], &Wanted { points: &more, logs: &[], filed: &filed }, day).unwrap();
+        with(&[here, away], &Wanted { points: &more, logs: &[], filed: &filed, bad: &BadBlobs::new() }, day)
+            .unwrap();
         assert_eq!((here.points().unwrap().len(), away.points().unwrap().len()), (2, 3), "day {day}");
         assert!(restore(away, &manifests[0]).unwrap() == model(1).below_data(), "day {day}");
     }
@@ -198,6 +200,56 @@ fn a_copy_that_cannot_be_looked_at_is_not_called_clean() {
     assert!(open.iter().all(|vault| vault.absence(&report.retired).unwrap().holds()));
 }
 
+/// A disk that is unmounted leaves an empty folder: nothing is written into that.
+#[test]
+fn nothing_is_written_where_a_copy_was_mounted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (two, aside) = (dir.path().join("two"), dir.path().join("aside"));
+    for moment in ["lifeboat/retired/", "data/"] {
+        let (there, away) = (two.clone(), aside.clone());
+        let armed = Arc::new(AtomicBool::new(false));
+        let unmount = {
+            let armed = Arc::clone(&armed);
+            move |name: &ObjectName| {
+                if name.below(moment).is_some() && armed.swap(false, Ordering::Relaxed) {
+                    std::fs::rename(&there, &away).unwrap();
+                    std::fs::create_dir(&there).unwrap();
+                }
+            }
+        };
+        let one = Arc::new(FileStorage::new(dir.path().join(moment.replace('/', "-"))));
+        let one = Arc::new(OnPut(one as Arc<dyn Storage>, unmount));
+        let (copies, _) = copies(0, [one, Arc::new(FileStorage::new(two.clone())) as Arc<dyn Storage>]);
+        let open = [&copies[0], &copies[1]];
+        // All but one of the small files change: their pack is written again.
+        let small = |round: u64| {
+            (0..20u64).fold(Model::new(), |model, file| {
+                let seed = if file == 7 { 7 } else { round * 1000 + file };
+                model.file(format!("data/{file}"), noise(seed, 100_000))
+            })
+        };
+        let old = backup(open[0], 1, &small(1), &Findings::new()).unwrap().0;
+        backup(open[0], 2, &small(2), &Findings::new()).unwrap();
+        open[0].copy_to(open[1], &Findings::new()).unwrap();
+        let made = plan(&open, &[dropped(&old)], 0).unwrap();
+        assert!(!made.rewrite.is_empty());
+        armed.store(true, Ordering::Relaxed);
+        let done = made.apply(&open, &Findings::new());
+        assert!(!armed.load(Ordering::Relaxed), "it never came to {moment}");
+        assert!(done.is_err() || done.is_ok_and(|report| report.copies[1].postponed.is_some()));
+        assert_eq!(std::fs::read_dir(&two).unwrap().count(), 0, "{moment}");
+        std::fs::remove_dir(&two).unwrap();
+        std::fs::rename(&aside, &two).unwrap();
+        for day in 0..3 {
+            retire(&copies, &[dropped(&old)], day).unwrap();
+        }
+        for vault in open {
+            sound(vault, 1);
+        }
+        std::fs::remove_dir_all(&two).unwrap();
+    }
+}
+
 #[test]
 fn a_point_that_no_copy_can_give_is_named_before_anything_is_recorded() {
     let (copies, _, storages) = in_memory(3);
@@ -248,12 +300,19 @@ fn damaged_holds_records_and_index_files_are_whole_again_from_the_other_copy() {
         let monitor = Findings::new();
         copies[0].copy_to(&copies[1], &monitor).unwrap();
         assert_eq!(storages[0].get(&name).unwrap(), storages[1].get(&name).unwrap(), "{name}");
+        let told = monitor.list();
+        assert!(
+            told.iter().any(|one| one.code == "object-mended" && one.subject == name.as_str()),
+            "{told:?}"
+        );
     }
     // Retention does it too, and is not kept from its work.
     let record = first("lifeboat/retired/");
     storages[0].tamper(&record, |bytes| bytes[20] ^= 1).unwrap();
-    let report = retire(&copies, &[], 1).unwrap();
+    let (open, told) = ([&copies[0], &copies[1]], Findings::new());
+    let report = plan(&open, &[], 1).unwrap().apply(&open, &told).unwrap();
     assert!(report.copies.iter().all(|copy| copy.postponed.is_none()), "{report:?}");
+    assert!(told.list().iter().any(|one| one.code == "object-mended"), "{:?}", told.list());
     assert_eq!(storages[0].get(&record).unwrap(), storages[1].get(&record).unwrap());
     for vault in &copies {
         sound(vault, 2);
@@ -285,7 +344,8 @@ fn what_lost_records_named_is_recorded_again_under_a_higher_number() {
     storages[1].put_new(&manifest, &[&bytes]).unwrap();
     let filed =
         Filed { seq, points: drop.to_vec(), replaced: vec![damaged[0].name.clone()], ..Filed::default() };
-    let report = with(&open, &Wanted { points: &[], logs: &[], filed: &filed }, 3).unwrap();
+    let report =
+        with(&open, &Wanted { points: &[], logs: &[], filed: &filed, bad: &BadBlobs::new() }, 3).unwrap();
     assert!(report.retired.seq() > seq && report.retired.point(&point_id(1)).is_some(), "{report:?}");
     for vault in open {
         assert!(vault.absence(&report.retired).unwrap().holds());

@@ -24,7 +24,7 @@ use lifeboat_base::path::RelPath;
 use lifeboat_base::secret::Secret;
 use lifeboat_base::time::Timestamp;
 use lifeboat_keys::{Envelope, KeyFileRecipient, VaultSecrets};
-use lifeboat_vault::storage::Storage;
+use lifeboat_vault::storage::{Listed, ObjectName, Storage, StorageError, WriteLock};
 use lifeboat_vault::{
     NewVault, POINT_FORMAT, PointManifest, SnapshotStamp, Vault, VaultError, WriteOptions, Written,
 };
@@ -328,6 +328,7 @@ fn write_point(
         key_id: vault.secrets().signing.public().key_id(),
         tool: "test".to_owned(),
         evidence_head: None,
+        evidence_key: None,
     };
     vault.seal_point(&manifest)?;
     Ok((manifest, written))
@@ -384,4 +385,46 @@ pub(crate) fn restic(vault: &Vault, arguments: &[&OsStr]) -> (bool, String) {
     let text =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).join("\n");
     (output.status.success(), text)
+}
+
+/// A place that does something before each object it stores.
+pub(crate) struct OnPut<F: Fn(&ObjectName) + Send + Sync>(pub Arc<dyn Storage>, pub F);
+
+impl<F: Fn(&ObjectName) + Send + Sync> Storage for OnPut<F> {
+    fn put_new(&self, name: &ObjectName, pieces: &[&[u8]]) -> Result<(), StorageError> {
+        (self.1)(name);
+        self.0.put_new(name, pieces)
+    }
+
+    fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StorageError> {
+        self.0.get(name)
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, length: usize) -> Result<Vec<u8>, StorageError> {
+        self.0.get_range(name, offset, length)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StorageError> {
+        self.0.list(prefix)
+    }
+
+    fn stat(&self, name: &ObjectName) -> Result<Option<u64>, StorageError> {
+        self.0.stat(name)
+    }
+
+    fn remove(&self, name: &ObjectName) -> Result<(), StorageError> {
+        self.0.remove(name)
+    }
+
+    fn location(&self) -> String {
+        self.0.location()
+    }
+
+    fn lock(&self) -> Result<Box<dyn WriteLock>, StorageError> {
+        self.0.lock()
+    }
+
+    fn make_folders(&self, names: &[&str]) -> Result<(), StorageError> {
+        self.0.make_folders(names)
+    }
 }

@@ -18,7 +18,9 @@ use lifeboat_base::monitor::Findings;
 use lifeboat_base::time::{TimeZone, Timestamp};
 use lifeboat_policy::{Candidate, Decided, Gfs, Rules, Soundness, Verdict, ceiling, decide};
 use lifeboat_vault::holds::{HOLD_FORMAT, Hold, HoldScope, Holds, RELEASE_FORMAT, Release};
-use lifeboat_vault::retire::{DroppedPoint, Filed, RetireOptions, RetirePlan, RetireReport, Wanted};
+use lifeboat_vault::retire::{
+    BadBlobs, DroppedPoint, Filed, RetireOptions, RetirePlan, RetireReport, Wanted,
+};
 use lifeboat_vault::storage::{MemoryStorage, Storage};
 use lifeboat_vault::{CheckLevel, PointManifest, Vault, VaultError};
 
@@ -213,7 +215,7 @@ impl World {
             window: None,
             minimum: None,
             interval,
-            ceiling: ceiling(&self.captures, interval, self.confirmed, self.now),
+            ceiling: ceiling(&self.captures, (self.keep, interval), self.confirmed, self.now),
             zone: &TimeZone::UTC,
         };
         decide(&rules, self.known.values().map(candidate).collect(), self.now)
@@ -240,7 +242,7 @@ impl World {
             .collect();
         let options =
             RetireOptions { now: self.now, reckoned: decided.as_of, grace: DAY, all_open: open.len() == 2 };
-        let wanted = Wanted { points: &drop, logs: &[], filed: &self.filed };
+        let wanted = Wanted { points: &drop, logs: &[], filed: &self.filed, bad: &BadBlobs::new() };
         let plan = RetirePlan::new(&open, &wanted, &options)?;
         assert!(plan.unresolved.is_empty(), "{:?}", plan.unresolved);
         plan.apply(&open, &Findings::new())
