@@ -483,6 +483,12 @@ impl Catalog {
             .map_err(database("read"))
     }
 
+    /// The newest run of `kind` on a store whose body says something at `path`, whether it succeeded or not.
+    pub fn last_saying(&self, store: &StoreName, kind: &str, path: &str) -> Result<Option<RunRow>> {
+        let condition = "kind = ?2 AND json_extract(body, ?3) IS NOT NULL";
+        self.newest(condition, store, params![store.as_str(), kind, path])
+    }
+
     /// How many runs are known.
     pub fn count_runs(&self) -> Result<usize> {
         self.lock()

@@ -101,6 +101,20 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: HoldAction,
     },
+    /// Destroy every key of a store's vault in every copy: nothing of it can ever be read again
+    Shred {
+        /// The store
+        store: StoreName,
+        /// Its name once more; this cannot be undone
+        #[arg(long, value_name = "STORE")]
+        confirm: String,
+        /// Why
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+        reason: String,
+        /// By whom
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+        by: String,
+    },
     /// Restore a store into a new folder or over an earlier state of it, or one database or table of it into a file
     Restore {
         /// The store

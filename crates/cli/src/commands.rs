@@ -10,7 +10,8 @@ use lifeboat_base::ids::StoreName;
 use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_engine::{
     BackupOptions, DrillOptions, Endpoint, Engine, EngineError, Environment, FollowOptions, HoldRequest,
-    PartOptions, ProofLevel, RestoreOptions, RestoreOutcome, RetainOptions, VerifyOptions, keys,
+    PartOptions, ProofLevel, RestoreOptions, RestoreOutcome, RetainOptions, ShredRequest, VerifyOptions,
+    keys,
 };
 use serde_json::json;
 
@@ -113,6 +114,16 @@ fn with_policy(args: &Args, output: &Output) -> Outcome {
             Ok(report.worst())
         }
         Command::Hold { action } => hold(&engine, action, output),
+        Command::Shred { store, confirm, reason, by } => {
+            let report = engine.shred(&ShredRequest {
+                store: store.clone(),
+                confirm: confirm.clone(),
+                reason: reason.clone(),
+                by: by.clone(),
+            })?;
+            output.result(&report, || show::shred::page(&report))?;
+            Ok(report.worst())
+        }
         Command::Evidence { action } => evidence::run(&engine, action, output),
         Command::Keys { action } => keys_action(&engine, action, output),
         Command::Catalog { action: CatalogAction::Rebuild } => {

@@ -41,7 +41,9 @@ mod main {
     mod redis_sentinel;
     mod retention;
     mod retention_doubts;
+    mod retention_log;
     mod secrets;
+    mod shred;
     mod stalled;
     mod tablespaces;
     mod tree;

@@ -25,6 +25,7 @@ mod rebuild;
 mod recipients;
 mod restore;
 mod retain;
+mod shred;
 mod status;
 mod verify;
 mod view;
@@ -54,5 +55,6 @@ pub use retain::{
     Applied, AppliedCopy, LogPlan, RetainOptions, RetainReport, RetainedPoint, SpacePlan, StoreRetention,
     Waiting,
 };
+pub use shred::{ShredReport, ShredRequest, ShreddedCopy};
 pub use status::{PromiseKind, PromiseState, PromiseView, StatusReport, StoreStatus};
 pub use verify::{CopyVerification, VerifyOptions, VerifyReport};

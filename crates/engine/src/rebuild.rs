@@ -12,6 +12,7 @@ use crate::backup::worst;
 use crate::context::Engine;
 use crate::error::EngineError;
 use crate::journal::evidence;
+use crate::shred::SHRED;
 
 /// What a rebuild found.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -143,7 +144,7 @@ impl Engine {
         {
             catalog.clear_damage(&store, &copy).map_err(Failure::from)?;
         }
-        if record.kind == "retain" {
+        if record.kind == "retain" || record.kind == SHRED {
             let mut dropped = list(body.get("dropped"));
             dropped.extend(list(body.get("taken_over")));
             let dropped: Vec<PointId> = dropped.into_iter().filter_map(|id| PointId::new(id).ok()).collect();

@@ -20,6 +20,7 @@ use crate::backup::worst;
 use crate::context::Engine;
 use crate::copies::VaultSet;
 use crate::error::{AtRisk, EngineError};
+use crate::shred::shredded_says;
 
 mod apply;
 mod floors;
@@ -205,6 +206,11 @@ impl Engine {
         }
         for row in rows {
             let Retention::Keep(keep) = row.retention.value else { continue };
+            if let Some(run) = self.shredded(row)? {
+                let finding = Finding::new("store-shredded", row.name.as_str(), shredded_says(&run));
+                report.findings.push(finding);
+                continue;
+            }
             match self.retain_store(row, keep, options, &mut report.findings) {
                 Ok(store) => report.stores.push(store),
                 Err(error) if options.apply => self.retain_failed(row, error, &mut report),

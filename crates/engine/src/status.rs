@@ -186,6 +186,8 @@ struct Facts<'a> {
     /// The newest run of retention, and the newest that succeeded.
     retain: Option<RunRow>,
     retain_ok: Option<RunRow>,
+    /// What destroyed every key of the row, if nothing was captured since.
+    shredded: Option<RunRow>,
     /// Whether there are others to be drilled with.
     has_partners: bool,
     /// The last drill with others.
@@ -267,6 +269,7 @@ impl Engine {
                 Retention::None => None,
             },
             retain: catalog.last_run(&row.name, "retain", false).map_err(Failure::from)?,
+            shredded: self.shredded(row)?,
             retain_ok: catalog.last_run(&row.name, "retain", true).map_err(Failure::from)?,
             pitr: catalog.last_pitr(&row.name).map_err(Failure::from)?,
             has_partners: self.has_partners(row),

@@ -41,8 +41,8 @@ pub use model::{
 pub use order::{Phase, restore_order};
 pub use parse::{digest, parse};
 pub use problem::{PolicyErrors, Position, Problem, Severity};
-pub use reckon::{Ceiling, Gap, ceiling};
-pub use retain::{Candidate, Decided, Decision, Reason, Rules, Soundness, Unit, Verdict, decide};
+pub use reckon::{Ceiling, Gap, ceiling, usual};
+pub use retain::{BorneOut, Candidate, Decided, Decision, Reason, Rules, Soundness, Unit, Verdict, decide};
 pub use retention::{Gfs, Retention};
 pub use schedule::Schedule;
 pub use schema::json_schema;

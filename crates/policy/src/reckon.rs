@@ -92,8 +92,11 @@ pub fn ceiling(
     Some(Ceiling { at, gap: first_long.or(first_open)? })
 }
 
-/// How far captures usually lie apart: the median, which no single outage moves.
-fn usual(times: &[Timestamp]) -> Option<Duration> {
+/// How far captures usually lie apart: the median, which no single outage moves. Nothing while there are too few to tell.
+pub fn usual(captures: &[Timestamp]) -> Option<Duration> {
+    let mut times = captures.to_vec();
+    times.sort_unstable();
+    times.dedup();
     let mut gaps: Vec<Duration> = times
         .windows(2)
         .map(|pair| match pair {

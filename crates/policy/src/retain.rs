@@ -29,12 +29,22 @@ pub struct Rules<'a> {
     pub window: Option<Span>,
     /// Until this long after its end nothing may be removed: a lock of a copy, or promised immutability.
     pub minimum: Option<Span>,
-    /// The longest time between two captures, as scheduled.
+    /// The longest time between two captures, as scheduled; else how far they usually lie apart.
     pub interval: Option<Duration>,
     /// Where time stops while the clock is in doubt.
     pub ceiling: Option<Ceiling>,
+    /// Whether captures have to bear out that time has passed; nothing if the clock is believed.
+    pub borne_out: Option<BorneOut>,
     /// The calendar.
     pub zone: &'a TimeZone,
+}
+
+/// That no point leaves its slot, or the window of the log, before as many captures came after it as belong there: a clock that
+/// jumps, once or every day, takes no more from what is kept than new captures put in its place.
+#[derive(Clone, Copy, Debug)]
+pub struct BorneOut {
+    /// Up to this moment a person said that time has passed.
+    pub confirmed: Option<Timestamp>,
 }
 
 /// Whether a point can be relied on.
@@ -190,6 +200,17 @@ impl fmt::Display for Reason {
 }
 
 impl Unit {
+    /// About how long it lasts.
+    fn length(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Hour => 3_600,
+            Self::Day => 86_400,
+            Self::Week => 7 * 86_400,
+            Self::Month => 30 * 86_400,
+            Self::Year => 365 * 86_400,
+        })
+    }
+
     /// Where the slot of `at` begins.
     fn start(self, at: &Zoned) -> Option<Zoned> {
         let date = at.date();
@@ -273,20 +294,24 @@ struct Tier {
     slots: BTreeMap<Timestamp, Slot>,
     /// Slots that begin earlier are over.
     oldest: Timestamp,
+    /// How many slots that are filled come after one that is over, if captures have to bear that out.
+    filled: Option<usize>,
 }
 
 impl Tier {
     fn new(
         (unit, count): (Unit, u32),
-        as_of: &Zoned,
+        (rules, as_of): (&Rules<'_>, Timestamp),
         now: Timestamp,
         points: &[Zoned],
         candidates: &[Candidate],
     ) -> Self {
-        let oldest = unit
-            .start(as_of)
-            .and_then(|current| unit.step(&current, -i64::from(count)))
-            .map_or(Timestamp::MIN, |start| start.timestamp());
+        let due = |at: Timestamp| {
+            unit.start(&at.to_zoned(rules.zone.clone()))
+                .and_then(|current| unit.step(&current, -i64::from(count)))
+                .map_or(Timestamp::MIN, |start| start.timestamp())
+        };
+        let oldest = due(as_of);
         let mut slots: BTreeMap<Timestamp, Slot> = BTreeMap::new();
         for (index, (at, point)) in points.iter().zip(candidates).enumerate() {
             let Some(start) = unit.start(at) else { continue };
@@ -296,7 +321,22 @@ impl Tier {
                 first.get_or_insert(index);
             }
         }
-        Self { unit, count, slots, oldest }
+        let Some(borne_out) = rules.borne_out else {
+            return Self { unit, count, slots, oldest, filled: None };
+        };
+        let apart = unit.length().max(rules.interval.unwrap_or_default());
+        let filled = captures_in(unit.length().saturating_mul(count), apart);
+        let newest = slots.iter().rev().filter(|(_start, slot)| slot.owner().is_some());
+        let needed = newest.map(|(start, _slot)| *start).nth(filled - 1).unwrap_or(Timestamp::MIN);
+        let believed = borne_out.confirmed.map_or(Timestamp::MIN, |at| due(at.min(as_of)));
+        Self { unit, count, slots, oldest: oldest.min(needed.max(believed)), filled: Some(filled) }
+    }
+
+    /// When captures had borne out that the slot which begins at `start` is over.
+    fn borne_out(&self, start: Timestamp, candidates: &[Candidate]) -> Option<Timestamp> {
+        let later = self.slots.range(start..).skip(1).filter_map(|(_start, slot)| slot.owner());
+        let last = later.map(|owner| candidates.get(owner)).nth(self.filled? - 1)??;
+        Some(last.ended)
     }
 
     fn place(&self, at: &Zoned) -> Option<(Zoned, &Slot)> {
@@ -321,8 +361,15 @@ impl Tier {
             return Some((own.ended.max(owner.ended), because));
         }
         let end = self.unit.step(&start, i64::from(self.count) + 1)?.timestamp();
+        let end = self.borne_out(start.timestamp(), candidates).map_or(end, |borne_out| end.max(borne_out));
         Some((end, format!("{} {} is over", self.unit, self.unit.label(&start))))
     }
+}
+
+/// How many captures belong into a span, at least one.
+fn captures_in(span: Duration, apart: Duration) -> usize {
+    let (span, apart) = (span.as_secs(), apart.as_secs().max(1));
+    usize::try_from((span + apart / 2) / apart).unwrap_or(usize::MAX).max(1)
 }
 
 /// The window of the log.
@@ -354,15 +401,24 @@ pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp)
     let as_of = now.min(limit).min(rules.ceiling.map_or(Timestamp::MAX, |ceiling| ceiling.at));
     let shown: Vec<Zoned> =
         candidates.iter().map(|point| point.moment.to_zoned(rules.zone.clone())).collect();
-    let at = as_of.to_zoned(rules.zone.clone());
     let tiers: Vec<Tier> = rules
         .keep
         .units()
         .into_iter()
         .filter(|(count, _unit)| *count > 0)
-        .map(|(count, unit)| Tier::new((unit, count), &at, now, &shown, &candidates))
+        .map(|(count, unit)| Tier::new((unit, count), (rules, as_of), now, &shown, &candidates))
         .collect();
-    let window = rules.window.map(|window| window.before(as_of, rules.zone)).map(|start| {
+    let window = rules.window.map(|window| {
+        let start = window.before(as_of, rules.zone);
+        let start = match rules.borne_out.zip(rules.interval) {
+            None => start,
+            Some((borne_out, apart)) => {
+                let newest = candidates.iter().rev().filter(good).map(since);
+                let needed = newest.clone().nth(captures_in(window.approx(), apart) - 1);
+                let believed = borne_out.confirmed.map(|at| window.before(at.min(as_of), rules.zone));
+                start.min(needed.unwrap_or(Timestamp::MIN).max(believed.unwrap_or(Timestamp::MIN)))
+            }
+        };
         let anchor = candidates.iter().rev().filter(good).find(|point| point.moment <= start).map(since);
         Window { start, anchor: anchor.unwrap_or(Timestamp::MIN) }
     });
@@ -401,7 +457,8 @@ pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp)
     let doubt = rules.ceiling.filter(|ceiling| ceiling.at < now).map(|ceiling| ceiling.gap);
     // Without a good point it has stood since there were points at all.
     let stands_since = candidates.first().map_or(as_of, |oldest| as_of.max(oldest.moment));
-    let long_stalled = later(stands_since, long(stall)) < now;
+    // One point stays whatever time it is.
+    let long_stalled = candidates.len() > 1 && later(stands_since, long(stall)) < now;
     Decided { points, as_of, stalled: as_of < now, long_stalled, doubt, overstayed }
 }
 

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use lifeboat_base::ids::{HoldId, PointId, StoreName, VaultId};
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::time::Timestamp;
-use lifeboat_keys::DsseEnvelope;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -267,11 +266,11 @@ impl Vault {
     fn read_document<T: DeserializeOwned>(
         &self,
         name: &ObjectName,
-        kind: &str,
+        kind: &'static str,
         bytes: &[u8],
     ) -> Result<T, VaultError> {
-        let payload = DsseEnvelope::open_exact(bytes, &self.secrets.signing.public(), kind)
-            .map_err(|error| VaultError::damaged(name, error.to_string()))?;
+        let payload =
+            self.open_signed(bytes, kind).map_err(|error| VaultError::damaged(name, error.to_string()))?;
         serde_json::from_slice(&payload).map_err(|error| VaultError::damaged(name, error.to_string()))
     }
 

@@ -38,6 +38,11 @@ pub fn envelope() -> ObjectName {
     ObjectName::trusted("lifeboat/envelope.json".to_owned())
 }
 
+/// `lifeboat/shredded.json`.
+pub fn shredded() -> ObjectName {
+    ObjectName::trusted("lifeboat/shredded.json".to_owned())
+}
+
 /// `lifeboat/vault.json`.
 pub fn vault() -> ObjectName {
     ObjectName::trusted("lifeboat/vault.json".to_owned())

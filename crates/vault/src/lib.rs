@@ -19,6 +19,8 @@ mod points;
 pub mod restore;
 pub mod retire;
 mod rustic;
+pub mod shred;
+mod signed;
 pub mod storage;
 #[cfg(test)]
 mod testing;

@@ -4,7 +4,6 @@ use lifeboat_base::capture::CaptureFacts;
 use lifeboat_base::digest::Digest;
 use lifeboat_base::ids::{CopyName, PointId, StoreName, VaultId};
 use lifeboat_base::time::Timestamp;
-use lifeboat_keys::DsseEnvelope;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{StorageContext, VaultError};
@@ -183,8 +182,7 @@ impl Vault {
 
     fn verified_manifest(&self, object: &ObjectName, bytes: &[u8]) -> Result<PointManifest, String> {
         let id = layout::point_of(object).ok_or("its name is not the name of a recovery point")?;
-        let payload = DsseEnvelope::open_exact(bytes, &self.secrets.signing.public(), POINT_PAYLOAD_TYPE)
-            .map_err(|error| error.to_string())?;
+        let payload = self.open_signed(bytes, POINT_PAYLOAD_TYPE).map_err(|error| error.to_string())?;
         let manifest: PointManifest = serde_json::from_slice(&payload).map_err(|error| error.to_string())?;
         if manifest.format != POINT_FORMAT {
             return Err(format!("format `{}` is not known", manifest.format));

@@ -22,6 +22,7 @@ use crate::index::Index;
 use crate::layout;
 use crate::retire::Retired;
 use crate::rustic;
+use crate::signed::Known;
 use crate::storage::{ObjectName, Storage, StorageError, WriteLock};
 
 /// The payload type of `lifeboat/vault.json`.
@@ -72,6 +73,8 @@ pub struct Vault {
     /// The key file it was found in.
     key_file: ObjectName,
     pub(crate) secrets: VaultSecrets,
+    /// What was found to be signed with its key, here and in copies that were opened beside it.
+    pub(crate) known: Arc<Known>,
     id: VaultId,
     store: StoreName,
 }
@@ -144,7 +147,7 @@ impl Vault {
         envelope: &Envelope,
     ) -> Result<Self, VaultError> {
         let (key, key_file) = find_key(storage.as_ref(), &secrets.repository_password)?;
-        Self::with_key(storage, key, key_file, secrets, envelope)
+        Self::with_key(storage, (key, key_file, Arc::default()), secrets, envelope)
     }
 
     /// As [`Vault::open`] for another copy of the vault `known`, whose envelope has the same bytes: where the copy has the
@@ -161,19 +164,18 @@ impl Vault {
         if !same {
             return Self::open(storage, known.secrets.clone(), envelope);
         }
-        let (key, key_file) = (known.key.clone(), known.key_file.clone());
-        Self::with_key(storage, key, key_file, known.secrets.clone(), envelope)
+        let key = (known.key.clone(), known.key_file.clone(), Arc::clone(&known.known));
+        Self::with_key(storage, key, known.secrets.clone(), envelope)
     }
 
     fn with_key(
         storage: Arc<dyn Storage>,
-        key: MasterKey,
-        key_file: ObjectName,
+        (key, key_file, known): (MasterKey, ObjectName, Arc<Known>),
         secrets: VaultSecrets,
         envelope: &Envelope,
     ) -> Result<Self, VaultError> {
         let (id, store) = (envelope.vault_id().clone(), envelope.store().clone());
-        let vault = Self { storage, key, key_file, secrets, id, store };
+        let vault = Self { storage, key, key_file, secrets, known, id, store };
         match vault.config() {
             Ok(config) if config.version != REPOSITORY_VERSION => Err(VaultError::Refused(format!(
                 "the vault has format version {}, this program reads version {REPOSITORY_VERSION}",
@@ -245,6 +247,11 @@ impl Vault {
     /// The key its objects are sealed under.
     pub fn master_key(&self) -> &MasterKey {
         &self.key
+    }
+
+    /// Whether the password of this vault opens what is at a place now.
+    pub fn password_opens(&self, storage: &dyn Storage) -> bool {
+        find_key(storage, &self.secrets.repository_password).is_ok()
     }
 
     pub(crate) fn config(&self) -> Result<ConfigFile, VaultError> {

@@ -91,8 +91,9 @@ fn proven(point: &PointView) -> String {
         .into_iter()
         .rev()
         .find_map(|level| point.proof.get(&level).copied().flatten().map(|at| dated(level, at)));
-    let failed = point.failed.last_key_value();
-    let failed = failed.map(|(level, at)| format!(", NOT {}", dated(*level, *at))).unwrap_or_default();
+    // What cannot be read is shown with the copy it lies in.
+    let failed = point.failed.last_key_value().filter(|(level, _at)| **level > ProofLevel::Readable);
+    let failed = failed.map(|(level, at)| format!(", not {}", dated(*level, *at))).unwrap_or_default();
     let incomplete =
         if point.unreadable > 0 { format!(", {} unreadable", point.unreadable) } else { String::new() };
     format!("{}{failed}{incomplete}", best.unwrap_or_else(|| "not proven".to_owned()))

@@ -210,7 +210,7 @@ fn what_was_proven_by_a_restore_stays_though_a_later_drill_of_it_fails() {
     let listed = world.json(&["points", "orders"], 0);
     let second = &listed["points"][1];
     assert!(second["proof"]["restored"].is_string() && second["failed"]["restored"].is_string(), "{listed}");
-    assert!(world.run(&["points", "orders"]).expect(0).stdout.contains("NOT restored"));
+    assert!(world.run(&["points", "orders"]).expect(0).stdout.contains(", not restored"));
     let report = world.run(&["--json", "retain", "orders", "--apply", "--grace", "0s"]).expect(0).json();
     assert_eq!(dropped(&report), json!([points[2]]), "{report}");
 }

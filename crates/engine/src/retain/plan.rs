@@ -89,7 +89,7 @@ impl Engine {
             point.holdings.retain(|held| set.get(&held.copy).is_some());
         }
         let rules = self.rules(row, keep, (now, options.today.is_some()))?;
-        let doubts = self.doubts(row, &set, (&rules, &points), findings)?;
+        let doubts = self.doubts(row, &set, (&rules, &points), (options, findings))?;
         held_up = held_up.or(doubts);
         let grace = options.grace.unwrap_or(DEFAULT_GRACE);
         let all_open = set.open.len() == row.copies.value.len();
@@ -103,7 +103,7 @@ impl Engine {
             filed: &filed,
             bad,
             options: RetireOptions { now, reckoned: now, grace, all_open },
-            kept_most: if seen { None } else { self.kept_most(row)? },
+            kept_most: if seen { None } else { self.kept_most(row, &points)? },
             held_up,
         };
         let Drawn { decided, floors, plan, broken, held_up } = self.draw(&ground, &mut points)?;
@@ -126,11 +126,15 @@ impl Engine {
         Ok(Planned { row, set, view, plan, held_up, filed, replaces, kept_most, _lease: lease })
     }
 
-    /// How many points any retention that succeeded kept at most, since somebody last saw what would go.
-    fn kept_most(&self, row: &Store) -> Result<Option<usize>, EngineError> {
-        let last = self.catalog()?.last_run(&row.name, "retain", true).map_err(Failure::from)?;
-        let kept = last.and_then(|run| run.body.get("kept_most")?.as_u64());
-        Ok(kept.and_then(|kept| usize::try_from(kept).ok()))
+    /// How many points any retention kept at most, since somebody last saw what would go. A chain that is younger than the points
+    /// takes all there are for kept.
+    fn kept_most(&self, row: &Store, points: &[PointRow]) -> Result<Option<usize>, EngineError> {
+        let last = self.catalog()?.last_saying(&row.name, "retain", "$.kept_most").map_err(Failure::from)?;
+        if let Some(kept) = last.and_then(|run| run.body.get("kept_most")?.as_u64()) {
+            return Ok(usize::try_from(kept).ok());
+        }
+        let younger = self.chain_lacks(points.iter().map(|point| &point.manifest))?.is_some();
+        Ok(younger.then_some(points.len()))
     }
 
     /// What nobody can know, told; gives why nothing goes for that, if so.
@@ -139,13 +143,24 @@ impl Engine {
         row: &Store,
         set: &VaultSet,
         (rules, points): (&Rules<'_>, &[PointRow]),
-        findings: &mut Vec<Finding>,
+        (options, findings): (&RetainOptions, &mut Vec<Finding>),
     ) -> Result<Option<String>, EngineError> {
         let mut held_up = None;
+        let wrong = self.out_of_order(&row.name, points, self.env.clock.now())?;
+        if let Some((count, first)) = wrong.filter(|_wrong| options.today.is_none()) {
+            let why = format!(
+                "the clock is in doubt: {count} points of `{0}`, {first} first, were captured after others that show a later time, \
+                 or claim to come from the future; they go by what they show. Nothing is dropped until somebody has looked \
+                 (`lifeboat retain {0}`) and says which day it is: lifeboat retain {0} --apply --today YYYY-MM-DD",
+                row.name
+            );
+            findings.push(Finding::new("clock-in-doubt", row.name.as_str(), why.clone()));
+            held_up = Some(why);
+        }
         if let Some(gap) = rules.ceiling.map(|ceiling| ceiling.gap) {
             let why = in_doubt(row, &gap);
             findings.push(Finding::new("clock-in-doubt", row.name.as_str(), why.clone()));
-            held_up = gap.needs_word.then_some(why);
+            held_up = held_up.or(gap.needs_word.then_some(why));
         }
         if let Some(why) = self.holds_unknown(row, set, points)? {
             findings.push(Finding::new("holds-unknown", row.name.as_str(), why.clone()));

@@ -2,10 +2,12 @@
 
 use jiff::civil::Date;
 use lifeboat_base::failure::{Failure, FailureKind};
-use lifeboat_base::ids::StoreName;
+use lifeboat_base::ids::{PointId, StoreName};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel};
-use lifeboat_policy::{Candidate, Decided, Gfs, Rules, Soundness, Span, Store, ceiling, decide};
+use lifeboat_policy::{
+    BorneOut, Candidate, Decided, Gfs, Rules, Soundness, Span, Store, ceiling, decide, usual,
+};
 use serde_json::json;
 
 use crate::context::Engine;
@@ -13,6 +15,7 @@ use crate::copies::VaultSet;
 use crate::error::EngineError;
 use crate::holds::Held;
 use crate::journal::Entry;
+use crate::view::in_future;
 
 /// The newest filed captures that are asked for when they were made; older ones are known by their points, also dropped ones.
 const CAPTURES: u32 = 400;
@@ -49,7 +52,7 @@ impl Engine {
         let points = catalog.points(store).map_err(Failure::from)?;
         times.extend(points.iter().map(|point| point.manifest.ended));
         let dropped = catalog.dropped(store).map_err(Failure::from)?;
-        times.extend(dropped.iter().filter_map(lifeboat_base::ids::PointId::begun));
+        times.extend(dropped.iter().filter_map(PointId::begun));
         Ok(times)
     }
 
@@ -58,6 +61,33 @@ impl Engine {
         let said = self.catalog()?.said(store, WORD, "$.right").map_err(Failure::from)?;
         let moments = said.iter().filter_map(|said| said.as_str()?.parse::<Timestamp>().ok());
         Ok(moments.filter(|moment| *moment <= now).max())
+    }
+
+    /// Captures of which the chain says that they were made after others that show a later time, or that claim to come from the
+    /// future, and that nobody has spoken for since: how many, and the first.
+    pub(super) fn out_of_order<'a>(
+        &self,
+        store: &StoreName,
+        points: &'a [PointRow],
+        now: Timestamp,
+    ) -> Result<Option<(usize, &'a PointId)>, EngineError> {
+        let word = self.catalog()?.last_run(store, WORD, true).map_err(Failure::from)?;
+        let (since, mut latest) = word.map_or((0, Timestamp::MIN), |word| (word.evidence, word.at));
+        let mut filed: Vec<(u64, &PointRow)> = points
+            .iter()
+            .filter_map(|point| Some((point.once_proven(ProofLevel::Captured)?.evidence, point)))
+            .filter(|(evidence, _point)| *evidence > since)
+            .collect();
+        filed.sort_unstable_by_key(|(evidence, _point)| *evidence);
+        let mut found: Option<(usize, &PointId)> = None;
+        for (_evidence, point) in filed {
+            let ended = point.manifest.ended;
+            if in_future(latest, ended) || in_future(ended, now) {
+                found.get_or_insert((0, &point.manifest.id)).0 += 1;
+            }
+            latest = latest.max(ended);
+        }
+        Ok(found)
     }
 
     /// What is asked of a row's points at `now`, with a person's `word` that the clock is right.
@@ -69,14 +99,18 @@ impl Engine {
     ) -> Result<Rules<'a>, EngineError> {
         let locks = row.copies.value.iter().filter_map(|copy| self.policy.copies.get(copy)?.lock);
         let locks = locks.map(|lock| lock.min);
-        let interval = row.schedule.value.as_ref().map(lifeboat_policy::Schedule::longest_interval);
+        let captures = self.captures(&row.name)?;
+        let passed: Vec<Timestamp> = captures.iter().copied().filter(|at| *at <= now).collect();
+        let scheduled = row.schedule.value.as_ref().map(lifeboat_policy::Schedule::longest_interval);
+        let interval = scheduled.or_else(|| usual(&passed));
         let confirmed = if word { Some(now) } else { self.confirmed(&row.name, now)? };
         Ok(Rules {
             keep,
             window: row.logs.value,
             minimum: row.immutability.value.into_iter().chain(locks).max_by_key(Span::approx),
             interval,
-            ceiling: ceiling(&self.captures(&row.name)?, (keep, interval), confirmed, now),
+            ceiling: ceiling(&captures, (keep, interval), confirmed, now),
+            borne_out: Some(BorneOut { confirmed }),
             zone: &self.policy.timezone,
         })
     }
@@ -89,8 +123,7 @@ impl Engine {
         points: &[PointRow],
         now: Timestamp,
     ) -> Result<Decided, EngineError> {
-        let none = VaultSet { open: Vec::new(), healed: Vec::new(), absent: Vec::new(), failed: Vec::new() };
-        let held = self.on_hold(row, &none)?;
+        let held = self.on_hold(row, &VaultSet::default())?;
         let candidates = points.iter().map(|point| candidate(point, &held)).collect();
         Ok(decide(&self.rules(row, keep, (now, false))?, candidates, now))
     }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::log::LogState;
 use super::{Facts, PromiseKind, PromiseState, PromiseView, age, says};
 use crate::retain::{in_doubt, stood_still};
+use crate::shred::shredded_says;
 use crate::view::drill_digest;
 
 mod duties;
@@ -22,6 +23,10 @@ const RETENTION_GRACE: Duration = Duration::from_secs(2 * 86_400);
 /// Every cell of the row, in the order of the matrix.
 pub(super) fn judge(facts: &Facts<'_>) -> Vec<PromiseView> {
     let none = matches!(facts.row.retention.value, Retention::None);
+    if let Some(run) = &facts.shredded {
+        let cell = |promise| Cell::new(promise).rests_on(facts.now, run).broken(shredded_says(run));
+        return PromiseKind::ALL.into_iter().map(cell).collect();
+    }
     PromiseKind::ALL
         .into_iter()
         .map(|promise| match promise {

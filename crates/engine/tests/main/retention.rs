@@ -103,9 +103,15 @@ fn a_clock_that_jumped_ahead_ages_nothing_by_more_than_two_days() {
     };
     assert!(report.stores[0].stalled && kept(&report) == 7, "{report:?}");
     assert!(stored(&world).0 >= before - 2, "{:?}", stored(&world));
-    // Set right again, the point from the future stays until it is no longer one, and the others age as ever.
+    // Set right again: which of the two was wrong is known once somebody says so. The point from the future stays until it is
+    // no longer one, and the others age as ever.
     world.clock.set_wall(right + HOUR);
     change(&world, 101);
+    assert_eq!(world.backup(), None);
+    assert!(codes(&apply(&world)).contains(&"clock-in-doubt"));
+    assert_eq!(world.engine().retain(&[], &on(&world, 0)).unwrap().worst(), None);
+    world.clock.advance(DAY);
+    change(&world, 102);
     assert_eq!(world.backup(), None);
     assert_eq!(apply(&world).worst(), None);
     assert!(stored(&world).0 >= 7, "{:?}", stored(&world));

@@ -67,6 +67,20 @@ impl World {
         world
     }
 
+    /// A world of this policy, with the key file `ops.key`.
+    pub(crate) fn of(policy: &str) -> Self {
+        let world = Self::with(policy);
+        world.file("ops.key", keys::generate_key_file(&OsEntropy).expose());
+        world
+    }
+
+    /// Changes what the policy says.
+    pub(crate) fn policy_says(&self, change: impl Fn(String) -> String) {
+        let path = self.dir.path().join("lifeboat.toml");
+        let policy = std::fs::read_to_string(&path).unwrap();
+        crashsafe::replace(&path, change(policy).as_bytes()).unwrap();
+    }
+
     fn with(policy: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("uploads")).unwrap();

@@ -6,7 +6,9 @@ use std::fmt::Write;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp};
 use lifeboat_base::ids::PointId;
-use lifeboat_policy::{Candidate, Decided, Gfs, Reason, Rules, Soundness, Span, Verdict, ceiling, decide};
+use lifeboat_policy::{
+    BorneOut, Candidate, Decided, Gfs, Reason, Rules, Soundness, Span, Verdict, ceiling, decide, usual,
+};
 use proptest::prelude::*;
 
 const ZONES: [&str; 5] = ["UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Kathmandu", "Pacific/Apia"];
@@ -45,6 +47,7 @@ fn rules<'a>(keep: &str, window: Option<&str>, minimum: Option<&str>, zone: &'a 
         minimum: span(minimum),
         interval: None,
         ceiling: None,
+        borne_out: None,
         zone,
     }
 }
@@ -288,6 +291,74 @@ fn standing_still_for_long_is_told_apart_from_a_missed_night() {
 }
 
 #[test]
+fn whoever_captures_every_other_week_is_not_told_each_time_that_time_stands_still() {
+    let utc = zone("UTC");
+    let points = every(14 * 24, "2026-01-01T02:00:00Z", "2026-05-07T02:00:00Z");
+    let captures: Vec<Timestamp> = points.iter().map(|point| point.moment).collect();
+    let told = |interval, now: &str| {
+        let rules = Rules { interval, ..rules("3mo", None, None, &utc) };
+        decide(&rules, points.clone(), at(now)).long_stalled
+    };
+    assert!(told(None, "2026-05-20T00:00:00Z"), "or this shows nothing");
+    assert!(!told(usual(&captures), "2026-05-20T00:00:00Z"));
+    assert!(told(usual(&captures), "2026-12-01T00:00:00Z"));
+    // One point stays in any case.
+    let one = decide(&rules("3mo", None, None, &utc), points[..1].to_vec(), at("2026-12-01T00:00:00Z"));
+    assert!(one.stalled && !one.long_stalled);
+}
+
+/// Whether the newest of what was captured, by count, was always there while each day made a clock jump by so many hours.
+fn outlasts(keep: &str, hours: i64, newest: usize, borne_out: Option<BorneOut>) -> bool {
+    let utc = zone("UTC");
+    let interval = Some(std::time::Duration::from_secs(86_400));
+    let mut points = every(24, "2026-05-01T02:00:00Z", "2026-07-01T02:00:00Z");
+    let mut all: Vec<PointId> = points.iter().map(|point| point.id.clone()).collect();
+    for wrong in 1..=20_i64 {
+        let moment = at("2026-07-01T02:00:00Z") + SignedDuration::from_hours(wrong * hours);
+        points.push(point(moment, 1_000 + usize::try_from(wrong).unwrap()));
+        all.push(points.last().unwrap().id.clone());
+        let captures: Vec<Timestamp> = points.iter().map(|point| point.moment).collect();
+        let plain = rules(keep, None, None, &utc);
+        let ceiling = ceiling(&captures, (plain.keep, interval), None, moment);
+        let known = kept(&decide(&Rules { interval, ceiling, borne_out, ..plain }, points.clone(), moment));
+        points.retain(|point| known.contains(&point.id));
+        if !all.iter().rev().take(newest).all(|id| known.contains(id)) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Whatever a clock says, once or every day: of what is promised no more goes than new captures take the place of.
+#[test]
+fn a_clock_that_jumps_takes_no_more_than_new_captures_put_in_its_place() {
+    let utc = zone("UTC");
+    let day = Some(std::time::Duration::from_secs(86_400));
+    let borne_out = Some(BorneOut { confirmed: None });
+    for (keep, hours, newest) in [("6d", 47, 6), ("6d", 190, 6), ("30d", 47, 30), ("2d 4w", 190, 2)] {
+        assert!(outlasts(keep, hours, newest, borne_out), "{keep} {hours}");
+        // With captures as they should come it is as without.
+        let plain = rules(keep, None, None, &utc);
+        let regular = every(24, "2026-05-01T02:00:00Z", "2026-07-01T02:00:00Z");
+        let now = at("2026-07-01T03:00:00Z");
+        let guarded = decide(&Rules { interval: day, borne_out, ..plain }, regular.clone(), now);
+        assert_eq!(kept(&guarded), kept(&decide(&Rules { interval: day, ..plain }, regular, now)));
+    }
+    assert!(!outlasts("6d", 47, 6, None) && !outlasts("30d", 47, 30, None), "or this shows nothing");
+    // A person who says that the time has passed is believed.
+    let points = [
+        every(24, "2026-05-01T02:00:00Z", "2026-05-10T02:00:00Z"),
+        vec![point(at("2026-06-01T02:00:00Z"), 999)],
+    ];
+    let said = |confirmed: Option<&str>| {
+        let borne_out = Some(BorneOut { confirmed: confirmed.map(at) });
+        let rules = Rules { interval: day, borne_out, ..rules("5d", None, None, &utc) };
+        kept(&decide(&rules, points.concat(), at("2026-06-01T03:00:00Z"))).len()
+    };
+    assert_eq!((said(None), said(Some("2026-06-01T03:00:00Z"))), (5, 1));
+}
+
+#[test]
 fn with_a_clock_in_doubt_nothing_goes_neither_by_its_slot_nor_by_its_lock() {
     let utc = zone("UTC");
     let mut points = every(24, "2026-01-01T02:00:00Z", "2026-02-10T02:00:00Z");
@@ -453,7 +524,7 @@ proptest! {
         wider in 0u32..10,
     ) {
         let now = points.last().unwrap().moment + SignedDuration::from_secs(ahead);
-        let rules = Rules { keep, window, minimum, interval: None, ceiling: None, zone: &zone };
+        let rules = Rules { keep, window, minimum, interval: None, ceiling: None, borne_out: None, zone: &zone };
         let decided = decide(&rules, points.clone(), now);
         let stays = kept(&decided);
         prop_assert_eq!(decided.points.len(), points.len());
@@ -506,7 +577,7 @@ proptest! {
         let days = |span: Option<Span>| span.map_or(0, |span| u32::try_from(span.approx().as_secs() / 86_400).unwrap());
         let window = Span::from_days(days(window) + wider);
         let minimum = Span::from_days(days(minimum) + wider);
-        let generous = decide(&Rules { keep, window, minimum, interval: None, ceiling: None, zone: &zone }, points.clone(), now);
+        let generous = decide(&Rules { keep, window, minimum, interval: None, ceiling: None, borne_out: None, zone: &zone }, points.clone(), now);
         prop_assert!(kept(&generous).is_superset(&stays));
         // The order in which points are listed has no meaning.
         let reversed = points.into_iter().rev().collect();
@@ -523,7 +594,7 @@ proptest! {
         ahead in -500_000i64..50_000_000,
     ) {
         let now = points.last().unwrap().moment + SignedDuration::from_secs(ahead);
-        let rules = Rules { keep, window, minimum, interval: None, ceiling: None, zone: &zone };
+        let rules = Rules { keep, window, minimum, interval: None, ceiling: None, borne_out: None, zone: &zone };
         let sound = points.iter().map(|point| Candidate { soundness: Soundness::Sound, ..point.clone() }).collect();
         let as_claimed = kept(&decide(&rules, sound, now));
         let before = kept(&decide(&rules, points.clone(), now));

@@ -10,7 +10,6 @@ use lifeboat_base::digest::Digest;
 use lifeboat_base::ids::{PointId, StreamName, VaultId};
 use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::Timestamp;
-use lifeboat_keys::DsseEnvelope;
 use serde::{Deserialize, Serialize};
 
 use super::apply::remove;
@@ -324,8 +323,7 @@ impl Vault {
     pub(crate) fn read_retirement(&self, name: &ObjectName, bytes: &[u8]) -> Result<Retirement, VaultError> {
         let damaged = |why: String| VaultError::damaged(name, why);
         let payload =
-            DsseEnvelope::open_exact(bytes, &self.secrets.signing.public(), RETIREMENT_PAYLOAD_TYPE)
-                .map_err(|error| damaged(error.to_string()))?;
+            self.open_signed(bytes, RETIREMENT_PAYLOAD_TYPE).map_err(|error| damaged(error.to_string()))?;
         let record: Retirement =
             serde_json::from_slice(&payload).map_err(|error| damaged(error.to_string()))?;
         if record.format != RETIREMENT_FORMAT {

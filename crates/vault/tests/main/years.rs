@@ -216,6 +216,7 @@ impl World {
             minimum: None,
             interval,
             ceiling: ceiling(&self.captures, (self.keep, interval), self.confirmed, self.now),
+            borne_out: None,
             zone: &TimeZone::UTC,
         };
         decide(&rules, self.known.values().map(candidate).collect(), self.now)
