@@ -38,6 +38,7 @@ except ImportError as missing:
 
 MAX_DOCUMENT_BYTES = 1 << 30  # an index, snapshot or tree after decompression
 MAX_SMALL_FILE_BYTES = 16 << 20  # envelope, key files, manifests
+MAX_RECORD_BYTES = 64 << 20  # what one run of retention took out
 MAX_LOG_BYTES = 64 << 20  # plain content of one log object
 MAX_LOG_FILE_BYTES = MAX_LOG_BYTES + (2 << 20)
 MAX_TREE_DEPTH = 800  # one open directory per level
@@ -546,6 +547,12 @@ VAULT_TYPE = "application/vnd.lifeboat.vault+json"
 POINTS = "lifeboat/points"
 POINT_FORMAT = "lifeboat.recovery-point/v1"
 POINT_TYPE = "application/vnd.lifeboat.recovery-point+json"
+HOLDS = "lifeboat/holds"
+HOLD_TYPE = "application/vnd.lifeboat.hold+json"
+RELEASE_TYPE = "application/vnd.lifeboat.hold-release+json"
+RETIRED = "lifeboat/retired"
+RETIRED_FORMAT = "lifeboat.retirement/v1"
+RETIRED_TYPE = "application/vnd.lifeboat.retirement+json"
 
 
 def compact(document):
@@ -712,6 +719,59 @@ class Vault:
             warn("opened with the repository password: signatures are not checked")
         self.password = password
         self.repository = Repository(self.files, password)
+        self._retired = None
+
+    def hold(self, name):
+        """A legal hold, or its release; nothing here removes anything, so it is only checked."""
+        kind = RELEASE_TYPE if name.endswith(".released.json") else HOLD_TYPE
+        raw = self.files.read(name, MAX_SMALL_FILE_BYTES)
+        if self.envelope:
+            return parse_json(name, self.envelope.public_key.open(name, raw, kind))
+        return parse_json(name, unbase64(name, field(name, parse_json(name, raw), "payload", str)))
+
+    def retired_names(self):
+        return [name for name in self.files.walk(RETIRED) if name.endswith(".json")]
+
+    def retirement(self, name):
+        """One record of what was taken out for good."""
+        raw = self.files.read(name, MAX_RECORD_BYTES)
+        if self.envelope:
+            payload = self.envelope.public_key.open(name, raw, RETIRED_TYPE)
+        else:
+            payload = unbase64(name, field(name, parse_json(name, raw), "payload", str))
+        record = parse_json(name, payload)
+        if field(name, record, "format", str) != RETIRED_FORMAT:
+            raise Damaged(name, f"has the unknown format `{printable(record['format'])}`")
+        tail = hashlib.sha256(payload).hexdigest()[:16]
+        if name != f"{RETIRED}/{field(name, record, 'seq', int):010}-{tail}.json":
+            raise Damaged(name, "is another record than its name says")
+        if self.envelope and field(name, record, "vault", str) != self.envelope.vault_id:
+            raise Damaged(name, "belongs to another vault")
+        return record
+
+    def retired(self):
+        """(when each dropped point was dropped, packs that are to be gone), by every record that can be read."""
+        if self._retired is None:
+            records = []
+            for name in self.retired_names():
+                try:
+                    record = self.retirement(name)
+                    records.append((record["seq"], name, record))
+                except Damaged:
+                    continue  # a verification names it
+            points, packs = {}, {}
+            for seq, _, record in sorted(records, key=lambda entry: entry[:2]):
+                for point in record.get("points") or []:
+                    points.setdefault(point["id"], record.get("at"))
+                for pack in record.get("mark") or []:
+                    packs[pack["id"]] = (seq, False)
+                for pack in record.get("remove") or []:
+                    packs[pack] = (seq, True)
+                for pack in record.get("spare") or []:
+                    if pack not in packs or packs[pack][0] < seq:
+                        packs[pack] = (seq, False)
+            self._retired = points, {pack for pack, (_, gone) in packs.items() if gone}
+        return self._retired
 
     def check_vault_file(self):
         """lifeboat/vault.json says whose vault this is; it must agree with the envelope."""
@@ -743,8 +803,11 @@ class Vault:
         return manifest
 
     def points(self):
-        """(name, manifest or Damaged) for every recovery point, oldest first."""
+        """(name, manifest or Damaged) for every recovery point that was not dropped, oldest first."""
+        dropped = self.retired()[0]
         for name in self.point_names():
+            if name[len(POINTS) + 1:-len(".json")] in dropped:
+                continue
             try:
                 yield name, self.point(name)
             except Damaged as damage:
@@ -759,6 +822,8 @@ class Vault:
         name = f"{POINTS}/{wanted}.json"
         if "/" not in wanted and self.files.exists(name):
             manifest = self.point(name)
+            if wanted in self.retired()[0]:
+                warn(f"{printable(wanted)} was dropped by retention on {self.retired()[0][wanted]}: its content may be gone")
             return manifest["id"], self._snapshot(manifest["snapshot"]), manifest
         ids = sorted(os.path.basename(name) for name in self.files.walk("snapshots"))
         if wanted == "latest" and ids:
@@ -1278,6 +1343,10 @@ class Verifier:
                 self.attempt(self._pack, name, bytes.fromhex(digits))
         elif name == "config" or name == ENVELOPE or name.startswith((POINTS + "/", LOGS + "/")):
             pass  # opened with its seal or signature elsewhere
+        elif name.startswith(RETIRED + "/") and not os.path.basename(name).startswith(".lifeboat-tmp-"):
+            self.attempt(self.vault.retirement, name)
+        elif name.startswith(HOLDS + "/") and not os.path.basename(name).startswith(".lifeboat-tmp-"):
+            self.attempt(self.vault.hold, name)
         elif name == VAULT_FILE:
             self.attempt(self.vault.check_vault_file)
         else:
@@ -1328,6 +1397,8 @@ class Verifier:
     def _missing_packs(self):
         for number, pack_id in enumerate(self.repository.packs):
             name = self.repository.pack_name(number)
+            if pack_id.hex() in self.vault.retired()[1]:
+                continue
             if not self.files.exists(name) and any(place[0] == number for place in self.repository.blobs.values()):
                 self.damage.append(Damaged(name, "the file is missing, an index lists it"))
                 self._suspect(pack_id)
@@ -1433,7 +1504,7 @@ def info(files, options):
             say(f"opened by  {printable(str(entry.get('kind')))} ({printable(str(entry.get('label')))})")
     else:
         say("there is no lifeboat/envelope.json: a plain restic repository, or the envelope is lost")
-    count = {folder: sum(1 for _ in files.walk(folder)) for folder in (*FILE_TYPES, POINTS, LOGS)}
+    count = {folder: sum(1 for _ in files.walk(folder)) for folder in (*FILE_TYPES, POINTS, LOGS, RETIRED)}
     say("files      " + ", ".join(f"{folder} {number:,}" for folder, number in count.items()))
     return 0
 
@@ -1451,6 +1522,9 @@ def points(vault, _options):
         gaps = f", {len(facts['unreadable'])} items were not captured" if facts.get("unreadable") else ""
         say(f"{point['id']}  shows {consistency.get('moment', point.get('started'))}  {size}  "
             f"{consistency.get('level', '')}{gaps}")
+    for point, at in sorted(vault.retired()[0].items()):
+        if vault.files.exists(f"{POINTS}/{point}.json"):
+            say(f"{printable(point)}  was dropped by retention on {at}; this copy has not followed yet")
     sealed = {point["snapshot"] for _, point in vault.points() if not isinstance(point, Damaged)}
     for snapshot_id, snapshot in vault.repository.snapshots():
         if isinstance(snapshot, Damaged):

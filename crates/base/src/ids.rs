@@ -100,6 +100,8 @@ id_types! {
     DrillId, "drill id", valid_record, RECORD_RULE;
     /// One job run (a backup, a verification, a restore); sorts by its start.
     RunId, "run id", valid_record, RECORD_RULE;
+    /// One legal hold; sorts by when it was placed.
+    HoldId, "hold id", valid_record, RECORD_RULE;
     /// One vault's identity, the same in every copy of the store.
     VaultId, "vault id", valid_record, RECORD_RULE;
     /// A log stream inside a vault, such as `wal`.
@@ -118,6 +120,15 @@ impl PointId {
     pub fn generate(at: Timestamp, entropy: &dyn Entropy) -> Self {
         Self(stamped("pt", at, entropy))
     }
+
+    /// The moment that a generated id tells, to the millisecond; nothing for one that somebody else chose.
+    pub fn begun(&self) -> Option<Timestamp> {
+        let stamp = self.0.strip_prefix("pt-")?.split('-').next()?.strip_suffix('Z')?;
+        let (date, time) = stamp.split_once('T').filter(|(date, time)| date.len() == 8 && time.len() == 9)?;
+        let (year, month, day) = (date.get(..4)?, date.get(4..6)?, date.get(6..)?);
+        let (hour, minute, second, ms) = (time.get(..2)?, time.get(2..4)?, time.get(4..6)?, time.get(6..)?);
+        format!("{year}-{month}-{day}T{hour}:{minute}:{second}.{ms}Z").parse().ok()
+    }
 }
 
 impl DrillId {
@@ -131,6 +142,13 @@ impl RunId {
     /// A fresh id for a run started at `at`.
     pub fn generate(at: Timestamp, entropy: &dyn Entropy) -> Self {
         Self(stamped("run", at, entropy))
+    }
+}
+
+impl HoldId {
+    /// A fresh id for a hold placed at `at`.
+    pub fn generate(at: Timestamp, entropy: &dyn Entropy) -> Self {
+        Self(stamped("hold", at, entropy))
     }
 }
 
@@ -163,5 +181,10 @@ mod tests {
         let late = PointId::generate(Timestamp::from_second(2_000).unwrap(), &entropy);
         assert!(early < late);
         assert!(PointId::new(early.as_str()).is_ok());
+        let at = Timestamp::from_millisecond(1_800_000_000_123).unwrap();
+        assert_eq!(PointId::generate(at, &entropy).begun(), Some(at));
+        for other in ["pt-0001", "pt-20261121T0200Z-00000000", "pt-20269921T020000123Z-00000000"] {
+            assert_eq!(PointId::new(other).unwrap().begun(), None, "{other}");
+        }
     }
 }

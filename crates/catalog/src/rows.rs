@@ -97,7 +97,7 @@ pub struct PointRow {
     pub manifest: PointManifest,
     /// Where it lies, by copy name.
     pub holdings: Vec<Holding>,
-    /// The newest attempt of each level in each copy, oldest first.
+    /// The newest success and the newest failure of each level in each copy, oldest first.
     pub proofs: Vec<Proof>,
 }
 
@@ -109,12 +109,34 @@ impl PointRow {
 
     /// The newest proof of `level` that still holds in its copy.
     pub fn proven(&self, level: ProofLevel) -> Option<&Proof> {
-        self.proofs.iter().rev().find(|proof| proof.level == level && proof.ok)
+        self.standing().rev().find(|proof| proof.level == level)
     }
 
     /// The newest proof of `level` that still holds in `copy`.
     pub fn proven_in(&self, level: ProofLevel, copy: &CopyName) -> Option<&Proof> {
-        self.proofs.iter().rev().find(|proof| proof.level == level && proof.copy == *copy && proof.ok)
+        self.standing().rev().find(|proof| proof.level == level && proof.copy == *copy)
+    }
+
+    /// Proofs that no later attempt at the same in the same copy failed to repeat, oldest first.
+    pub fn standing(&self) -> impl DoubleEndedIterator<Item = &Proof> {
+        self.newest().filter(|proof| proof.ok)
+    }
+
+    /// Attempts that failed and that none at the same in the same copy has made good since, oldest first.
+    pub fn failing(&self) -> impl DoubleEndedIterator<Item = &Proof> {
+        self.newest().filter(|proof| !proof.ok)
+    }
+
+    fn newest(&self) -> impl DoubleEndedIterator<Item = &Proof> {
+        self.proofs.iter().filter(|proof| {
+            let same = |other: &&Proof| other.level == proof.level && other.copy == proof.copy;
+            !self.proofs.iter().filter(same).any(|other| other.evidence > proof.evidence)
+        })
+    }
+
+    /// The newest success at `level`, whatever came of later attempts: its content is the same since.
+    pub fn once_proven(&self, level: ProofLevel) -> Option<&Proof> {
+        self.proofs.iter().rev().find(|proof| proof.level == level && proof.ok)
     }
 
     /// Whether nothing was left out of it.
@@ -128,7 +150,7 @@ impl PointRow {
 pub struct RunRow {
     /// The number of its evidence record.
     pub evidence: u64,
-    /// `backup`, `verify`, `restore` or `drill`.
+    /// `backup`, `verify`, `restore`, `drill`, `retain` and so on.
     pub kind: String,
     /// The store.
     pub store: StoreName,

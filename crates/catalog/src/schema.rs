@@ -5,7 +5,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use crate::CatalogError;
 
 /// The version in `PRAGMA user_version`. An older file is discarded and rebuilt: it holds nothing of its own.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 4;
 
 /// Times are nanoseconds since 1970 UTC.
 const TABLES: &str = "
@@ -20,12 +20,13 @@ CREATE TABLE holding (
 CREATE TABLE proof (
     store TEXT NOT NULL, point TEXT NOT NULL, copy TEXT NOT NULL, level TEXT NOT NULL,
     at INTEGER NOT NULL, ok INTEGER NOT NULL, evidence INTEGER NOT NULL,
-    PRIMARY KEY (store, point, copy, level)
+    PRIMARY KEY (store, point, copy, level, ok)
 ) WITHOUT ROWID;
 CREATE TABLE run (
     evidence INTEGER NOT NULL, kind TEXT NOT NULL, store TEXT NOT NULL, at INTEGER NOT NULL, ok INTEGER NOT NULL,
     body TEXT NOT NULL, PRIMARY KEY (store, kind, evidence)
 ) WITHOUT ROWID;
+CREATE TABLE dropped (store TEXT NOT NULL, point TEXT NOT NULL, PRIMARY KEY (store, point)) WITHOUT ROWID;
 CREATE TABLE seen (id INTEGER PRIMARY KEY CHECK (id = 1), value INTEGER NOT NULL);
 ";
 

@@ -1,6 +1,6 @@
 //! The catalog file: what goes in and what comes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,7 @@ use lifeboat_base::ids::{CopyName, PointId, StoreName};
 use lifeboat_base::time::Timestamp;
 use lifeboat_vault::PointManifest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::Value;
 
 use crate::{CatalogError, Holding, PointRow, Proof, RunRow, schema};
 
@@ -161,6 +162,42 @@ impl Catalog {
         Ok(())
     }
 
+    /// Forgets points that retention dropped, and remembers that they were: they are neither lost nor to be listed again.
+    pub fn drop_points<'a>(
+        &self,
+        store: &StoreName,
+        points: impl IntoIterator<Item = &'a PointId>,
+    ) -> Result<()> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction().map_err(database("write"))?;
+        for point in points {
+            let row = params![store.as_str(), point.as_str()];
+            for statement in [
+                "DELETE FROM point WHERE store = ?1 AND id = ?2",
+                "DELETE FROM holding WHERE store = ?1 AND point = ?2",
+                "DELETE FROM proof WHERE store = ?1 AND point = ?2",
+                "INSERT OR IGNORE INTO dropped (store, point) VALUES (?1, ?2)",
+            ] {
+                transaction
+                    .prepare_cached(statement)
+                    .and_then(|mut statement| statement.execute(row))
+                    .map_err(database("write"))?;
+            }
+        }
+        transaction.commit().map_err(database("write"))
+    }
+
+    /// Points that retention dropped.
+    pub fn dropped(&self, store: &StoreName) -> Result<BTreeSet<PointId>> {
+        let connection = self.lock();
+        let mut statement =
+            connection.prepare("SELECT point FROM dropped WHERE store = ?1").map_err(database("read"))?;
+        statement
+            .query_map([store.as_str()], |row| parsed(row, 0))
+            .and_then(Iterator::collect::<rusqlite::Result<_>>)
+            .map_err(database("read"))
+    }
+
     /// Forgets every mark of damage in one copy of a store: its vault was made anew.
     pub fn clear_damage(&self, store: &StoreName, copy: &CopyName) -> Result<()> {
         self.lock()
@@ -172,12 +209,13 @@ impl Catalog {
         Ok(())
     }
 
-    /// Records an attempt at a proof; an attempt older than the one already known is dropped.
+    /// Records an attempt at a proof; of those with the same outcome the newest is known. One that failed takes nothing back
+    /// that was shown before: both stay.
     pub fn put_proof(&self, proof: &Proof) -> Result<()> {
         self.lock()
             .execute(
                 "INSERT INTO proof (store, point, copy, level, at, ok, evidence) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-                 ON CONFLICT (store, point, copy, level) DO UPDATE SET at = ?5, ok = ?6, evidence = ?7
+                 ON CONFLICT (store, point, copy, level, ok) DO UPDATE SET at = ?5, evidence = ?7
                  WHERE excluded.evidence >= proof.evidence",
                 params![
                     proof.store.as_str(),
@@ -320,6 +358,21 @@ impl Catalog {
         )
     }
 
+    /// When the newest backups that made a point were filed, the latest filed first whatever their clocks said.
+    pub fn capture_times(&self, store: &StoreName, limit: u32) -> Result<Vec<Timestamp>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare(
+                "SELECT at FROM run WHERE store = ?1 AND kind = 'backup'
+                 AND json_extract(body, '$.point') IS NOT NULL ORDER BY evidence DESC LIMIT ?2",
+            )
+            .map_err(database("read"))?;
+        statement
+            .query_map(params![store.as_str(), limit], |row| row.get(0).map(timestamp))
+            .and_then(Iterator::collect::<rusqlite::Result<_>>)
+            .map_err(database("read"))
+    }
+
     /// The newest drill of a store together with others, at a moment and from copies that nobody chose.
     pub fn last_together(&self, store: &StoreName) -> Result<Option<RunRow>> {
         self.newest(
@@ -348,14 +401,15 @@ impl Catalog {
         )
     }
 
-    /// Points that a filed backup names and no vault was seen to list.
+    /// Points that a filed backup names, no vault was seen to list and retention did not drop.
     pub fn lost_points(&self, store: &StoreName) -> Result<Vec<String>> {
         let connection = self.lock();
         let mut statement = connection
             .prepare(
                 "SELECT DISTINCT json_extract(body, '$.point') AS id FROM run
                  WHERE store = ?1 AND kind = 'backup' AND id IS NOT NULL
-                 AND id NOT IN (SELECT id FROM point WHERE store = ?1) ORDER BY id",
+                 AND id NOT IN (SELECT id FROM point WHERE store = ?1)
+                 AND id NOT IN (SELECT point FROM dropped WHERE store = ?1) ORDER BY id",
             )
             .map_err(database("read"))?;
         statement
@@ -384,6 +438,55 @@ impl Catalog {
             )
             .map_err(database("write"))?;
         Ok(())
+    }
+
+    /// Every run of `kind` on a store, oldest first.
+    pub fn runs(&self, store: &StoreName, kind: &str) -> Result<Vec<RunRow>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare(
+                "SELECT evidence, at, ok, body FROM run WHERE store = ?1 AND kind = ?2 ORDER BY evidence",
+            )
+            .map_err(database("read"))?;
+        statement
+            .query_map([store.as_str(), kind], |row| {
+                let evidence: i64 = row.get(0)?;
+                let body: String = row.get(3)?;
+                Ok(RunRow {
+                    evidence: u64::try_from(evidence).unwrap_or(0),
+                    kind: kind.to_owned(),
+                    store: store.clone(),
+                    at: timestamp(row.get(1)?),
+                    ok: row.get(2)?,
+                    body: serde_json::from_str(&body).unwrap_or_default(),
+                })
+            })
+            .and_then(Iterator::collect::<rusqlite::Result<_>>)
+            .map_err(database("read"))
+    }
+
+    /// What the runs of `kind` on a store say at `path` of their bodies, oldest first: every item of a list, or the one value.
+    pub fn said(&self, store: &StoreName, kind: &str, path: &str) -> Result<Vec<Value>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare(
+                "SELECT CASE said.type WHEN 'object' THEN said.value WHEN 'array' THEN said.value
+                 ELSE json_quote(said.value) END FROM run, json_each(run.body, ?3) AS said
+                 WHERE store = ?1 AND kind = ?2 ORDER BY evidence, said.id",
+            )
+            .map_err(database("read"))?;
+        statement
+            .query_map([store.as_str(), kind, path], |row| row.get::<_, String>(0))
+            .and_then(|rows| {
+                rows.map(|text| text.map(|text| serde_json::from_str(&text).unwrap_or_default())).collect()
+            })
+            .map_err(database("read"))
+    }
+
+    /// The newest run of `kind` on a store whose body says something at `path`, whether it succeeded or not.
+    pub fn last_saying(&self, store: &StoreName, kind: &str, path: &str) -> Result<Option<RunRow>> {
+        let condition = "kind = ?2 AND json_extract(body, ?3) IS NOT NULL";
+        self.newest(condition, store, params![store.as_str(), kind, path])
     }
 
     /// How many runs are known.
@@ -455,7 +558,7 @@ mod tests {
     use crate::ProofLevel;
 
     #[test]
-    fn an_older_attempt_never_hides_a_newer_one() {
+    fn an_older_attempt_never_hides_a_newer_one_and_a_failure_takes_nothing_back() {
         let dir = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(&dir.path().join("catalog.db")).unwrap();
         let proof = |evidence, ok| Proof {
@@ -467,10 +570,17 @@ mod tests {
             ok,
             evidence: evidence.unsigned_abs(),
         };
-        catalog.put_proof(&proof(2, false)).unwrap();
-        catalog.put_proof(&proof(1, true)).unwrap();
-        let proofs = Catalog::proofs(&catalog.lock(), &StoreName::new("orders").unwrap()).unwrap();
-        assert_eq!(proofs["pt-1"], [proof(2, false)]);
+        let known = || {
+            let proofs = Catalog::proofs(&catalog.lock(), &StoreName::new("orders").unwrap()).unwrap();
+            proofs["pt-1"].clone()
+        };
+        catalog.put_proof(&proof(3, false)).unwrap();
+        for evidence in [2, 1] {
+            catalog.put_proof(&proof(evidence, true)).unwrap();
+        }
+        assert_eq!(known(), [proof(2, true), proof(3, false)]);
+        catalog.put_proof(&proof(4, true)).unwrap();
+        assert_eq!(known(), [proof(3, false), proof(4, true)]);
     }
 
     #[test]

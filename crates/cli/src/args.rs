@@ -1,9 +1,11 @@
 //! The command line contract: names and meanings are stable.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
-use lifeboat_base::ids::{CopyName, PlanName, StoreName};
+use lifeboat_base::ids::{CopyName, HoldId, PlanName, PointId, StoreName};
 use lifeboat_engine::{Conflict, MergeOptions, ProofLevel};
 
 /// Backup, restore proof and disaster-recovery rehearsal for every datastore, driven by one policy file.
@@ -76,10 +78,42 @@ pub(crate) enum Command {
         /// Only these stores
         stores: Vec<StoreName>,
     },
-    /// Show which recovery points retention keeps, for which reasons, and which may go; removes nothing
+    /// Show which recovery points retention keeps, for which reasons, and which may go; with --apply, remove them
     Retain {
         /// Only these stores
         stores: Vec<StoreName>,
+        /// Remove what may go from every copy, for good
+        #[arg(long)]
+        apply: bool,
+        /// Only if the plan is still the one that was shown under this name, or beginning of it
+        #[arg(long, value_name = "DIGEST", requires = "apply", value_parser = plan)]
+        plan: Option<String>,
+        /// How long space of dropped points waits before it is freed, such as 12h or 0s [default: 1d]
+        #[arg(long, value_name = "SPAN", value_parser = grace)]
+        grace: Option<Duration>,
+        /// The day it is, such as 2026-11-21: believe the clock although nothing was captured for long
+        #[arg(long, value_name = "DATE")]
+        today: Option<jiff::civil::Date>,
+    },
+    /// Legal holds: what they cover stays, whatever retention says
+    Hold {
+        /// What to do
+        #[command(subcommand)]
+        action: HoldAction,
+    },
+    /// Destroy every key of a store's vault in every copy: nothing of it can ever be read again
+    Shred {
+        /// The store
+        store: StoreName,
+        /// Its name once more; this cannot be undone
+        #[arg(long, value_name = "STORE")]
+        confirm: String,
+        /// Why
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+        reason: String,
+        /// By whom
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+        by: String,
     },
     /// Restore a store into a new folder or over an earlier state of it, or one database or table of it into a file
     Restore {
@@ -259,6 +293,44 @@ pub(crate) enum EvidenceAction {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum HoldAction {
+    /// Place a hold in every copy: on everything of a store, on one point, or on all that shows a moment up to one
+    Add {
+        /// The store
+        #[arg(long, value_name = "NAME")]
+        store: StoreName,
+        /// Only this recovery point
+        #[arg(long, value_name = "POINT", conflicts_with = "before")]
+        point: Option<PointId>,
+        /// Only points up to this moment, and the log ("2026-11-21 02:00", "yesterday 21:00")
+        #[arg(long, value_name = "TIME")]
+        before: Option<String>,
+        /// Why
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+        reason: String,
+        /// For whom
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+        holder: String,
+    },
+    /// List holds, released ones too
+    List {
+        /// Only of these stores
+        stores: Vec<StoreName>,
+    },
+    /// Release a hold: what only it kept may go with the next retention
+    Release {
+        /// The hold
+        id: HoldId,
+        /// Why
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+        reason: String,
+        /// By whom
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+        by: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum KeysAction {
     /// Print the repository password of a vault, for `restic --password-command`
     Password {
@@ -281,7 +353,23 @@ pub(crate) enum CatalogAction {
     Rebuild,
 }
 
-/// `NAME=PATH` with an absolute path; a name may hold `=` as well.
+/// At least eight of the digits a plan is shown with.
+fn plan(text: &str) -> Result<String, String> {
+    let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if digits && (8..=64).contains(&text.len()) {
+        return Ok(text.to_owned());
+    }
+    Err("give at least 8 of the digits that `lifeboat retain` shows behind `plan`".to_owned())
+}
+
+fn grace(text: &str) -> Result<Duration, String> {
+    if ["0", "0s"].contains(&text) {
+        return Ok(Duration::ZERO);
+    }
+    let span: lifeboat_engine::policy::Span = text.parse().map_err(|error| format!("{error}"))?;
+    Ok(span.approx())
+}
+
 fn renamed(text: &str) -> Result<(String, String), String> {
     text.split_once('=')
         .map(|(old, new)| (old.to_owned(), new.to_owned()))
@@ -335,6 +423,7 @@ impl From<OnConflict> for Conflict {
     }
 }
 
+/// `NAME=PATH` with an absolute path; a name may hold `=` as well.
 fn tablespace(text: &str) -> Result<(String, PathBuf), String> {
     match text.find("=/") {
         Some(at) if at > 0 => {

@@ -10,11 +10,12 @@ use lifeboat_base::ids::StoreName;
 use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_engine::{
     BackupOptions, DrillOptions, DrillReport, DrillVerdict, Endpoint, Engine, EngineError, Environment,
-    FollowOptions, PartOptions, ProofLevel, RestoreOptions, RestoreOutcome, VerifyOptions, keys,
+    FollowOptions, HoldRequest, PartOptions, ProofLevel, RestoreOptions, RestoreOutcome, RetainOptions,
+    ShredRequest, VerifyOptions, keys,
 };
 use serde_json::json;
 
-use crate::args::{Args, CatalogAction, Command, EvidenceAction, KeysAction, Level, WalAction};
+use crate::args::{Args, CatalogAction, Command, EvidenceAction, HoldAction, KeysAction, Level, WalAction};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::secrets::Secrets;
@@ -113,9 +114,21 @@ fn with_policy(args: &Args, output: &Output) -> Outcome {
             output.result(&report, || show::audit::page(&report))?;
             Ok(report.worst())
         }
-        Command::Retain { stores } => {
-            let report = engine.retain(stores)?;
+        Command::Retain { stores, apply, plan, grace, today } => {
+            let options = RetainOptions { apply: *apply, plan: plan.clone(), grace: *grace, today: *today };
+            let report = engine.retain(stores, &options)?;
             output.result(&report, || show::retain::page(&report))?;
+            Ok(report.worst())
+        }
+        Command::Hold { action } => hold(&engine, action, output),
+        Command::Shred { store, confirm, reason, by } => {
+            let report = engine.shred(&ShredRequest {
+                store: store.clone(),
+                confirm: confirm.clone(),
+                reason: reason.clone(),
+                by: by.clone(),
+            })?;
+            output.result(&report, || show::shred::page(&report))?;
             Ok(report.worst())
         }
         Command::Evidence { action } => evidence::run(&engine, action, output),
@@ -287,6 +300,22 @@ fn explain(engine: &Engine, store: &StoreName, output: &Output) -> Outcome {
     });
     output.result(&document, || show::check::explain(store, &lines))?;
     Ok(None)
+}
+
+fn hold(engine: &Engine, action: &HoldAction, output: &Output) -> Outcome {
+    let report = match action {
+        HoldAction::Add { store, point, before, reason, holder } => engine.place_hold(&HoldRequest {
+            store: store.clone(),
+            point: point.clone(),
+            before: before.clone(),
+            reason: reason.clone(),
+            holder: holder.clone(),
+        })?,
+        HoldAction::List { stores } => engine.list_holds(stores)?,
+        HoldAction::Release { id, reason, by } => engine.release_hold(id, reason, by)?,
+    };
+    output.result(&report, || show::holds::page(&report))?;
+    Ok(report.worst())
 }
 
 fn keys_action(engine: &Engine, action: &KeysAction, output: &Output) -> Outcome {

@@ -19,6 +19,7 @@ mod main {
     mod failures;
     mod following;
     mod handover;
+    mod holds;
     mod hostile_account;
     mod in_place;
     mod kills;
@@ -40,7 +41,11 @@ mod main {
     mod redis_merge;
     mod redis_scan;
     mod redis_sentinel;
+    mod retention;
+    mod retention_doubts;
+    mod retention_log;
     mod secrets;
+    mod shred;
     mod stalled;
     mod tablespaces;
     mod tree;

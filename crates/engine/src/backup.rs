@@ -12,12 +12,13 @@ use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{Proof, ProofLevel};
 use lifeboat_policy::{Retention, Store};
 use lifeboat_stores::CaptureContext;
-use lifeboat_vault::{PointManifest, SnapshotStamp, Vault, WriteOptions, Written};
+use lifeboat_vault::storage::StorageError;
+use lifeboat_vault::{PointManifest, SnapshotStamp, Vault, VaultError, WriteOptions, Written};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::context::Engine;
-use crate::copies::VaultSet;
+use crate::copies::{CopyVault, VaultSet};
 use crate::error::{AtRisk, EngineError};
 use crate::journal::Entry;
 use crate::view::source_digest;
@@ -246,8 +247,8 @@ impl Engine {
         report.findings.extend(set.findings());
         if options.heal {
             // Asked for, so what comes back is not missing any more.
-            heal_first(&set, monitor, report);
-            fill_rest(&set, monitor, report);
+            report.findings.extend(fill_first(&set, monitor));
+            report.findings.extend(fill_rest(&set, monitor));
             for copy in &set.healed {
                 self.file(Entry { kind: "heal", store: &row.name, ok: true, body: json!({ "copy": copy }) })?;
                 // What was damaged there is gone with the vault it lay in.
@@ -255,7 +256,7 @@ impl Engine {
             }
         }
         report.findings.extend(self.reconcile(row, &set)?);
-        heal_first(&set, monitor, report);
+        report.findings.extend(fill_first(&set, monitor));
         let Some(primary) = set.open.first() else {
             return Err(EngineError::new(FailureKind::Usage, format!("`{}` has no copies", row.name)));
         };
@@ -328,6 +329,7 @@ impl Engine {
             evidence_head: self
                 .evidence_head()?
                 .map(|head| lifeboat_vault::EvidenceHead { seq: head.seq, digest: head.digest }),
+            evidence_key: Some(self.signer()?.public().key_id()),
         };
         read_back(vault, &manifest)?;
         vault.seal_point(&manifest).map_err(Failure::from)?;
@@ -402,25 +404,22 @@ impl Engine {
     }
 }
 
-/// Before a capture: points that only later copies hold are brought to the first one, so that it misses nothing.
-fn heal_first(set: &VaultSet, monitor: &Collector, report: &mut StoreBackup) {
-    let Some((first, rest)) = set.open.split_first() else { return };
-    for other in rest {
-        // Damaged objects of the other copy reach the monitor; the points they belong to stay where they are.
-        if let Err(error) = other.vault.copy_to(&first.vault, monitor) {
-            report.findings.push(copy_finding(&first.copy, Failure::from(error)));
-        }
-    }
+/// Brings everything that the other copies hold to the first one, so that it misses nothing; gives what went wrong.
+pub(crate) fn fill_first(set: &VaultSet, monitor: &Collector) -> Vec<Finding> {
+    let Some((first, rest)) = set.open.split_first() else { return Vec::new() };
+    // Damaged objects of the other copy reach the monitor; the points they belong to stay where they are.
+    let failed = rest.iter().filter_map(|other| other.vault.copy_to(&first.vault, monitor).err());
+    failed.map(|error| copy_finding(&first.copy, error)).collect()
 }
 
-/// Brings everything that the first copy holds to the others.
-fn fill_rest(set: &VaultSet, monitor: &Collector, report: &mut StoreBackup) {
-    let Some((first, rest)) = set.open.split_first() else { return };
-    for other in rest {
-        if let Err(error) = first.vault.copy_to(&other.vault, monitor) {
-            report.findings.push(copy_finding(&other.copy, Failure::from(error)));
-        }
-    }
+/// Brings everything that the first copy holds to the others; gives what went wrong.
+pub(crate) fn fill_rest(set: &VaultSet, monitor: &Collector) -> Vec<Finding> {
+    let Some((first, rest)) = set.open.split_first() else { return Vec::new() };
+    let failed = |other: &CopyVault| {
+        let error = first.vault.copy_to(&other.vault, monitor).err()?;
+        Some(copy_finding(&other.copy, error))
+    };
+    rest.iter().filter_map(failed).collect()
 }
 
 /// After a capture: the sealed objects go to every other copy, manifests last.
@@ -432,7 +431,7 @@ fn replicate(row: &Store, point: &PointId, set: &VaultSet, monitor: &Collector, 
             // A withheld point would not be restorable there; the monitor was told which object is to blame.
             Ok(stats) if stats.withheld.contains(point) => {}
             Ok(_stats) => report.copies.push(other.copy.clone()),
-            Err(error) => report.findings.push(copy_finding(&other.copy, Failure::from(error))),
+            Err(error) => report.findings.push(copy_finding(&other.copy, error)),
         }
     }
     if report.copies.len() < row.copies.value.len() {
@@ -447,9 +446,16 @@ fn newest(vault: &Vault) -> Result<Option<PointManifest>, Failure> {
     Ok(sound.max_by_key(|manifest| manifest.facts.consistency.moment).cloned())
 }
 
-fn copy_finding(copy: &CopyName, failure: Failure) -> Finding {
+/// A copy that does not get what it lacks.
+pub(crate) const COPY_BEHIND: &str = "copy-behind";
+/// The same, because it has no room.
+const COPY_FULL: &str = "copy-full";
+
+fn copy_finding(copy: &CopyName, error: VaultError) -> Finding {
+    let full = matches!(error, VaultError::Storage { source: StorageError::Full { .. }, .. });
+    let failure = Failure::from(error);
     let message = format!("copy `{copy}` does not hold every recovery point: {}", failure.chain());
-    Finding::new("copy-behind", copy.as_str(), message).with_kind(failure.kind())
+    Finding::new(if full { COPY_FULL } else { COPY_BEHIND }, copy.as_str(), message).with_kind(failure.kind())
 }
 
 /// Opens the point as a restore would and reads its first entries, so that a key or format fault shows before the

@@ -7,8 +7,8 @@ use lifeboat_base::ids::{CopyName, VaultId};
 use lifeboat_base::monitor::Finding;
 use lifeboat_keys::{Envelope, VaultSecrets};
 use lifeboat_policy::{CopyUrl, Store};
-use lifeboat_vault::storage::{FileStorage, Storage};
-use lifeboat_vault::{NewVault, Vault, VaultError};
+use lifeboat_vault::storage::{FileStorage, Storage, StorageError};
+use lifeboat_vault::{NewVault, PointEntry, Vault, VaultError};
 
 use crate::context::Engine;
 use crate::error::EngineError;
@@ -21,12 +21,15 @@ pub(crate) struct CopyVault {
 }
 
 /// What became of each copy of a store, in the order of the row.
+#[derive(Default)]
 pub(crate) struct VaultSet {
     pub(crate) open: Vec<CopyVault>,
     /// Copies that held points before, lost their vault, and got it again in this run.
     pub(crate) healed: Vec<CopyName>,
     /// Copies without a vault of this store.
     pub(crate) absent: Vec<CopyName>,
+    /// The first copy whose keys were destroyed on purpose; it is among those that failed.
+    pub(crate) shredded: Option<CopyName>,
     /// Copies whose vault is there but cannot be reached or opened, and why.
     pub(crate) failed: Vec<(CopyName, Failure)>,
 }
@@ -81,8 +84,7 @@ impl Engine {
 
     /// As [`Engine::open_vaults`], in these copies only.
     pub(crate) fn open_copies(&self, row: &Store, copies: &[CopyName]) -> Result<VaultSet, EngineError> {
-        let mut set =
-            VaultSet { open: Vec::new(), healed: Vec::new(), absent: Vec::new(), failed: Vec::new() };
+        let mut set = VaultSet::default();
         let mut recipients: Option<Recipients> = None;
         let mut opened: Option<Opened> = None;
         for copy in copies {
@@ -103,6 +105,14 @@ impl Engine {
                     set.failed.push((copy.clone(), error.into()));
                     continue;
                 }
+            }
+            if let Ok(Some(notice)) = Vault::shredded(storage.as_ref())
+                && Vault::read_envelope(storage.as_ref()).is_ok_and(|envelope| envelope.is_none())
+            {
+                let what = format!("its keys were destroyed at {:.0} by {}", notice.at, notice.by);
+                set.failed.push((copy.clone(), Failure::new(FailureKind::Refused, what)));
+                set.shredded.get_or_insert_with(|| copy.clone());
+                continue;
             }
             let recipients = match &recipients {
                 Some(recipients) => recipients,
@@ -128,12 +138,22 @@ impl Engine {
     /// As [`Engine::ensure_vaults`], with what became of each copy even if none can be used.
     pub(crate) fn make_missing_vaults(&self, row: &Store, heal: bool) -> Result<VaultSet, EngineError> {
         let mut set = self.open_vaults(row)?;
+        if set.shredded.is_some() {
+            return Err(no_copy(row, set));
+        }
         let known = self.catalog()?.points(&row.name).map_err(Failure::from)?;
+        // Also one whose points were all dropped meanwhile: a disk that is away for long is not forgotten.
+        let filed = if set.absent.is_empty() {
+            Vec::new()
+        } else {
+            self.catalog()?.said(&row.name, "backup", "$.copies").map_err(Failure::from)?
+        };
         let held = |copy: &CopyName| {
             known.iter().any(|point| point.holdings.iter().any(|holding| holding.copy == *copy))
+                || filed.iter().any(|filed| filed.as_str() == Some(copy.as_str()))
         };
         for copy in std::mem::take(&mut set.absent) {
-            if held(&copy) && !heal {
+            if (held(&copy) || self.held_elsewhere(&set, &copy)?) && !heal {
                 let failure = self.absence(row, &copy);
                 set.failed.push((copy, failure));
                 continue;
@@ -153,13 +173,27 @@ impl Engine {
         Ok(set)
     }
 
+    /// Whether points that are here, and of whose making the evidence chain here does not tell, were meant for a copy, too: it is
+    /// not known here what that held, and an unmounted disk is not begun anew.
+    fn held_elsewhere(&self, set: &VaultSet, copy: &CopyName) -> Result<bool, EngineError> {
+        for entry in &set.open {
+            let points = entry.vault.points().map_err(Failure::from)?;
+            let manifests = points.iter().filter_map(PointEntry::manifest);
+            if self.chain_lacks(manifests.filter(|manifest| manifest.copies.contains(copy)))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Why there is no vault in a copy that held points: a folder that is not there can come back, a vault without
     /// its `config` is damaged.
     pub(crate) fn absence(&self, row: &Store, copy: &CopyName) -> Failure {
-        let listed = self.storage(row, copy).and_then(|storage| {
-            storage.list("lifeboat/points").map_err(|error| {
+        let listed = self.storage(row, copy).and_then(|storage| match storage.list("lifeboat/points/") {
+            Err(StorageError::Missing { .. }) => Ok(Vec::new()),
+            listed => listed.map_err(|error| {
                 Failure::with_source(error.kind(), format!("failed to look into copy `{copy}`"), error)
-            })
+            }),
         });
         match listed {
             Ok(points) if points.is_empty() => Failure::new(
@@ -305,6 +339,9 @@ fn same_vault(open: &[CopyVault]) -> Result<(), EngineError> {
 
 pub(crate) fn no_copy(row: &Store, set: VaultSet) -> EngineError {
     let step = match set.failed.first().map(|(_copy, failure)| failure.kind()) {
+        _ if set.shredded.is_some() => {
+            "take the row out of the policy; to begin it anew, move what is left in every copy aside"
+        }
         Some(FailureKind::Damaged) => {
             "bring the key the vault was made for, or put back what was altered; `lifeboat check` tries every recipient"
         }

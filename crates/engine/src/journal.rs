@@ -6,12 +6,13 @@ use std::path::Path;
 
 use lifeboat_base::crashsafe;
 use lifeboat_base::failure::{Failure, FailureKind};
-use lifeboat_base::ids::StoreName;
+use lifeboat_base::ids::{PointId, StoreName};
 use lifeboat_base::secret::Secret;
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::RunRow;
 use lifeboat_evidence::{BundleSummary, Chain, Filter, Head, Page};
 use lifeboat_keys::SigningKey;
+use lifeboat_vault::PointManifest;
 use serde_json::Value;
 
 use crate::context::Engine;
@@ -37,7 +38,7 @@ pub(crate) struct Entry<'a> {
 
 impl Engine {
     /// The key that signs this installation's evidence; made with the first record.
-    fn signer(&self) -> Result<SigningKey, EngineError> {
+    pub(crate) fn signer(&self) -> Result<SigningKey, EngineError> {
         let path = self.state.join(KEY_FILE);
         let fail = |error| Failure::io("failed to read the evidence signing key", error);
         match fs::File::open(&path) {
@@ -163,12 +164,17 @@ impl Engine {
         Ok(self.catalog()?.last_evidence().map_err(Failure::from)?)
     }
 
-    /// The furthest head that a sealed recovery point names: the chain must still reach it.
+    /// The furthest head that a sealed recovery point of this installation names: the chain must still reach it. While there is
+    /// no chain, that of any point.
     pub fn evidence_anchor(&self) -> Result<Option<Head>, EngineError> {
+        let own = self.chain_key()?;
         let mut anchor: Option<Head> = None;
         for store in self.policy.stores.keys() {
             for point in self.catalog()?.points(store).map_err(Failure::from)? {
-                let Some(head) = point.manifest.evidence_head else { continue };
+                let Some(head) = &point.manifest.evidence_head else { continue };
+                if own.is_some() && is_elsewhere(&point.manifest, own.as_deref()) {
+                    continue;
+                }
                 if anchor.is_none_or(|known| known.seq < head.seq) {
                     anchor = Some(Head { seq: head.seq, digest: head.digest, at: point.manifest.ended });
                 }
@@ -176,6 +182,55 @@ impl Engine {
         }
         Ok(anchor)
     }
+
+    /// How many recovery points were made under another evidence chain, and the first of them: the one here says nothing of what
+    /// was done to them there.
+    pub fn made_elsewhere(&self) -> Result<Option<(usize, PointId)>, EngineError> {
+        let own = self.chain_key()?;
+        let mut found: Option<(usize, PointId)> = None;
+        for store in self.policy.stores.keys() {
+            for point in self.catalog()?.points(store).map_err(Failure::from)? {
+                if is_elsewhere(&point.manifest, own.as_deref()) {
+                    found.get_or_insert((0, point.manifest.id)).0 += 1;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The first of these points that was made under another chain, or under records that this one has no more: it may not know
+    /// of every hold, nor of every copy. Reads a record for each.
+    pub(crate) fn chain_lacks<'a>(
+        &self,
+        points: impl IntoIterator<Item = &'a PointManifest>,
+    ) -> Result<Option<&'a PointId>, EngineError> {
+        let own = self.chain_key()?;
+        let chain = Chain::open(&self.evidence_dir()).map_err(evidence)?;
+        for point in points {
+            let there = match &point.evidence_head {
+                _ if is_elsewhere(point, own.as_deref()) => false,
+                Some(head) => chain.has(head.seq, &head.digest).map_err(evidence)?,
+                None => true,
+            };
+            if !there {
+                return Ok(Some(&point.id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The id of the key that the chain here is signed with; nothing before its first record.
+    fn chain_key(&self) -> Result<Option<String>, EngineError> {
+        let key = Chain::open(&self.evidence_dir()).and_then(|chain| chain.public_key());
+        Ok(key.map_err(evidence)?.map(|key| key.key_id()))
+    }
+}
+
+/// Whether another chain than that with the key `own` stood by when the point was made. One that does not say is taken for one
+/// of this chain.
+fn is_elsewhere(point: &PointManifest, own: Option<&str>) -> bool {
+    let key = point.evidence_key.as_deref();
+    key.is_some_and(|key| own != Some(key))
 }
 
 pub(crate) fn evidence(error: lifeboat_evidence::EvidenceError) -> Failure {

@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::context::Engine;
 use crate::copies::VaultSet;
 use crate::error::EngineError;
+use crate::holds::Held;
 use crate::logs::Reach;
 
 /// Where one point lies, as shown.
@@ -47,8 +48,11 @@ pub struct PointView {
     pub changes: Option<u64>,
     /// The engine's own position, if it has one.
     pub position: Option<String>,
-    /// When each level was last proven and still holds.
+    /// When each level was last proven. What was shown of it stays shown: its content does not change.
     pub proof: BTreeMap<ProofLevel, Option<Timestamp>>,
+    /// When a later attempt at a level failed in some copy, if none has succeeded there since.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed: BTreeMap<ProofLevel, Timestamp>,
     /// Bytes of content.
     pub logical_bytes: u64,
     /// Bytes of content new to the vault.
@@ -59,6 +63,8 @@ pub struct PointView {
     pub unreadable: usize,
     /// Where it lies.
     pub copies: Vec<CopyView>,
+    /// Legal holds that keep it.
+    pub holds: Vec<String>,
 }
 
 /// A stretch of time to which the store can be restored.
@@ -100,16 +106,41 @@ impl PointsReport {
 
 impl Engine {
     /// Brings the catalog up to what the open vaults hold. Points the catalog knows and a vault does not list are
-    /// marked as missing there: a point is never forgotten silently.
+    /// marked as missing there: a point is never forgotten silently. What retention dropped is not listed.
     pub(crate) fn reconcile(&self, row: &Store, set: &VaultSet) -> Result<Vec<Finding>, EngineError> {
         let catalog = self.catalog()?;
         let now = self.env.clock.now();
         let mut findings = Vec::new();
+        // A copy that was away may list them still. What is held and still lies in a copy is there, whatever records say.
+        let mut dropped = catalog.dropped(&row.name).map_err(Failure::from)?;
+        let (holds, _copies) = self.gather(row, set)?;
+        let mut held: BTreeSet<PointId> = BTreeSet::new();
+        for entry in set.open.iter().filter(|_| !holds.keep_nothing()) {
+            for point in entry.vault.points().map_err(Failure::from)? {
+                let manifest = point.manifest();
+                held.extend(
+                    manifest
+                        .filter(|own| holds.cover(&own.id, own.facts.consistency.moment))
+                        .map(|own| own.id.clone()),
+                );
+            }
+        }
+        for entry in &set.open {
+            let retired = entry.vault.retired().map_err(Failure::from)?;
+            let gone: Vec<PointId> =
+                retired.points().keys().filter(|id| !held.contains(*id)).cloned().collect();
+            catalog.drop_points(&row.name, &gone).map_err(Failure::from)?;
+            dropped.extend(gone);
+        }
+        dropped.retain(|id| !held.contains(id));
         for entry in &set.open {
             let copies = std::slice::from_ref(&entry.copy);
             let mut listed = BTreeSet::new();
             let known = catalog.points(&row.name).map_err(Failure::from)?;
             for point in entry.vault.points().map_err(Failure::from)? {
+                if point.id().is_some_and(|id| dropped.contains(id)) {
+                    continue;
+                }
                 match point {
                     PointEntry::Good(manifest) => {
                         listed.insert(manifest.id.clone());
@@ -158,7 +189,8 @@ impl Engine {
             findings.extend(self.log_left_here(row));
             let rows = self.catalog()?.points(&row.name).map_err(Failure::from)?;
             let ranges = self.ranges(row, &set, &rows)?;
-            let points = rows.into_iter().map(view).collect();
+            let held = self.on_hold(row, &set)?;
+            let points = rows.into_iter().map(|row| view(row, &held)).collect();
             reports.push(PointsReport {
                 schema: "lifeboat.points/v1",
                 store: row.name.clone(),
@@ -205,11 +237,13 @@ impl Engine {
     }
 }
 
-fn view(row: PointRow) -> PointView {
-    let proof =
-        ProofLevel::ALL.into_iter().map(|level| (level, row.proven(level).map(|proof| proof.at))).collect();
+fn view(row: PointRow, held: &Held) -> PointView {
+    let once = |level| (level, row.once_proven(level).map(|proof| proof.at));
+    let proof = ProofLevel::ALL.into_iter().map(once).collect();
+    let failed = row.failing().map(|proof| (proof.level, proof.at)).collect();
     let manifest = row.manifest;
     PointView {
+        holds: held.of(&manifest.id, manifest.facts.consistency.moment),
         started: manifest.started,
         ended: manifest.ended,
         moment: manifest.facts.consistency.moment,
@@ -217,6 +251,7 @@ fn view(row: PointRow) -> PointView {
         changes: manifest.facts.changes(),
         position: manifest.facts.consistency.position,
         proof,
+        failed,
         logical_bytes: manifest.facts.logical_bytes,
         new_bytes: manifest.new_bytes,
         stored_bytes: manifest.stored_bytes,

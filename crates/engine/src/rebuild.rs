@@ -13,6 +13,7 @@ use crate::context::Engine;
 use crate::error::EngineError;
 use crate::journal::evidence;
 use crate::plans::PLANNED;
+use crate::shred::SHRED;
 
 /// What a rebuild found.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -81,6 +82,12 @@ impl Engine {
                 Finding::new("evidence-shortened", "the evidence chain", message)
                     .with_kind(FailureKind::Damaged),
             );
+        } else if let Some((count, first)) = self.made_elsewhere()? {
+            let message = format!(
+                "{count} recovery points, {first} first, were made under another evidence chain: the one here says nothing of \
+                 what was done to them there"
+            );
+            report.findings.push(Finding::new("evidence-elsewhere", "the evidence chain", message));
         }
         Ok(())
     }
@@ -138,6 +145,12 @@ impl Engine {
         {
             catalog.clear_damage(&store, &copy).map_err(Failure::from)?;
         }
+        if record.kind == "retain" || record.kind == SHRED {
+            let mut dropped = list(body.get("dropped"));
+            dropped.extend(list(body.get("taken_over")));
+            let dropped: Vec<PointId> = dropped.into_iter().filter_map(|id| PointId::new(id).ok()).collect();
+            catalog.drop_points(&store, &dropped).map_err(Failure::from)?;
+        }
         let damaged = body.get("damaged_point").and_then(Value::as_bool).unwrap_or(false);
         for (point, copy, level, ok) in claims(&record.kind, body) {
             let proof =
@@ -165,12 +178,14 @@ fn unreadable(failure: &Failure) -> Finding {
     Finding::new("evidence-unreadable", "evidence", failure.chain()).with_kind(failure.kind())
 }
 
+/// The texts of a list.
+fn list(value: Option<&Value>) -> Vec<String> {
+    let items = value.and_then(Value::as_array);
+    items.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 /// What a record says about points: which, where, how far, and whether it held.
 fn claims(kind: &str, body: &Value) -> Vec<(PointId, CopyName, ProofLevel, bool)> {
-    let list = |value: Option<&Value>| -> Vec<String> {
-        let items = value.and_then(Value::as_array);
-        items.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-    };
     let text = |field: &str| body.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let claim = |point: &str, copy: &str, level, ok| {
         Some((PointId::new(point).ok()?, CopyName::new(copy).ok()?, level, ok))

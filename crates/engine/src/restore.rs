@@ -30,6 +30,7 @@ use crate::extract::{self, PartOptions, PartOutcome};
 use crate::journal::Entry;
 use crate::load::LoadOutcome;
 use crate::logs::Replay;
+use crate::shred::shredded_says;
 use crate::view::{View, in_future};
 use crate::when;
 
@@ -384,6 +385,10 @@ impl Engine {
             && !row.copies.value.contains(copy)
         {
             return Err(EngineError::new(FailureKind::Usage, format!("`{}` has no copy `{copy}`", row.name)));
+        }
+        if let Some(run) = self.shredded(row)? {
+            let what = format!("`{}`: {}", row.name, shredded_says(&run));
+            return Err(EngineError::new(FailureKind::Refused, what));
         }
         let view = self.view(row)?;
         if view.points.is_empty() {

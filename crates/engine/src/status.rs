@@ -15,6 +15,7 @@ use lifeboat_drill::Forecast;
 use lifeboat_policy::{CopyUrl, Decided, Retention, Store};
 use lifeboat_stores::Duties;
 use lifeboat_vault::Vault;
+use lifeboat_vault::storage::StorageError;
 use serde::Serialize;
 
 use crate::context::Engine;
@@ -194,6 +195,11 @@ struct Facts<'a> {
     forecast: Option<Forecast>,
     /// The last drill that restored to a moment within the log.
     pitr: Option<RunRow>,
+    /// The newest run of retention, and the newest that succeeded.
+    retain: Option<RunRow>,
+    retain_ok: Option<RunRow>,
+    /// What destroyed every key of the row, if nothing was captured since.
+    shredded: Option<RunRow>,
     /// Whether there are others to be drilled with.
     has_partners: bool,
     /// The last drill with others.
@@ -282,9 +288,12 @@ impl Engine {
             },
             drill_ok: catalog.last_drill(&row.name, true).map_err(Failure::from)?,
             decided: match row.retention.value {
-                Retention::Keep(keep) => Some(self.decide(row, keep, &points, now)),
+                Retention::Keep(keep) => Some(self.decide(row, keep, &points, now)?),
                 Retention::None => None,
             },
+            retain: catalog.last_run(&row.name, "retain", false).map_err(Failure::from)?,
+            shredded: self.shredded(row)?,
+            retain_ok: catalog.last_run(&row.name, "retain", true).map_err(Failure::from)?,
             pitr: catalog.last_pitr(&row.name).map_err(Failure::from)?,
             has_partners: self.has_partners(row),
             together: catalog.last_together(&row.name).map_err(Failure::from)?,
@@ -376,9 +385,9 @@ impl Engine {
                 CopyUrl::File(path) => self.resolve(path).is_dir(),
                 CopyUrl::S3 { .. } => false,
             };
-            match self.storage(row, copy).ok().and_then(|storage| storage.list("").ok()) {
-                Some(listed) if !listed.is_empty() => stray.push(copy.to_string()),
-                Some(_empty) if there => {}
+            match self.storage(row, copy).ok().map(|storage| storage.list("")) {
+                Some(Ok(listed)) if !listed.is_empty() => stray.push(copy.to_string()),
+                Some(Ok(_) | Err(StorageError::Missing { .. })) if there => {}
                 _ => unseen.push(copy.to_string()),
             }
         }

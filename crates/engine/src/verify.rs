@@ -174,6 +174,8 @@ impl Engine {
         report.findings.extend(set.findings());
         report.findings.extend(self.absent_findings(row, &set)?);
         report.findings.extend(self.reconcile(row, &set)?);
+        report.findings.extend(self.lacking_holds(row, &set)?);
+        report.findings.extend(self.lost_records(row, &set)?);
         for entry in &set.open {
             if options.copy.as_ref().is_some_and(|only| *only != entry.copy) {
                 continue;

@@ -117,11 +117,8 @@ fn level(body: &Value) -> Option<ProofLevel> {
 /// Marks every point in `copy` that nothing has proven there at or after record `since`.
 fn suspect(points: &mut [PointRow], copy: &CopyName, since: u64, why: &str) {
     for point in points {
-        let proven = point.proofs.iter().any(|proof| {
-            proof.copy == *copy
-                && proof.ok
-                && proof.evidence >= since
-                && proof.level >= ProofLevel::Checksummed
+        let proven = point.standing().any(|proof| {
+            proof.copy == *copy && proof.evidence >= since && proof.level >= ProofLevel::Checksummed
         });
         let held = point.holdings.iter_mut().find(|held| held.copy == *copy && held.damaged.is_none());
         if let Some(held) = held.filter(|_held| !proven) {

@@ -3,4 +3,7 @@
 #[cfg(test)]
 mod main {
     mod clocks;
+    mod doubts;
+    mod retention;
+    mod world;
 }

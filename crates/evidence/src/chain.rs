@@ -229,6 +229,14 @@ impl Chain {
         Ok(Some(self.adopt(&public, head)?).filter(|head| head.seq > 0))
     }
 
+    /// Whether the chain has this very record. Its signature is not checked: the digest says all of it.
+    pub fn has(&self, seq: u64, digest: &Digest) -> Result<bool, EvidenceError> {
+        let path = files::record_path(&self.dir, seq);
+        let found =
+            files::read_optional(&path, MAX_RECORD_BYTES).map_err(EvidenceError::io("read", &path))?;
+        Ok(found.is_some_and(|bytes| Digest::of(&bytes) == *digest))
+    }
+
     /// All records in order, or from the newest with `.rev()`. Each is read when it is asked for and its signature
     /// is checked (about 0.1 ms); a missing or damaged one is an `Err` item and does not end the iteration, a damaged
     /// head is the only item. Holds one record in memory. Links between records are [`crate::verify`]'s business.

@@ -10,6 +10,7 @@ pub mod kind;
 pub mod model;
 pub mod order;
 pub mod problem;
+pub mod reckon;
 pub mod retain;
 pub mod retention;
 pub mod schedule;
@@ -41,7 +42,8 @@ pub use model::{
 pub use order::{Phase, restore_order};
 pub use parse::{digest, parse};
 pub use problem::{PolicyErrors, Position, Problem, Severity};
-pub use retain::{Candidate, Decided, Decision, Reason, Rules, Soundness, Unit, Verdict, decide};
+pub use reckon::{Ceiling, Gap, ceiling, usual};
+pub use retain::{BorneOut, Candidate, Decided, Decision, Reason, Rules, Soundness, Unit, Verdict, decide};
 pub use retention::{Gfs, Retention};
 pub use schedule::Schedule;
 pub use schema::json_schema;

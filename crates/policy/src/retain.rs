@@ -1,9 +1,10 @@
 //! Which recovery points stay and which may go: slots of the calendar, the window of the log, locks, proofs.
 //!
 //! In: a row's promises, its points and a moment. Out: for every point all reasons to keep it, or since when and why
-//! nothing keeps it. Rules: a slot belongs to its first good point, so what a point will own is known when it is made;
+//! nothing keeps it. Rules: a slot belongs to its first whole point, so what a point will own is known when it is made;
 //! the slot in progress does not count, so `7d` reaches back seven whole days; nothing is measured against a clock that
-//! runs on while no new point arrives.
+//! runs on while no new point arrives. What a rule would keep if every point were sound stays, however it fares; damage
+//! and absence only decide who else stays in its stead, so that nothing ever goes because something got worse.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,13 +16,9 @@ use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
 use lifeboat_base::ids::PointId;
 use serde::Serialize;
 
+use crate::reckon::{CLOCK_TOLERANCE, Ceiling, Gap, later, long, stall};
 use crate::retention::Gfs;
 use crate::span::Span;
-
-/// Without a new good point for this long, or for two intervals of the schedule, time stands still for the rest.
-const STALL: Duration = Duration::from_secs(2 * 86_400);
-/// Further ahead than this a moment comes from a wrong clock.
-const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(120);
 
 /// What the rules ask of one row.
 #[derive(Clone, Copy, Debug)]
@@ -32,21 +29,33 @@ pub struct Rules<'a> {
     pub window: Option<Span>,
     /// Until this long after its end nothing may be removed: a lock of a copy, or promised immutability.
     pub minimum: Option<Span>,
-    /// The longest time between two captures, as scheduled.
+    /// The longest time between two captures, as scheduled; else how far they usually lie apart.
     pub interval: Option<Duration>,
+    /// Where time stops while the clock is in doubt.
+    pub ceiling: Option<Ceiling>,
+    /// Whether captures have to bear out that time has passed; nothing if the clock is believed.
+    pub borne_out: Option<BorneOut>,
     /// The calendar.
     pub zone: &'a TimeZone,
 }
 
-/// How good a point is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// That no point leaves its slot, or the window of the log, before as many captures came after it as belong there: a clock that
+/// jumps, once or every day, takes no more from what is kept than new captures put in its place.
+#[derive(Clone, Copy, Debug)]
+pub struct BorneOut {
+    /// Up to this moment a person said that time has passed.
+    pub confirmed: Option<Timestamp>,
+}
+
+/// Whether a point can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Soundness {
-    /// No copy can restore it, as far as is known.
+    /// It can be restored, as far as is known.
+    Sound,
+    /// No copy that is here can restore it, as far as is known, or something speaks against all that could.
     Damaged,
-    /// Something could not be captured.
-    Incomplete,
-    /// It can be restored.
-    Good,
+    /// No copy that is here has it: nobody can look at it.
+    Away,
 }
 
 /// One point, as far as the decision needs it.
@@ -58,10 +67,14 @@ pub struct Candidate {
     pub moment: Timestamp,
     /// When it was sealed.
     pub ended: Timestamp,
-    /// How good it is.
+    /// Whether everything was captured.
+    pub complete: bool,
+    /// Whether it can be relied on.
     pub soundness: Soundness,
     /// Whether it was restored and passed its checks.
     pub restored: bool,
+    /// Legal holds that cover it, whatever the rules say.
+    pub holds: Vec<String>,
 }
 
 /// A unit of the calendar.
@@ -91,6 +104,11 @@ pub enum Reason {
         /// The slot, such as `2026-11` or `2026-W47`.
         slot: String,
     },
+    /// A legal hold covers it.
+    Hold {
+        /// The hold.
+        hold: String,
+    },
     /// The promised window of the log starts from it or lies around it.
     LogWindow,
     /// A lock or a promise of immutability ends later.
@@ -102,8 +120,10 @@ pub enum Reason {
     LastGood,
     /// Nothing newer was restored and checked.
     LastRestored,
-    /// It is damaged in every copy, and might be healed while it is promised.
+    /// It is damaged in every copy that is here, or suspected to be, and might be healed while it is promised.
     MightHeal,
+    /// It lies in no copy that is here: nothing is decided about what nobody can look at.
+    Away,
     /// It claims to come from the future: a clock was wrong.
     Future,
 }
@@ -141,8 +161,12 @@ pub struct Decided {
     pub points: Vec<Decision>,
     /// The moment the calendar was read at: not later than new points justify.
     pub as_of: Timestamp,
-    /// No new good point came for too long: nothing ages until one does.
+    /// Nothing was captured for too long: nothing ages until something is.
     pub stalled: bool,
+    /// It has been so for so long that somebody has to look after it.
+    pub long_stalled: bool,
+    /// Why the clock is not believed, if so.
+    pub doubt: Option<Gap>,
     /// Points that only a lock or promised immutability keeps, longer than retention would.
     pub overstayed: Vec<PointId>,
 }
@@ -163,17 +187,30 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Slot { unit, slot } => write!(f, "{unit} {slot}"),
+            Self::Hold { hold } => write!(f, "held by {hold}"),
             Self::LogWindow => f.write_str("log window"),
             Self::Minimum { until } => write!(f, "locked until {until:.0}"),
             Self::LastGood => f.write_str("newest good point"),
             Self::LastRestored => f.write_str("newest point proven by a restore"),
             Self::MightHeal => f.write_str("damaged, might be healed"),
+            Self::Away => f.write_str("in no copy that is here"),
             Self::Future => f.write_str("claims to come from the future"),
         }
     }
 }
 
 impl Unit {
+    /// About how long it lasts.
+    fn length(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Hour => 3_600,
+            Self::Day => 86_400,
+            Self::Week => 7 * 86_400,
+            Self::Month => 30 * 86_400,
+            Self::Year => 365 * 86_400,
+        })
+    }
+
     /// Where the slot of `at` begins.
     fn start(self, at: &Zoned) -> Option<Zoned> {
         let date = at.date();
@@ -223,120 +260,187 @@ impl Unit {
     }
 }
 
+impl Candidate {
+    fn future(&self, now: Timestamp) -> bool {
+        self.moment.duration_since(now) > CLOCK_TOLERANCE
+    }
+}
+
+/// Who fills a slot: the first sound point of either sort.
+#[derive(Default)]
+struct Slot {
+    whole: Option<usize>,
+    half: Option<usize>,
+}
+
+impl Slot {
+    fn owner(&self) -> Option<usize> {
+        self.whole.or(self.half)
+    }
+
+    /// Whether the point fills the slot, or would if it were sound: one before the first sound one of its sort does. Half a
+    /// slot is better than none, and a whole one better than half.
+    fn takes(&self, index: usize, complete: bool) -> bool {
+        let first = if complete { self.whole } else { self.half };
+        first.is_none_or(|first| index <= first) && (complete || self.whole.is_none())
+    }
+}
+
 /// One tier of slots at work.
 struct Tier {
     unit: Unit,
     count: u32,
-    /// The first good point of each slot, by where the slot begins.
-    owners: BTreeMap<Timestamp, usize>,
+    /// The slots, by where they begin.
+    slots: BTreeMap<Timestamp, Slot>,
     /// Slots that begin earlier are over.
     oldest: Timestamp,
-}
-
-/// What is known of a point in one tier.
-struct Place {
-    start: Zoned,
-    owner: Option<usize>,
+    /// How many slots that are filled come after one that is over, if captures have to bear that out.
+    filled: Option<usize>,
 }
 
 impl Tier {
     fn new(
-        unit: Unit,
-        count: u32,
-        as_of: &Zoned,
+        (unit, count): (Unit, u32),
+        (rules, as_of): (&Rules<'_>, Timestamp),
+        now: Timestamp,
         points: &[Zoned],
         candidates: &[Candidate],
-    ) -> Option<Self> {
-        let oldest = unit
-            .start(as_of)
-            .and_then(|current| unit.step(&current, -i64::from(count)))
-            .map_or(Timestamp::MIN, |start| start.timestamp());
-        let mut owners: BTreeMap<Timestamp, usize> = BTreeMap::new();
-        for (index, at) in points.iter().enumerate() {
-            let soundness = candidates.get(index)?.soundness;
-            let Some(start) = unit.start(at).filter(|_start| soundness > Soundness::Damaged) else {
-                continue;
-            };
-            let owner = owners.entry(start.timestamp()).or_insert(index);
-            // Half a slot is better than none, and a whole one better than half.
-            if candidates.get(*owner)?.soundness < soundness {
-                *owner = index;
+    ) -> Self {
+        let due = |at: Timestamp| {
+            unit.start(&at.to_zoned(rules.zone.clone()))
+                .and_then(|current| unit.step(&current, -i64::from(count)))
+                .map_or(Timestamp::MIN, |start| start.timestamp())
+        };
+        let oldest = due(as_of);
+        let mut slots: BTreeMap<Timestamp, Slot> = BTreeMap::new();
+        for (index, (at, point)) in points.iter().zip(candidates).enumerate() {
+            let Some(start) = unit.start(at) else { continue };
+            let slot = slots.entry(start.timestamp()).or_default();
+            if point.soundness == Soundness::Sound && !point.future(now) {
+                let first = if point.complete { &mut slot.whole } else { &mut slot.half };
+                first.get_or_insert(index);
             }
         }
-        Some(Self { unit, count, owners, oldest })
+        let Some(borne_out) = rules.borne_out else {
+            return Self { unit, count, slots, oldest, filled: None };
+        };
+        let apart = unit.length().max(rules.interval.unwrap_or_default());
+        let filled = captures_in(unit.length().saturating_mul(count), apart);
+        let newest = slots.iter().rev().filter(|(_start, slot)| slot.owner().is_some());
+        let needed = newest.map(|(start, _slot)| *start).nth(filled - 1).unwrap_or(Timestamp::MIN);
+        let believed = borne_out.confirmed.map_or(Timestamp::MIN, |at| due(at.min(as_of)));
+        Self { unit, count, slots, oldest: oldest.min(needed.max(believed)), filled: Some(filled) }
     }
 
-    fn place(&self, at: &Zoned) -> Option<Place> {
+    /// When captures had borne out that the slot which begins at `start` is over.
+    fn borne_out(&self, start: Timestamp, candidates: &[Candidate]) -> Option<Timestamp> {
+        let later = self.slots.range(start..).skip(1).filter_map(|(_start, slot)| slot.owner());
+        let last = later.map(|owner| candidates.get(owner)).nth(self.filled? - 1)??;
+        Some(last.ended)
+    }
+
+    fn place(&self, at: &Zoned) -> Option<(Zoned, &Slot)> {
         let start = self.unit.start(at)?;
-        let owner = self.owners.get(&start.timestamp()).copied();
-        Some(Place { start, owner })
+        let slot = self.slots.get(&start.timestamp())?;
+        Some((start, slot))
     }
 
-    fn reason(&self, index: usize, at: &Zoned) -> Option<Reason> {
-        let place = self.place(at).filter(|place| place.owner == Some(index))?;
-        let slot = self.unit.label(&place.start);
-        (place.start.timestamp() >= self.oldest).then_some(Reason::Slot { unit: self.unit, slot })
+    fn reason(&self, index: usize, at: &Zoned, point: &Candidate) -> Option<Reason> {
+        let (start, slot) = self.place(at)?;
+        let keeps = start.timestamp() >= self.oldest && slot.takes(index, point.complete);
+        keeps.then(|| Reason::Slot { unit: self.unit, slot: self.unit.label(&start) })
     }
 
     /// When this tier stopped keeping a point it does not keep.
     fn left(&self, index: usize, at: &Zoned, candidates: &[Candidate]) -> Option<(Timestamp, String)> {
-        let Place { start, owner } = self.place(at)?;
+        let (start, slot) = self.place(at)?;
         let own = candidates.get(index)?;
-        if let Some(owner) = owner.filter(|owner| *owner != index).and_then(|owner| candidates.get(owner)) {
+        let other = slot.owner().filter(|_owner| !slot.takes(index, own.complete));
+        if let Some(owner) = other.and_then(|owner| candidates.get(owner)) {
             let because = format!("{} {} is kept by {}", self.unit, self.unit.label(&start), owner.id);
             return Some((own.ended.max(owner.ended), because));
         }
         let end = self.unit.step(&start, i64::from(self.count) + 1)?.timestamp();
+        let end = self.borne_out(start.timestamp(), candidates).map_or(end, |borne_out| end.max(borne_out));
         Some((end, format!("{} {} is over", self.unit, self.unit.label(&start))))
+    }
+}
+
+/// How many captures belong into a span, at least one.
+fn captures_in(span: Duration, apart: Duration) -> usize {
+    let (span, apart) = (span.as_secs(), apart.as_secs().max(1));
+    usize::try_from((span + apart / 2) / apart).unwrap_or(usize::MAX).max(1)
+}
+
+/// The window of the log.
+struct Window {
+    start: Timestamp,
+    /// The moment of the newest sound base before it. Without one every base might be the one.
+    anchor: Timestamp,
+}
+
+impl Window {
+    fn holds(&self, point: &Candidate) -> bool {
+        point.moment >= if point.complete { self.anchor } else { self.start }
     }
 }
 
 /// Decides on every point at `now`. Linear in the points but for sorting them; the order they come in has no meaning.
 pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp) -> Decided {
     candidates.sort_by(|a, b| (a.moment, &a.id).cmp(&(b.moment, &b.id)));
-    let future = |point: &Candidate| point.moment.duration_since(now) > CLOCK_TOLERANCE;
-    let present = |point: &&Candidate| point.soundness == Soundness::Good && !future(point);
-    let newest = candidates.iter().rev().find(present);
-    let last_good = newest.map(|point| point.id.clone());
-    let last_restored = candidates.iter().rev().filter(present).find(|point| point.restored);
-    let last_restored = last_restored.map(|point| point.id.clone());
-    let stall = rules.interval.map_or(STALL, |interval| STALL.max(interval.saturating_mul(2)));
-    // Without a good point nothing ages at all.
+    let whole = |point: &&Candidate| point.complete && !point.future(now);
+    let good = |point: &&Candidate| whole(point) && point.soundness == Soundness::Sound;
+    let since = |point: &Candidate| point.moment;
+    // Everything behind the newest that can be relied on would be the newest if it could be relied on itself.
+    let last_good = candidates.iter().rev().find(good).map(since);
+    let last_restored = candidates.iter().rev().filter(good).find(|point| point.restored).map(since);
+    // A capture bears out time, complete or not, and whatever became of it. Without a good point nothing ages at all.
+    let newest = candidates.iter().rev().find(|point| !point.future(now)).filter(|_| last_good.is_some());
+    let stall = stall(rules.keep, rules.interval);
     let limit = newest.map_or(Timestamp::MIN, |point| later(point.moment, stall));
-    let as_of = now.min(limit);
+    let as_of = now.min(limit).min(rules.ceiling.map_or(Timestamp::MAX, |ceiling| ceiling.at));
     let shown: Vec<Zoned> =
         candidates.iter().map(|point| point.moment.to_zoned(rules.zone.clone())).collect();
-    let at = as_of.to_zoned(rules.zone.clone());
     let tiers: Vec<Tier> = rules
         .keep
         .units()
         .into_iter()
         .filter(|(count, _unit)| *count > 0)
-        .filter_map(|(count, unit)| Tier::new(unit, count, &at, &shown, &candidates))
+        .map(|(count, unit)| Tier::new((unit, count), (rules, as_of), now, &shown, &candidates))
         .collect();
-    let anchor = rules.window.map(|window| window.before(as_of, rules.zone)).map(|start| {
-        let before = candidates.iter().rev().filter(present).find(|point| point.moment <= start);
-        before.map_or(start, |point| point.moment)
+    let window = rules.window.map(|window| {
+        let start = window.before(as_of, rules.zone);
+        let start = match rules.borne_out.zip(rules.interval) {
+            None => start,
+            Some((borne_out, apart)) => {
+                let newest = candidates.iter().rev().filter(good).map(since);
+                let needed = newest.clone().nth(captures_in(window.approx(), apart) - 1);
+                let believed = borne_out.confirmed.map(|at| window.before(at.min(as_of), rules.zone));
+                start.min(needed.unwrap_or(Timestamp::MIN).max(believed.unwrap_or(Timestamp::MIN)))
+            }
+        };
+        let anchor = candidates.iter().rev().filter(good).find(|point| point.moment <= start).map(since);
+        Window { start, anchor: anchor.unwrap_or(Timestamp::MIN) }
     });
-    let healable = |point: &Candidate| {
-        let spans = rules.keep.reach().into_iter().chain(rules.window);
-        spans.map(|span| span.after(point.moment, rules.zone)).any(|end| end > as_of)
-    };
     let mut overstayed = Vec::new();
     let mut points = Vec::with_capacity(candidates.len());
     for (index, (point, at)) in candidates.iter().zip(&shown).enumerate() {
-        let mut reasons: Vec<Reason> = tiers.iter().filter_map(|tier| tier.reason(index, at)).collect();
-        let usable = point.soundness > Soundness::Damaged;
+        let mut reasons: Vec<Reason> =
+            tiers.iter().filter_map(|tier| tier.reason(index, at, point)).collect();
+        reasons.extend(point.holds.iter().map(|hold| Reason::Hold { hold: hold.clone() }));
         let mut add = |holds: bool, reason: Reason| reasons.extend(holds.then_some(reason));
-        add(anchor.is_some_and(|anchor| usable && point.moment >= anchor), Reason::LogWindow);
-        add(last_good.as_ref() == Some(&point.id), Reason::LastGood);
-        add(last_restored.as_ref() == Some(&point.id), Reason::LastRestored);
-        add(!usable && healable(point), Reason::MightHeal);
-        add(future(point), Reason::Future);
+        add(window.as_ref().is_some_and(|window| window.holds(point)), Reason::LogWindow);
         // Without any good point, whatever there is may be all there is.
-        add(last_good.is_none() && usable, Reason::LastGood);
+        add(last_good.is_none_or(|last| point.complete && point.moment >= last), Reason::LastGood);
+        let restored = point.restored && point.complete;
+        add(restored && last_restored.is_none_or(|last| point.moment >= last), Reason::LastRestored);
+        add(point.future(now), Reason::Future);
+        let unsound = point.soundness == Soundness::Damaged && !reasons.is_empty();
+        reasons.extend(unsound.then_some(Reason::MightHeal));
+        reasons.extend((point.soundness == Soundness::Away).then_some(Reason::Away));
         let until = rules.minimum.map(|minimum| minimum.after(point.ended, rules.zone));
-        if let Some(until) = until.filter(|until| *until > now) {
+        // By the time that counts: a clock that runs ahead ends no lock.
+        if let Some(until) = until.filter(|until| *until > as_of) {
             if reasons.is_empty() {
                 overstayed.push(point.id.clone());
             }
@@ -350,7 +454,12 @@ pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp)
         };
         points.push(Decision { id: point.id.clone(), moment: point.moment, verdict });
     }
-    Decided { points, as_of, stalled: as_of < now, overstayed }
+    let doubt = rules.ceiling.filter(|ceiling| ceiling.at < now).map(|ceiling| ceiling.gap);
+    // Without a good point it has stood since there were points at all.
+    let stands_since = candidates.first().map_or(as_of, |oldest| as_of.max(oldest.moment));
+    // One point stays whatever time it is.
+    let long_stalled = candidates.len() > 1 && later(stands_since, long(stall)) < now;
+    Decided { points, as_of, stalled: as_of < now, long_stalled, doubt, overstayed }
 }
 
 /// Since when nothing keeps a point, and what did last.
@@ -364,11 +473,6 @@ fn left(
 ) -> (Timestamp, String) {
     let mut ends: Vec<(Timestamp, String)> =
         tiers.iter().filter_map(|tier| tier.left(index, at, candidates)).collect();
-    let point = candidates.get(index);
-    if let Some(point) = point.filter(|point| point.soundness == Soundness::Damaged) {
-        let reach = rules.keep.reach().map(|reach| reach.after(point.moment, rules.zone));
-        ends = vec![(reach.unwrap_or(point.ended), "damaged, and no longer promised".to_owned())];
-    }
     ends.extend(
         rules
             .window
@@ -378,8 +482,4 @@ fn left(
     ends.into_iter()
         .max_by_key(|(end, _because)| *end)
         .unwrap_or((at.timestamp(), "no slot is for it".to_owned()))
-}
-
-fn later(moment: Timestamp, span: Duration) -> Timestamp {
-    moment.checked_add(span).unwrap_or(Timestamp::MAX)
 }

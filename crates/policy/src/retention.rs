@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,11 @@ impl Gfs {
             (self.monthly, Unit::Month),
             (self.yearly, Unit::Year),
         ]
+    }
+
+    /// How long the shortest promised slot lasts, as far as that is no more than a day.
+    pub(crate) fn finest(&self) -> Duration {
+        Duration::from_secs(if self.hourly > 0 { 3_600 } else { 86_400 })
     }
 
     /// How far back the oldest kept point reaches.

@@ -22,7 +22,8 @@ use crate::index::{Index, RawIndex, read_raw};
 use crate::layout;
 use crate::logs::LogsLevel;
 use crate::points::PointEntry;
-use crate::storage::{Listed, ObjectName, Storage};
+use crate::retire::Retired;
+use crate::storage::{Listed, ObjectName, Storage, StorageError};
 use crate::vault::Vault;
 
 pub(crate) use self::objects::verify_pack;
@@ -83,9 +84,12 @@ impl CheckReport {
 }
 
 /// Checks what can be checked without any key: files named by the SHA-256 of their content. For a vault that cannot
-/// be opened; which points rely on what stays unknown.
+/// be opened; which points rely on what stays unknown. Where there is nothing, nothing can be checked.
 pub fn check_without_key(storage: &dyn Storage, monitor: &dyn Monitor) -> Result<CheckReport, VaultError> {
-    let listing = storage.list("").doing(|| "list the vault".to_owned())?;
+    let listing = match storage.list("") {
+        Err(StorageError::Missing { .. }) => Vec::new(),
+        listing => listing.doing(|| "list the vault".to_owned())?,
+    };
     let named: Vec<Listed> =
         listing.into_iter().filter(|listed| layout::content_digest(&listed.name).is_some()).collect();
     let mut ledger = Ledger::default();
@@ -109,7 +113,7 @@ impl Vault {
             listing.iter().filter(|listed| layout::content_digest(&listed.name).is_some()).cloned().collect();
         let key = (level == CheckLevel::Readable).then_some(&self.key);
         objects::check(storage, key, &raw, &named, &mut ledger, monitor)?;
-        let index = Index::from_raw(storage, &self.key, raw)?;
+        let index = Index::from_raw(storage, &self.key, raw, &self.check_retirements(&mut ledger)?)?;
         for problem in &index.problems {
             ledger.damage(&problem.object, &problem.why);
         }
@@ -117,6 +121,7 @@ impl Vault {
             extra.push(layout::pack(id).to_string());
         }
         self.check_small(&mut ledger, monitor)?;
+        self.check_holds(&listing, &mut ledger)?;
         self.check_logs(level, &listing, &mut ledger, monitor)?;
         let entries = self.check_points(&mut ledger)?;
         let reader = BlobReader {
@@ -146,7 +151,9 @@ impl Vault {
             let belongs = single.contains(name)
                 || layout::content_digest(name).is_some()
                 || layout::point_of(name).is_some()
-                || name.below(layout::LOGS).is_some();
+                || name.below(layout::LOGS).is_some()
+                || name.below(layout::RETIRED).is_some()
+                || name.below(layout::HOLDS).is_some();
             if belongs { ledger.expect(name) } else { extra.push(name.to_string()) }
         }
         if !keys {
@@ -165,6 +172,31 @@ impl Vault {
                 }
                 Err(error) => ledger.settle(&name, Err(error))?,
             }
+        }
+        Ok(())
+    }
+
+    fn check_retirements(&self, ledger: &mut Ledger) -> Result<Retired, VaultError> {
+        let records = self.retirements()?;
+        for name in records.good.keys() {
+            ledger.prove(name);
+            ledger.read(0);
+        }
+        for problem in &records.damaged {
+            ledger.damage(&problem.object, &problem.why);
+            ledger.read(0);
+        }
+        Ok(Retired::of(&records.good))
+    }
+
+    fn check_holds(&self, listing: &[Listed], ledger: &mut Ledger) -> Result<(), VaultError> {
+        let (_holds, problems) = self.read_holds()?;
+        for listed in listing.iter().filter(|listed| listed.name.below(layout::HOLDS).is_some()) {
+            match problems.iter().find(|problem| problem.object == listed.name) {
+                Some(problem) => ledger.damage(&problem.object, &problem.why),
+                None => ledger.prove(&listed.name),
+            }
+            ledger.read(0);
         }
         Ok(())
     }

@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::Resolver;
 use crate::error::{StorageContext, VaultError};
+use crate::index::{Problem, read_file};
 use crate::layout;
+use crate::logs::piece_of;
 use crate::points::PointEntry;
+use crate::retire::{Fate, Retired, remove, tell_mended};
 use crate::storage::{Listed, ObjectName};
 use crate::vault::Vault;
 use crate::write::put_confirmed;
@@ -32,8 +35,8 @@ pub struct CopyStats {
 }
 
 impl Vault {
-    /// Brings everything this vault has to `other`, a copy of the same vault made by [`Vault::adopt`]. Opens no
-    /// chunk it moves. A damaged object is left out and the points that need it stay invisible there.
+    /// Brings everything this vault has to `other`, a copy of the same vault made by [`Vault::adopt`], but for what was
+    /// retired: a copy that was away brings nothing back. Opens no chunk it moves. A damaged object is left out and the points that need it stay invisible there.
     pub fn copy_to(&self, other: &Self, monitor: &dyn Monitor) -> Result<CopyStats, VaultError> {
         if self.vault_id() != other.vault_id() || self.key.expose() != other.key.expose() {
             return Err(VaultError::Refused(format!(
@@ -43,19 +46,27 @@ impl Vault {
             )));
         }
         let _lock = other.storage.lock().doing(|| "copy to the vault".to_owned())?;
+        // A mount that is gone left an empty folder.
+        other.shows_itself()?;
+        self.carry_holds(other, monitor)?;
+        self.carry_retirements(other, monitor)?;
+        let (here, there) = (self.retirements()?, other.retirements()?);
+        let retired =
+            Retired::of(here.good.iter().chain(&there.good)).under(self.holds()?).under(other.holds()?);
         // Points are listed first: what a writer adds meanwhile is copied as objects, and as points next time.
         let entries = self.points()?;
         let mut todo = Vec::new();
         for folder in [layout::DATA, layout::INDEX, layout::SNAPSHOTS, layout::LOGS] {
             todo.extend(self.storage.list(folder).doing(|| format!("list `{folder}`"))?);
         }
+        todo.retain(|listed| !is_retired(&retired, &listed.name));
         monitor.phase("copying", Some(todo.iter().map(|listed| listed.size_bytes).sum()));
         let mut stats = CopyStats::default();
         for listed in &todo {
             if monitor.cancelled() {
                 return Err(VaultError::Cancelled);
             }
-            match self.copy_object(other, listed) {
+            match self.copy_object(other, listed, &retired) {
                 Ok(true) => {
                     stats.objects += 1;
                     stats.bytes += listed.size_bytes;
@@ -70,12 +81,12 @@ impl Vault {
             }
             monitor.advance(listed.size_bytes, 1);
         }
-        self.copy_points(other, &entries, &mut stats, monitor)?;
+        self.copy_points(other, &entries, &retired, &mut stats, monitor)?;
         Ok(stats)
     }
 
     /// Copies one object unless the other copy has it in the same size.
-    fn copy_object(&self, other: &Self, listed: &Listed) -> Result<bool, VaultError> {
+    fn copy_object(&self, other: &Self, listed: &Listed, retired: &Retired) -> Result<bool, VaultError> {
         let name = &listed.name;
         match other.storage.stat(name).doing(|| format!("look for `{name}`"))? {
             Some(size_bytes) if size_bytes == listed.size_bytes => return Ok(false),
@@ -83,6 +94,9 @@ impl Vault {
             None => {}
         }
         let bytes = self.storage.get(name).promised(name)?;
+        if self.logs().is_dropped_rollup(name, &bytes, retired) {
+            return Ok(false);
+        }
         match layout::content_digest(name) {
             Some(digest) if Digest::of(&bytes) != digest => {
                 return Err(VaultError::damaged(name, "its content differs from its name"));
@@ -99,15 +113,47 @@ impl Vault {
         Ok(true)
     }
 
+    /// Index files that are damaged in the other copy and whole here take the place of those: without them nothing that copy
+    /// holds can be relied on, and nothing freed. Gives whether there were any.
+    fn mend_indexes(
+        &self,
+        other: &Self,
+        problems: &[Problem],
+        monitor: &dyn Monitor,
+    ) -> Result<bool, VaultError> {
+        let mut mended = false;
+        for problem in problems.iter().filter(|one| one.object.below(layout::INDEX).is_some()) {
+            let object = &problem.object;
+            match read_file(self.storage.as_ref(), &self.key, object) {
+                Ok(_) => {}
+                Err(error) if error.kind() == FailureKind::Damaged => continue,
+                Err(error) => return Err(error),
+            }
+            let bytes = self.storage.get(object).promised(object)?;
+            remove(other.storage.as_ref(), object)?;
+            put_confirmed(other.storage.as_ref(), object, &[&bytes])?;
+            tell_mended(Some(problem), other, monitor);
+            mended = true;
+        }
+        Ok(mended)
+    }
+
     fn copy_points(
         &self,
         other: &Self,
         entries: &[PointEntry],
+        retired: &Retired,
         stats: &mut CopyStats,
         monitor: &dyn Monitor,
     ) -> Result<(), VaultError> {
-        let mut resolver = Resolver::new(other)?;
+        let mut resolver = Resolver::new(other, retired)?;
+        if self.mend_indexes(other, resolver.problems(), monitor)? {
+            resolver = Resolver::new(other, retired)?;
+        }
         for entry in entries {
+            if entry.id().is_some_and(|id| retired.takes(id)) {
+                continue;
+            }
             let manifest = match entry {
                 PointEntry::Good(manifest) => manifest,
                 PointEntry::Damaged { id, object, why } => {
@@ -125,9 +171,19 @@ impl Vault {
                 if error.kind() != FailureKind::Damaged {
                     return Err(error);
                 }
+                stats.withheld.push(manifest.id.clone());
+                if retired.point(&manifest.id).is_some() {
+                    // No damage: what it needs was removed there, and is brought back once it is recorded as needed again.
+                    let message = format!(
+                        "{} is on legal hold and lies only in {}: retention brings it back",
+                        manifest.id,
+                        self.storage.location()
+                    );
+                    monitor.finding(Finding::new("held-point-behind", manifest.id.to_string(), message));
+                    continue;
+                }
                 let finding = Finding::new("point-withheld", manifest.id.to_string(), error.to_string());
                 monitor.finding(finding.with_kind(FailureKind::Damaged));
-                stats.withheld.push(manifest.id.clone());
                 continue;
             }
             let bytes = self.storage.get(&name).promised(&name)?;
@@ -139,4 +195,15 @@ impl Vault {
         }
         Ok(())
     }
+}
+
+/// Whether records say that an object is to be nowhere.
+fn is_retired(retired: &Retired, name: &ObjectName) -> bool {
+    if let Some(digest) = layout::content_digest(name) {
+        return match name.below(layout::DATA) {
+            Some(_) => retired.fate(&digest) == Some(Fate::Removed),
+            None => retired.takes_snapshot(&digest) || retired.indexes().contains_key(&digest),
+        };
+    }
+    piece_of(name).is_some_and(|(stream, piece)| retired.is_below_floor(&stream, &piece))
 }

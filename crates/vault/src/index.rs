@@ -13,6 +13,7 @@ use crate::format::document;
 use crate::format::index::{BlobKind, IndexBlob, IndexFile, IndexPack};
 use crate::format::pack;
 use crate::layout;
+use crate::retire::{Fate, Retired};
 use crate::storage::{ObjectName, Storage};
 
 /// Where a blob lies.
@@ -28,8 +29,12 @@ pub(crate) struct Location {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PackEntry {
     pub id: Digest,
-    /// Whether its file exists with the size the index gives.
+    /// Whether its file exists with the size the index gives, and nothing says that it will go.
     pub sound: bool,
+    /// Whether its file exists and will go.
+    pub going: bool,
+    /// Whether its file exists in the size the index gives, whatever becomes of it.
+    pub there: bool,
 }
 
 /// Something wrong with one object.
@@ -72,7 +77,8 @@ pub(crate) fn read_raw(storage: &dyn Storage, key: &MasterKey) -> Result<RawInde
     Ok(raw)
 }
 
-fn read_file(
+/// Reads one index file and gives it with its name.
+pub(crate) fn read_file(
     storage: &dyn Storage,
     key: &MasterKey,
     name: &ObjectName,
@@ -118,9 +124,13 @@ pub(crate) struct Index {
 
 impl Index {
     /// Loads every index file and compares it with the packs that exist. If index files are damaged, the headers of
-    /// the packs they would have named take their place.
-    pub(crate) fn load(storage: &dyn Storage, key: &MasterKey) -> Result<Self, VaultError> {
-        Self::from_raw(storage, key, read_raw(storage, key)?)
+    /// the packs they would have named take their place. A pack that is `retired` can be read and is relied on by nobody.
+    pub(crate) fn load(
+        storage: &dyn Storage,
+        key: &MasterKey,
+        retired: &Retired,
+    ) -> Result<Self, VaultError> {
+        Self::from_raw(storage, key, read_raw(storage, key)?, retired)
     }
 
     /// As [`Index::load`], from index files that were read before.
@@ -128,6 +138,7 @@ impl Index {
         storage: &dyn Storage,
         key: &MasterKey,
         raw: RawIndex,
+        retired: &Retired,
     ) -> Result<Self, VaultError> {
         let mut existing: BTreeMap<Digest, u64> = storage
             .list(layout::DATA)
@@ -137,15 +148,18 @@ impl Index {
             .collect();
         let index_damaged = !raw.problems.is_empty();
         let mut index = Self { problems: raw.problems, ..Self::default() };
-        let mut suspect = Vec::new();
+        let (mut going, mut suspect, mut absent) = (Vec::new(), Vec::new(), Vec::new());
         for (id, (pack, _)) in raw.packs {
             match existing.remove(&id) {
+                Some(size) if size == pack.size_bytes() && retired.is_going(&id) => going.push(pack),
                 Some(size) if size == pack.size_bytes() => index.add(&pack, true),
+                // An index file that came back from another copy may name what is gone for good.
+                None if retired.fate(&id) == Some(Fate::Removed) => {}
                 found => {
                     let why =
                         if found.is_some() { "its size differs from the index" } else { "it is missing" };
                     index.problems.push(Problem::new(layout::pack(&id), why));
-                    suspect.push(pack);
+                    absent.push(pack);
                 }
             }
         }
@@ -154,7 +168,11 @@ impl Index {
                 suspect.push(pack);
             }
         }
-        index.unindexed = existing.into_iter().collect();
+        for pack in going {
+            index.add(&pack, false);
+            index.packs.last_mut().into_iter().for_each(|entry| entry.going = true);
+        }
+        index.unindexed = existing.into_iter().filter(|(id, _)| !retired.is_going(id)).collect();
         if index_damaged {
             for (id, size_bytes) in index.unindexed.clone() {
                 // A pack that cannot tell what it holds is a problem only if something needs it.
@@ -166,13 +184,17 @@ impl Index {
         for pack in suspect {
             index.add(&pack, false);
         }
+        for pack in absent {
+            index.add(&pack, false);
+            index.packs.last_mut().into_iter().for_each(|entry| entry.there = false);
+        }
         Ok(index)
     }
 
     /// Adds a pack that exists whole; its blobs replace locations in packs that do not.
     pub(crate) fn add_sound(&mut self, pack: &IndexPack) {
         let number = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
-        self.packs.push(PackEntry { id: pack.id, sound: true });
+        self.packs.push(PackEntry { id: pack.id, sound: true, going: false, there: true });
         for blob in &pack.blobs {
             if !self.holds(blob.kind, &blob.id) {
                 self.map_mut(blob.kind).insert(blob.id, Location { pack: number, blob: *blob });
@@ -183,7 +205,7 @@ impl Index {
     /// Adds a pack. Blobs that are known from a sound pack stay where they are.
     pub(crate) fn add(&mut self, pack: &IndexPack, sound: bool) {
         let number = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
-        self.packs.push(PackEntry { id: pack.id, sound });
+        self.packs.push(PackEntry { id: pack.id, sound, going: false, there: true });
         for blob in &pack.blobs {
             let location = Location { pack: number, blob: *blob };
             self.map_mut(blob.kind).entry(blob.id).or_insert(location);
@@ -212,6 +234,11 @@ impl Index {
     /// Whether a blob need not be stored again: a pack that exists in full size has it, and is not marked for removal.
     pub(crate) fn holds(&self, kind: BlobKind, id: &Digest) -> bool {
         self.find(kind, id).is_some_and(|location| self.pack(location.pack).is_some_and(|pack| pack.sound))
+    }
+
+    /// Whether a pack that exists has a blob, also one that is marked for removal.
+    pub(crate) fn has(&self, kind: BlobKind, id: &Digest) -> bool {
+        self.find(kind, id).is_some_and(|location| self.pack(location.pack).is_some_and(|pack| pack.there))
     }
 
     /// The pack with this number.

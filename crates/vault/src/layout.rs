@@ -19,6 +19,10 @@ pub const LOCKS: &str = "locks/";
 pub const POINTS: &str = "lifeboat/points/";
 /// The folder of log objects.
 pub const LOGS: &str = "lifeboat/logs/";
+/// The folder of records of what was taken out.
+pub const RETIRED: &str = "lifeboat/retired/";
+/// The folder of legal holds and their releases.
+pub const HOLDS: &str = "lifeboat/holds/";
 /// What a repository must show so that stock tools accept it.
 pub(crate) const FOLDERS: [&str; 6] = ["data", "index", "snapshots", "keys", "locks", "lifeboat/points"];
 
@@ -32,6 +36,11 @@ pub fn config() -> ObjectName {
 /// `lifeboat/envelope.json`.
 pub fn envelope() -> ObjectName {
     ObjectName::trusted("lifeboat/envelope.json".to_owned())
+}
+
+/// `lifeboat/shredded.json`.
+pub fn shredded() -> ObjectName {
+    ObjectName::trusted("lifeboat/shredded.json".to_owned())
 }
 
 /// `lifeboat/vault.json`.

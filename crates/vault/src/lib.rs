@@ -11,13 +11,16 @@ mod copy;
 pub mod crypto;
 mod error;
 mod format;
+pub mod holds;
 mod index;
 pub mod layout;
 pub mod logs;
 mod points;
-pub mod prune;
 pub mod restore;
+pub mod retire;
 mod rustic;
+pub mod shred;
+mod signed;
 pub mod storage;
 #[cfg(test)]
 mod testing;
@@ -28,7 +31,6 @@ pub use check::{CheckLevel, CheckReport, DamagedObject, PointCheck, check_withou
 pub use copy::CopyStats;
 pub use error::VaultError;
 pub use points::{EvidenceHead, POINT_FORMAT, POINT_PAYLOAD_TYPE, PointEntry, PointManifest, SnapshotId};
-pub use prune::{PruneOptions, PrunePlan, PruneReport};
 pub use restore::{Elsewhere, FileReader, MaterializeOptions, PointReader, RandomFile};
 pub use vault::{NewVault, VAULT_PAYLOAD_TYPE, Vault, VaultIdentity};
 pub use write::{SnapshotStamp, WriteOptions, Written};

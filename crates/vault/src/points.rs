@@ -4,7 +4,6 @@ use lifeboat_base::capture::CaptureFacts;
 use lifeboat_base::digest::Digest;
 use lifeboat_base::ids::{CopyName, PointId, StoreName, VaultId};
 use lifeboat_base::time::Timestamp;
-use lifeboat_keys::DsseEnvelope;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{StorageContext, VaultError};
@@ -69,6 +68,9 @@ pub struct PointManifest {
     /// Where the evidence chain stood when the point was sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence_head: Option<EvidenceHead>,
+    /// The key of that chain: another installation has another chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence_key: Option<String>,
 }
 
 /// One manifest of a vault, good or not.
@@ -107,7 +109,8 @@ impl PointEntry {
 
 impl Vault {
     /// Signs and stores a manifest: the point exists from here on. The last write of a capture; repeating it with
-    /// the same manifest changes nothing, another manifest under the same id is refused.
+    /// the same manifest changes nothing, another manifest under the same id is refused, and so is one whose snapshot
+    /// retention took for a leftover meanwhile. Takes the write lock.
     pub fn seal_point(&self, manifest: &PointManifest) -> Result<(), VaultError> {
         let public = self.secrets.signing.public();
         if manifest.format != POINT_FORMAT
@@ -119,6 +122,11 @@ impl Vault {
                 "the manifest of {} is not one of this vault",
                 manifest.id
             )));
+        }
+        let _lock = self.storage.lock().doing(|| "seal a recovery point".to_owned())?;
+        let retired = self.retired()?;
+        if retired.point(&manifest.id).is_some() || retired.snapshots().contains(&manifest.snapshot) {
+            return Err(VaultError::Refused(format!("{} was dropped before it was sealed", manifest.id)));
         }
         let snapshot = layout::snapshot(&manifest.snapshot);
         let found = self.storage.stat(&snapshot).doing(|| format!("look for `{snapshot}`"))?;
@@ -174,8 +182,7 @@ impl Vault {
 
     fn verified_manifest(&self, object: &ObjectName, bytes: &[u8]) -> Result<PointManifest, String> {
         let id = layout::point_of(object).ok_or("its name is not the name of a recovery point")?;
-        let payload = DsseEnvelope::open_exact(bytes, &self.secrets.signing.public(), POINT_PAYLOAD_TYPE)
-            .map_err(|error| error.to_string())?;
+        let payload = self.open_signed(bytes, POINT_PAYLOAD_TYPE).map_err(|error| error.to_string())?;
         let manifest: PointManifest = serde_json::from_slice(&payload).map_err(|error| error.to_string())?;
         if manifest.format != POINT_FORMAT {
             return Err(format!("format `{}` is not known", manifest.format));

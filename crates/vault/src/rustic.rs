@@ -1,4 +1,4 @@
-//! Our storage seen as a backend of the `rustic_core` library, which makes new repositories and prunes.
+//! Our storage seen as a backend of the `rustic_core` library, which makes new repositories and gives a second opinion.
 
 use std::sync::Arc;
 
@@ -147,14 +147,6 @@ pub(crate) fn new_config(key: &MasterKey) -> Result<Vec<u8>, VaultError> {
     scratch.get(&layout::config()).doing(|| "make the configuration".to_owned())
 }
 
-/// The repository, opened by the library with our key.
-pub(crate) fn open(
-    storage: Arc<dyn Storage>,
-    key: &MasterKey,
-) -> Result<Repository<rustic_core::OpenStatus>, VaultError> {
-    repository(storage)?.open(&credentials(key)?).map_err(library)
-}
-
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
@@ -180,7 +172,8 @@ mod tests {
         let mut options = CheckOptions::default();
         options.read_data = true;
         let checked = |options| {
-            let repository = open(Arc::clone(&vault.storage), &vault.key).unwrap();
+            let repository = repository(Arc::clone(&vault.storage)).unwrap();
+            let repository = repository.open(&credentials(&vault.key).unwrap()).unwrap();
             repository.check(options).is_ok_and(|results| results.is_ok().is_ok())
         };
         assert!(checked(options));

@@ -31,6 +31,9 @@ pub struct Listed {
 pub trait WriteLock: Send + fmt::Debug {}
 
 /// A place of write-once objects. Every method may be called from several threads at once.
+///
+/// A place that is not there answers `Missing` to everything but [`Storage::make_folders`], which makes it: what cannot be
+/// looked at is never taken for empty, and nothing is written to where a disk would be mounted.
 pub trait Storage: Send + Sync {
     /// Stores the concatenation of `pieces`: visible whole or not at all, durable when this returns `Ok`.
     ///
@@ -44,8 +47,7 @@ pub trait Storage: Send + Sync {
     /// Exactly `length` bytes from `offset`; `TooShort` if the object ends before.
     fn get_range(&self, name: &ObjectName, offset: u64, length: usize) -> Result<Vec<u8>, StorageError>;
 
-    /// Every object whose name starts with `prefix` (empty, or ending in `/`), in the order of names. A place that
-    /// does not exist yet lists as empty.
+    /// Every object whose name starts with `prefix` (empty, or ending in `/`), in the order of names.
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StorageError>;
 
     /// The object's size in bytes, or nothing if there is no such object.
@@ -65,6 +67,7 @@ pub trait Storage: Send + Sync {
     /// Becomes the only writer, or answers `Busy` at once.
     fn lock(&self) -> Result<Box<dyn WriteLock>, StorageError>;
 
-    /// Makes the folders `names` visible where folders exist, so that other tools find the layout they expect.
+    /// Makes the place if it is not there, and the folders `names` visible where folders exist, so that other tools find
+    /// the layout they expect.
     fn make_folders(&self, names: &[&str]) -> Result<(), StorageError>;
 }

@@ -76,6 +76,7 @@ pub(crate) fn point(vault: &Vault, root: &Digest) -> PointManifest {
         key_id: vault.secrets().signing.public().key_id(),
         tool: "test".to_owned(),
         evidence_head: None,
+        evidence_key: None,
     };
     vault.seal_point(&manifest).unwrap();
     manifest

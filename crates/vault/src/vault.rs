@@ -20,8 +20,10 @@ use crate::error::{StorageContext, VaultError};
 use crate::format::keyfile::{self, KeyFileProblem};
 use crate::index::Index;
 use crate::layout;
+use crate::retire::Retired;
 use crate::rustic;
-use crate::storage::{ObjectName, Storage, StorageError};
+use crate::signed::Known;
+use crate::storage::{ObjectName, Storage, StorageError, WriteLock};
 
 /// The payload type of `lifeboat/vault.json`.
 pub const VAULT_PAYLOAD_TYPE: &str = "application/vnd.lifeboat.vault+json";
@@ -71,6 +73,8 @@ pub struct Vault {
     /// The key file it was found in.
     key_file: ObjectName,
     pub(crate) secrets: VaultSecrets,
+    /// What was found to be signed with its key, here and in copies that were opened beside it.
+    pub(crate) known: Arc<Known>,
     id: VaultId,
     store: StoreName,
 }
@@ -92,6 +96,7 @@ impl Vault {
         if Self::exists(storage.as_ref())? {
             return Err(VaultError::Refused(format!("there is a vault at {} already", storage.location())));
         }
+        storage.make_folders(&[]).doing(|| "make the place of the vault".to_owned())?;
         let _lock = storage.lock().doing(|| "create the vault".to_owned())?;
         put_same(storage.as_ref(), &layout::envelope(), &new.envelope.to_bytes())?;
         storage.make_folders(&layout::FOLDERS).doing(|| "create the vault's folders".to_owned())?;
@@ -119,7 +124,7 @@ impl Vault {
         let name = layout::envelope();
         let bytes = match storage.get(&name) {
             Ok(bytes) => bytes,
-            Err(StorageError::NotFound { .. }) => return Ok(None),
+            Err(StorageError::NotFound { .. } | StorageError::Missing { .. }) => return Ok(None),
             Err(source) => return Err(VaultError::Storage { doing: format!("read `{name}`"), source }),
         };
         Envelope::from_bytes(&bytes).map(Some).map_err(|error| VaultError::damaged(&name, error.to_string()))
@@ -127,8 +132,10 @@ impl Vault {
 
     /// Whether a completely created vault is at `storage`.
     pub fn exists(storage: &dyn Storage) -> Result<bool, VaultError> {
-        let size = storage.stat(&layout::config()).doing(|| "look for a vault".to_owned())?;
-        Ok(size.is_some())
+        match storage.stat(&layout::config()) {
+            Err(StorageError::Missing { .. }) => Ok(false),
+            size => Ok(size.doing(|| "look for a vault".to_owned())?.is_some()),
+        }
     }
 
     /// Opens the vault at `storage` with the secrets out of its envelope.
@@ -140,7 +147,7 @@ impl Vault {
         envelope: &Envelope,
     ) -> Result<Self, VaultError> {
         let (key, key_file) = find_key(storage.as_ref(), &secrets.repository_password)?;
-        Self::with_key(storage, key, key_file, secrets, envelope)
+        Self::with_key(storage, (key, key_file, Arc::default()), secrets, envelope)
     }
 
     /// As [`Vault::open`] for another copy of the vault `known`, whose envelope has the same bytes: where the copy has the
@@ -157,19 +164,18 @@ impl Vault {
         if !same {
             return Self::open(storage, known.secrets.clone(), envelope);
         }
-        let (key, key_file) = (known.key.clone(), known.key_file.clone());
-        Self::with_key(storage, key, key_file, known.secrets.clone(), envelope)
+        let key = (known.key.clone(), known.key_file.clone(), Arc::clone(&known.known));
+        Self::with_key(storage, key, known.secrets.clone(), envelope)
     }
 
     fn with_key(
         storage: Arc<dyn Storage>,
-        key: MasterKey,
-        key_file: ObjectName,
+        (key, key_file, known): (MasterKey, ObjectName, Arc<Known>),
         secrets: VaultSecrets,
         envelope: &Envelope,
     ) -> Result<Self, VaultError> {
         let (id, store) = (envelope.vault_id().clone(), envelope.store().clone());
-        let vault = Self { storage, key, key_file, secrets, id, store };
+        let vault = Self { storage, key, key_file, secrets, known, id, store };
         match vault.config() {
             Ok(config) if config.version != REPOSITORY_VERSION => Err(VaultError::Refused(format!(
                 "the vault has format version {}, this program reads version {REPOSITORY_VERSION}",
@@ -188,6 +194,7 @@ impl Vault {
         let envelope_bytes = from.storage.get(&envelope_name).promised(&envelope_name)?;
         let envelope = Envelope::from_bytes(&envelope_bytes)
             .map_err(|error| VaultError::damaged(&envelope_name, error.to_string()))?;
+        storage.make_folders(&[]).doing(|| "make the place of the copy".to_owned())?;
         let lock = storage.lock().doing(|| "create the copy".to_owned())?;
         put_same(storage.as_ref(), &envelope_name, &envelope_bytes)?;
         storage.make_folders(&layout::FOLDERS).doing(|| "create the copy's folders".to_owned())?;
@@ -212,6 +219,21 @@ impl Vault {
         &self.store
     }
 
+    /// Becomes the only writer of this copy; `Refused` while another one is at work.
+    pub fn lock(&self, doing: &str) -> Result<Box<dyn WriteLock>, VaultError> {
+        self.storage.lock().doing(|| doing.to_owned())
+    }
+
+    /// That this is the vault, now: a copy that does not show its signed identity may be a place where a disk was.
+    pub fn shows_itself(&self) -> Result<(), VaultError> {
+        let name = layout::vault();
+        let bytes = self.storage.get(&name).promised(&name)?;
+        self.verify_small(&name, &bytes)?;
+        let envelope = layout::envelope();
+        let bytes = self.storage.get(&envelope).promised(&envelope)?;
+        self.verify_small(&envelope, &bytes)
+    }
+
     /// Where its objects are.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
@@ -225,6 +247,11 @@ impl Vault {
     /// The key its objects are sealed under.
     pub fn master_key(&self) -> &MasterKey {
         &self.key
+    }
+
+    /// Whether the password of this vault opens what is at a place now.
+    pub fn password_opens(&self, storage: &dyn Storage) -> bool {
+        find_key(storage, &self.secrets.repository_password).is_ok()
     }
 
     pub(crate) fn config(&self) -> Result<ConfigFile, VaultError> {
@@ -268,7 +295,12 @@ impl Vault {
 
     /// A reader of blobs with a freshly loaded index.
     pub(crate) fn blob_reader(&self) -> Result<BlobReader, VaultError> {
-        let index = Index::load(self.storage.as_ref(), &self.key)?;
+        self.blob_reader_without(&self.retired()?)
+    }
+
+    /// As [`Vault::blob_reader`], with what is `retired` known from elsewhere.
+    pub(crate) fn blob_reader_without(&self, retired: &Retired) -> Result<BlobReader, VaultError> {
+        let index = Index::load(self.storage.as_ref(), &self.key, retired)?;
         Ok(BlobReader { storage: Arc::clone(&self.storage), key: self.key.clone(), index: Arc::new(index) })
     }
 

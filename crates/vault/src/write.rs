@@ -12,6 +12,7 @@ pub mod chunker;
 mod leftover;
 mod packer;
 mod pipeline;
+mod rewrite;
 mod tree;
 
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ use self::arrange::{Arranger, Assembly};
 use self::packer::{PackSender, PackStats, PackWriter};
 use self::pipeline::{Item, Shared};
 use self::tree::TreeBuilder;
+use crate::check::Resolver;
 use crate::error::{StorageContext, VaultError};
 use crate::format::index::BlobKind;
 use crate::format::node::to_id;
@@ -38,10 +40,12 @@ use crate::format::{document, node};
 use crate::index::Index;
 use crate::layout;
 use crate::points::SnapshotId;
+use crate::retire::Retired;
 use crate::vault::Vault;
 
 pub use self::packer::PACK_BYTES;
 pub(crate) use self::packer::put_confirmed;
+pub(crate) use self::rewrite::rewrite;
 
 /// The program name in snapshots.
 const PROGRAM: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
@@ -130,16 +134,20 @@ impl Vault {
         let _lock = self.storage.lock().doing(|| "start writing".to_owned())?;
         self.self_test()?;
         self.config()?;
-        let mut index = Index::load(self.storage.as_ref(), &self.key)?;
+        let retired = self.retired()?;
+        let mut index = Index::load(self.storage.as_ref(), &self.key, &retired)?;
         for problem in &index.problems {
             let finding = Finding::new("object-damaged", problem.object.to_string(), problem.why.clone());
             monitor.finding(finding.with_kind(FailureKind::Damaged));
         }
-        let adopted_packs = leftover::adopt(self.storage.as_ref(), &self.key, &mut index, monitor)?;
+        let adopted_packs =
+            leftover::adopt(self.storage.as_ref(), &self.key, &mut index, stamp.time, monitor)?;
         monitor.phase(&format!("storing {}", stamp.store), capture.total_bytes());
-        let stored = self.store_capture(capture, &index, options, monitor)?;
-        self.read_back(&stored.tree)?;
+        let stored = self.store_capture(capture, &index, (options, stamp.time), monitor)?;
+        // What cannot be read back because retention took it is no damage.
+        self.read_back(&stored.tree).or_else(|error| self.fence(&retired, &stored.tree).and(Err(error)))?;
         let (id, snapshot_bytes) = store_snapshot(self, stamp, &stored.tree)?;
+        self.fence(&retired, &stored.tree)?;
         Ok(Written {
             snapshot: id,
             facts: stored.facts,
@@ -153,6 +161,21 @@ impl Vault {
         })
     }
 
+    /// What was marked for removal since this write looked at the index may hold what it relied on. The snapshot is
+    /// visible by now: who marks later sees it, and who marked before is seen here. No clock has a part in it.
+    fn fence(&self, known: &Retired, tree: &Digest) -> Result<(), VaultError> {
+        let now = self.retired()?;
+        if now.names() == known.names() {
+            return Ok(());
+        }
+        Resolver::new(self, &now)?.prove_tree(*tree).map_err(|error| match error.kind() {
+            FailureKind::Damaged => VaultError::Refused(format!(
+                "retention took away what this capture relied on while it ran ({error}); run it again"
+            )),
+            _ => error,
+        })
+    }
+
     /// Reads the root listing back through the storage, as a restore would: a key or storage that cannot is noticed now.
     fn read_back(&self, tree: &Digest) -> Result<(), VaultError> {
         self.blob_reader()?.tree(tree).map(drop)
@@ -162,7 +185,7 @@ impl Vault {
         &self,
         capture: Box<dyn Capture>,
         index: &Index,
-        options: &WriteOptions,
+        (options, started): (&WriteOptions, Timestamp),
         monitor: &dyn Monitor,
     ) -> Result<Stored, VaultError> {
         let shared = Shared::new(&self.key, index, monitor);
@@ -173,7 +196,7 @@ impl Vault {
         // No queue: with the packs in assembly and the one being written, memory stays within its bound.
         let (pack_tx, pack_rx) = bounded(0);
         std::thread::scope(|scope| {
-            let writer = PackWriter::new(self.storage.as_ref(), &self.key);
+            let writer = PackWriter::new(self.storage.as_ref(), &self.key, Some(started));
             let writer = scope.spawn(move || writer.run(&pack_rx));
             let mut receiver = ItemReceiver::new(&shared, PackSender::new(pack_tx), tree)?;
             let seed = self.secrets.chunker_seed;
@@ -315,7 +338,7 @@ pub(crate) fn store_blobs(vault: &Vault, blobs: &[(BlobKind, &[u8])]) {
         packs.add(*kind, Digest::of(plain), sealed).unwrap();
     }
     packs.finish().unwrap();
-    PackWriter::new(vault.storage.as_ref(), &vault.key).run(&receiver).unwrap();
+    PackWriter::new(vault.storage.as_ref(), &vault.key, None).run(&receiver).unwrap();
 }
 
 fn snapshot_file(stamp: &SnapshotStamp, tree: &Digest) -> SnapshotFile {

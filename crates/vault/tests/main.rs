@@ -3,10 +3,13 @@
 mod main {
     mod damage;
     mod faults;
+    mod held;
     mod logs;
     mod model;
     mod restic;
+    mod retire;
     mod storage;
     mod support;
     mod upkeep;
+    mod years;
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::Outcome;
 use crate::args::EvidenceAction;
 use crate::output::Output;
-use crate::show::Page;
+use crate::show::{Page, plural};
 
 /// A public key is one short line.
 const MAX_KEY_TEXT_BYTES: usize = 4096;
@@ -31,6 +31,8 @@ struct Verified {
     head: Option<Head>,
     problems: Vec<Problem>,
     problem_count: u64,
+    /// Recovery points that another chain speaks of; only known where there is a policy.
+    points_elsewhere: u64,
 }
 
 pub(super) fn run(engine: &Engine, action: &EvidenceAction, output: &Output) -> Outcome {
@@ -50,7 +52,9 @@ pub(super) fn run(engine: &Engine, action: &EvidenceAction, output: &Output) -> 
                     message: format!("ends the chain with record {end}, but {filed} records were filed here"),
                 });
             }
-            finish(chain_report(report, &key, own), output)
+            let mut report = chain_report(report, &key, own);
+            report.points_elsewhere = engine.made_elsewhere()?.map_or(0, |(count, _first)| count as u64);
+            finish(report, output)
         }
         EvidenceAction::Export { drill, to } => {
             let summary = match drill {
@@ -94,6 +98,7 @@ pub(super) fn verify(dir: &Path, public_key: Option<&str>, output: &Output) -> O
             head: report.head,
             problems: report.problems,
             problem_count: report.problem_count,
+            points_elsewhere: 0,
         }
     } else {
         chain_report(evidence::verify(dir, &key, None).map_err(failed)?, &key, own)
@@ -113,6 +118,7 @@ fn chain_report(report: evidence::VerifyReport, key: &PublicKey, own: bool) -> V
         head: report.head,
         problems: report.problems,
         problem_count: report.problem_count,
+        points_elsewhere: 0,
     }
 }
 
@@ -140,6 +146,12 @@ fn page(verified: &Verified) -> String {
     }
     if verified.omitted > 0 {
         page.line(format!("{} records are listed by digest only", count(verified.omitted)));
+    }
+    if verified.points_elsewhere > 0 {
+        page.line(format!(
+            "{} were made under another chain, of which this one says nothing",
+            plural(verified.points_elsewhere, "recovery point", "recovery points")
+        ));
     }
     page.line(format!("public key {}", verified.public_key));
     if verified.key_from_folder {

@@ -3,10 +3,12 @@
 pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod drill;
+pub(crate) mod holds;
 pub(crate) mod jobs;
 pub(crate) mod points;
 pub(crate) mod retain;
+pub(crate) mod shred;
 pub(crate) mod status;
 mod text;
 
-pub(crate) use text::Page;
+pub(crate) use text::{Page, plural};

@@ -2,6 +2,7 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 use lifeboat_base::human;
+use lifeboat_base::time::Timestamp;
 use lifeboat_engine::{PointView, PointsReport, ProofLevel};
 
 use super::text::{Page, moment, plural};
@@ -85,17 +86,17 @@ fn consistency(point: &PointView) -> String {
 }
 
 fn proven(point: &PointView) -> String {
-    let best = ProofLevel::ALL.into_iter().rev().find_map(|level| {
-        point
-            .proof
-            .get(&level)
-            .copied()
-            .flatten()
-            .map(|at| format!("{level} {}", at.strftime("%Y-%m-%d %H:%M UTC")))
-    });
+    let dated = |level: ProofLevel, at: Timestamp| format!("{level} {}", at.strftime("%Y-%m-%d %H:%M UTC"));
+    let best = ProofLevel::ALL
+        .into_iter()
+        .rev()
+        .find_map(|level| point.proof.get(&level).copied().flatten().map(|at| dated(level, at)));
+    // What cannot be read is shown with the copy it lies in.
+    let failed = point.failed.last_key_value().filter(|(level, _at)| **level > ProofLevel::Readable);
+    let failed = failed.map(|(level, at)| format!(", not {}", dated(*level, *at))).unwrap_or_default();
     let incomplete =
         if point.unreadable > 0 { format!(", {} unreadable", point.unreadable) } else { String::new() };
-    format!("{}{incomplete}", best.unwrap_or_else(|| "not proven".to_owned()))
+    format!("{}{failed}{incomplete}", best.unwrap_or_else(|| "not proven".to_owned()))
 }
 
 fn copies(point: &PointView) -> String {

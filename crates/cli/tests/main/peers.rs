@@ -44,7 +44,7 @@ fn python() -> PathBuf {
 }
 
 /// The recovery kit on one vault.
-fn recover(world: &World, args: &[&str]) -> Command {
+pub(crate) fn recover(world: &World, args: &[&str]) -> Command {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recovery-kit/lifeboat_recover.py");
     let mut command = Command::new(python());
     command.arg("-B").arg(program).args(args).current_dir(world.dir());

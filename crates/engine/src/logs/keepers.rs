@@ -141,7 +141,12 @@ impl<'a> Keepers<'a> {
         for entry in &self.set.open {
             held.extend(self.names(entry)?.map(|names| (&entry.copy, names)));
         }
-        let all: BTreeSet<LogName> = held.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let mut all: BTreeSet<LogName> = held.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        for entry in &self.set.open {
+            // What retention dropped is missed nowhere.
+            let retired = entry.vault.retired()?;
+            all.retain(|name| !retired.is_below_floor(&self.stream, name));
+        }
         let mut lacking = VecDeque::new();
         for (copy, names) in &held {
             for name in all.difference(names) {

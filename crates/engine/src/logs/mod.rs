@@ -25,6 +25,7 @@ pub(crate) use follow::stream_name;
 pub use follow::{FollowOptions, FollowReport};
 pub(crate) use head::Head;
 pub(crate) use marks::{Marks, Way};
+pub(crate) use numbers::Histories;
 pub(crate) use plan::{Replay, Told};
 pub(crate) use proof::Between;
 pub use push::{Kept, PushOptions, PushReport};

@@ -18,7 +18,7 @@ use crate::copies::VaultSet;
 
 /// Names and numbers of a store's histories; empty for a store that numbers them itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Histories(BTreeMap<String, u32>);
+pub(crate) struct Histories(BTreeMap<String, u32>);
 
 impl Histories {
     /// What a copy and the head know.
@@ -36,6 +36,22 @@ impl Histories {
             known.note(&head.identity, head.position.timeline);
         }
         known
+    }
+
+    /// What the open copies know; all of them have to tell.
+    pub(crate) fn in_copies(
+        store: &dyn Continuous,
+        set: &VaultSet,
+        stream: &StreamName,
+    ) -> Result<Self, Failure> {
+        let mut known = Self::default();
+        if store.names_histories() {
+            for entry in &set.open {
+                let inventory = entry.vault.logs().inventory(stream, LogsLevel::Listed, &Findings::new())?;
+                known.extend(&Self::of(store, Some(&inventory), None));
+            }
+        }
+        Ok(known)
     }
 
     /// The histories of which something is kept, in any open copy or in the spool. A copy that cannot be listed now is passed
@@ -93,7 +109,7 @@ impl Histories {
     }
 
     /// Where a point's own content ends. A history of which no log is kept has the number 0, which no log has.
-    pub(super) fn base_end(&self, store: &dyn Continuous, facts: &CaptureFacts) -> Result<Position, Failure> {
+    pub(crate) fn base_end(&self, store: &dyn Continuous, facts: &CaptureFacts) -> Result<Position, Failure> {
         let end = position(store.base_end(facts)?);
         if !store.names_histories() {
             return Ok(end);

@@ -526,11 +526,13 @@ impl Push<'_> {
     fn fill(&mut self, index: usize) -> Result<(), Failure> {
         let Some(to) = self.set.open.get(index) else { return Ok(()) };
         let (copy, logs) = (to.copy.clone(), to.vault.logs());
+        let retired = to.vault.retired()?;
         let entropy = self.engine.env.entropy.as_ref();
         for entry in self.set.open.iter().filter(|entry| entry.copy != copy) {
             let from = entry.vault.logs();
             for name in self.sound.get(&entry.copy).cloned().unwrap_or_default() {
-                if self.sound.get(&copy).is_some_and(|names| names.contains(&name)) {
+                let there = self.sound.get(&copy).is_some_and(|names| names.contains(&name));
+                if there || retired.is_below_floor(&self.stream, &name) {
                     continue;
                 }
                 if let Carried::InTheWay(_) = from.carry(&self.stream, name, &logs)? {

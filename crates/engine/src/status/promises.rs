@@ -12,6 +12,8 @@ use serde_json::Value;
 
 use super::log::LogState;
 use super::{Facts, PromiseKind, PromiseState, PromiseView, age, says};
+use crate::retain::{in_doubt, stood_still};
+use crate::shred::shredded_says;
 use crate::view::drill_digest;
 
 mod duties;
@@ -22,6 +24,10 @@ const RETENTION_GRACE: Duration = Duration::from_secs(2 * 86_400);
 /// Every cell of the row, in the order of the matrix.
 pub(super) fn judge(facts: &Facts<'_>) -> Vec<PromiseView> {
     let none = matches!(facts.row.retention.value, Retention::None);
+    if let Some(run) = &facts.shredded {
+        let cell = |promise| Cell::new(promise).rests_on(facts.now, run).broken(shredded_says(run));
+        return PromiseKind::ALL.into_iter().map(cell).collect();
+    }
     PromiseKind::ALL
         .into_iter()
         .map(|promise| match promise {
@@ -272,15 +278,34 @@ fn retention(facts: &Facts<'_>) -> PromiseView {
             return cell.broken(format!("not every moment of the last {window} can be restored: {hole}"));
         }
     }
-    let overdue: Vec<_> = decisions(facts).filter_map(|point| overdue_since(facts, point)).collect();
-    match overdue.first() {
-        Some((first, since)) => cell.broken(format!(
-            "{} points have outlived their retention, {first} first, since {}: this version does not remove them",
-            overdue.len(),
-            since.strftime("%Y-%m-%d")
-        )),
-        None => cell.kept("every point captured so far is held, and none has outlived its retention"),
+    let cell = match &facts.retain {
+        Some(run) => cell.rests_on(facts.now, run),
+        None => cell,
+    };
+    if let Some(gap) = facts.decided.as_ref().and_then(|decided| decided.doubt).filter(|gap| gap.needs_word) {
+        return cell.broken(in_doubt(facts.row, &gap));
     }
+    if let Some(decided) = facts.decided.as_ref().filter(|decided| decided.long_stalled) {
+        return cell.broken(stood_still(facts.row, decided));
+    }
+    let overdue: Vec<_> = decisions(facts).filter_map(|point| overdue_since(facts, point)).collect();
+    let last = facts.retain_ok.as_ref();
+    let last = last.map(|run| format!("applied {} ago", human::duration(age(facts.now, run.at))));
+    if let Some((first, since)) = overdue.first() {
+        return cell.broken(format!(
+            "{} points have outlived their retention, {first} first, since {}; retention was {}",
+            overdue.len(),
+            since.strftime("%Y-%m-%d"),
+            last.as_deref().unwrap_or("never applied")
+        ));
+    }
+    if let Some(failed) = facts.retain.as_ref().filter(|run| !run.ok) {
+        let ago = human::duration(age(facts.now, failed.at));
+        let why = failed.body.get("error").and_then(Value::as_str).unwrap_or("it left findings");
+        return cell.broken(format!("the last retention, {ago} ago, did not succeed: {why}"));
+    }
+    let last = last.map(|last| format!(", {last}")).unwrap_or_default();
+    cell.kept(format!("every point captured so far is held, and none has outlived its retention{last}"))
 }
 
 fn decisions<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = &'a Decision> {

@@ -1,119 +1,12 @@
 //! A files row on a clock that stands still, runs on, and is set back.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_base::crashsafe;
-use lifeboat_base::entropy::OsEntropy;
-use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StoreName;
-use lifeboat_base::monitor::{Findings, Monitor};
-use lifeboat_base::secret::{Secret, SecretRef, SecretSource};
-use lifeboat_base::time::{Clock, ManualClock, Timestamp};
 use lifeboat_engine::policy::Verdict;
-use lifeboat_engine::{
-    BackupOptions, DrillOptions, DrillVerdict, Engine, Environment, Observer, PromiseKind, PromiseState,
-    PromiseView, ProofLevel, RestoreOptions, VerifyOptions,
-};
+use lifeboat_engine::{PromiseKind, PromiseState, RestoreOptions, RetainOptions};
 
-const POLICY: &str = r#"
-version = 1
-[keys]
-recipients = ["passphrase:env:PHRASE"]
-[copy.local]
-url = "file:./vaults"
-[store.uploads]
-kind = "files"
-path = "./uploads"
-rpo = "1h"
-rto = "1h"
-retention = "7d"
-copies = ["local"]
-verify = { readable = "1d" }
-"#;
-
-struct Phrase;
-
-impl SecretSource for Phrase {
-    fn resolve(&self, _reference: &SecretRef) -> Result<Secret<String>, Failure> {
-        Ok(Secret::new("a phrase of the test".to_owned()))
-    }
-}
-
-struct Quiet;
-
-impl Observer for Quiet {
-    fn job(&self, _name: &str) -> Box<dyn Monitor> {
-        Box::new(Findings::new())
-    }
-}
-
-struct World {
-    dir: tempfile::TempDir,
-    clock: Arc<ManualClock>,
-}
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-impl World {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("uploads")).unwrap();
-        let world = Self { dir, clock: Arc::new(ManualClock::at("2026-03-01T12:00:00Z".parse().unwrap())) };
-        world.file("uploads/one.txt", "first");
-        world.file("lifeboat.toml", POLICY);
-        world
-    }
-
-    fn file(&self, name: &str, text: &str) {
-        crashsafe::write_new(&self.dir.path().join(name), text.as_bytes()).unwrap();
-    }
-
-    /// A new process on the same files.
-    fn engine(&self) -> Engine {
-        let clock: Arc<dyn Clock> = self.clock.clone();
-        let env = Environment {
-            clock,
-            entropy: Arc::new(OsEntropy),
-            secrets: Arc::new(Phrase),
-            host: "test".to_owned(),
-            user: "0".to_owned(),
-            programs: Vec::new(),
-        };
-        Engine::load(&self.dir.path().join("lifeboat.toml"), env, Arc::new(Quiet)).unwrap()
-    }
-
-    fn backup(&self) -> Option<FailureKind> {
-        self.engine().backup(&[], &BackupOptions { jobs: 1, heal: false }).unwrap().worst()
-    }
-
-    fn prove(&self) {
-        assert_eq!(self.backup(), None);
-        assert_eq!(
-            self.engine()
-                .verify(&[], &VerifyOptions { level: ProofLevel::Readable, copy: None })
-                .unwrap()
-                .worst(),
-            None
-        );
-        let drill = self.engine().drill(&[], &DrillOptions::default()).unwrap();
-        assert_eq!(drill.verdict, DrillVerdict::Passed, "{:?}", drill.findings);
-    }
-
-    fn promise(&self, kind: PromiseKind) -> PromiseView {
-        let report = self.engine().status(&[]).unwrap();
-        report.stores[0].promises.iter().find(|cell| cell.promise == kind).unwrap().clone()
-    }
-
-    fn state(&self, kind: PromiseKind) -> PromiseState {
-        self.promise(kind).state
-    }
-
-    fn set_back(&self, by: Duration) {
-        let then: Timestamp = self.clock.now() - by;
-        self.clock.set_wall(then);
-    }
-}
+use super::world::{HOUR, World};
 
 #[test]
 fn promises_run_out_with_time() {
@@ -140,7 +33,7 @@ fn points_that_outlive_their_retention_break_its_promise_and_the_plan_names_them
         assert_eq!(world.state(PromiseKind::Retention), state, "day {day}");
         world.clock.advance(HOUR * 24);
     }
-    let report = world.engine().retain(&[]).unwrap();
+    let report = world.engine().retain(&[], &RetainOptions::default()).unwrap();
     assert_eq!(report.worst(), None);
     let store = &report.stores[0];
     let may_go = store.points.iter().filter(|point| matches!(point.verdict, Verdict::Deletable { .. }));
@@ -152,7 +45,7 @@ fn points_that_outlive_their_retention_break_its_promise_and_the_plan_names_them
     assert!(reason.contains(ids[0].as_str()) && reason.contains("since 2026-03-09"), "{reason}");
     // A month without a point: time stands still, and hardly more may go than before.
     world.clock.advance(HOUR * 24 * 30);
-    let later = world.engine().retain(&[]).unwrap().stores.remove(0);
+    let later = world.engine().retain(&[], &RetainOptions::default()).unwrap().stores.remove(0);
     let stays = later.points.iter().filter(|point| matches!(point.verdict, Verdict::Kept(_))).count();
     assert!(later.stalled && stays >= 6, "{later:?}");
 }

@@ -6,7 +6,9 @@ use std::fmt::Write;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp};
 use lifeboat_base::ids::PointId;
-use lifeboat_policy::{Candidate, Decided, Gfs, Reason, Rules, Soundness, Span, Verdict, decide};
+use lifeboat_policy::{
+    BorneOut, Candidate, Decided, Gfs, Reason, Rules, Soundness, Span, Verdict, ceiling, decide, usual,
+};
 use proptest::prelude::*;
 
 const ZONES: [&str; 5] = ["UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Kathmandu", "Pacific/Apia"];
@@ -20,8 +22,10 @@ fn point(at: Timestamp, n: usize) -> Candidate {
         id: PointId::new(format!("pt-{n:06}")).unwrap(),
         moment: at,
         ended: at,
-        soundness: Soundness::Good,
+        complete: true,
+        soundness: Soundness::Sound,
         restored: false,
+        holds: Vec::new(),
     }
 }
 
@@ -37,7 +41,15 @@ fn every(hours: i64, from: &str, to: &str) -> Vec<Candidate> {
 
 fn rules<'a>(keep: &str, window: Option<&str>, minimum: Option<&str>, zone: &'a TimeZone) -> Rules<'a> {
     let span = |text: Option<&str>| text.map(|text| text.parse::<Span>().unwrap());
-    Rules { keep: keep.parse().unwrap(), window: span(window), minimum: span(minimum), interval: None, zone }
+    Rules {
+        keep: keep.parse().unwrap(),
+        window: span(window),
+        minimum: span(minimum),
+        interval: None,
+        ceiling: None,
+        borne_out: None,
+        zone,
+    }
 }
 
 fn kept(decided: &Decided) -> BTreeSet<PointId> {
@@ -157,6 +169,219 @@ fn nothing_ages_while_no_new_point_comes_and_no_jump_of_the_clock_empties_a_vaul
     );
 }
 
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn daily(from: &str, to: &str) -> Vec<Timestamp> {
+    every(24, from, to).into_iter().map(|point| point.moment).collect()
+}
+
+fn days() -> Gfs {
+    "7d".parse().unwrap()
+}
+
+/// Where time stops, as seen at the newest of these captures, and whether only a person can tell.
+fn stops(captures: &[Timestamp], confirmed: Option<&str>) -> Option<(Timestamp, bool)> {
+    let now = *captures.iter().max().unwrap();
+    let stops = ceiling(captures, (days(), None), confirmed.map(at), now)?;
+    Some((stops.at, stops.gap.needs_word))
+}
+
+#[test]
+fn a_short_gap_is_believed_once_captures_went_on_behind_it() {
+    let before = daily("2026-01-01T02:00:00Z", "2026-02-10T02:00:00Z");
+    assert_eq!(stops(&before, None), None);
+    let after = |to: &str| [daily("2026-02-16T02:00:00Z", to), before.clone()].concat();
+    let stopped = Some((at("2026-02-12T02:00:00Z"), false));
+    assert_eq!(stops(&after("2026-02-16T02:00:00Z"), None), stopped);
+    assert_eq!(stops(&after("2026-02-17T02:00:00Z"), None), stopped);
+    assert_eq!(stops(&after("2026-02-18T02:00:00Z"), None), None);
+    // One jump does not bear out another: two captures tell little, however far apart their clocks were.
+    let twice = [before.clone(), vec![at("2026-02-16T02:00:00Z"), at("2026-02-22T02:00:00Z")]].concat();
+    assert_eq!(stops(&twice, None), stopped);
+    // Whoever captures every other week is used to gaps, and one outage makes nobody used to them.
+    let fortnightly: Vec<Timestamp> = every(14 * 24, "2026-01-01T02:00:00Z", "2026-05-01T02:00:00Z")
+        .into_iter()
+        .map(|point| point.moment)
+        .collect();
+    assert_eq!(stops(&fortnightly, None), None);
+}
+
+/// Whoever captures now and then is behind by a few captures, and never stuck.
+#[test]
+fn irregular_captures_are_believed_gap_by_gap() {
+    let day = Some(std::time::Duration::from_secs(86_400));
+    let lag = |captures: &[Timestamp], interval| {
+        let behind = |seen: usize| {
+            let now = captures[seen - 1];
+            let stops = ceiling(&captures[..seen], (days(), interval), None, now);
+            assert!(!stops.is_some_and(|stops| stops.gap.needs_word), "{seen}: {stops:?}");
+            stops.map_or(0, |stops| now.duration_since(stops.at).as_hours() / 24)
+        };
+        (10..=captures.len()).map(behind).max().unwrap()
+    };
+    // A daily schedule that somebody runs every third day.
+    let third: Vec<Timestamp> = every(72, "2026-08-03T09:00:00Z", "2026-11-03T09:00:00Z")
+        .into_iter()
+        .map(|point| point.moment)
+        .collect();
+    assert!(lag(&third, day) <= 7, "{}", lag(&third, day));
+    // No schedule: three captures each Monday and each Thursday.
+    let sessions = every(7 * 24, "2026-08-03T09:00:00Z", "2026-11-03T09:00:00Z").into_iter();
+    let hours = |monday: Candidate| {
+        [0, 1, 2, 72, 73, 74].map(|hour| monday.moment + SignedDuration::from_hours(hour))
+    };
+    let twice_a_week: Vec<Timestamp> = sessions.flat_map(hours).collect();
+    assert!(lag(&twice_a_week, None) <= 12, "{}", lag(&twice_a_week, None));
+}
+
+#[test]
+fn a_long_gap_is_believed_by_nobody_but_a_person_however_long_captures_went_on() {
+    let before = daily("2026-01-01T02:00:00Z", "2026-02-10T02:00:00Z");
+    let stopped = Some((at("2026-02-12T02:00:00Z"), true));
+    for to in ["2036-01-01T02:00:00Z", "2036-01-04T02:00:00Z", "2036-09-01T02:00:00Z"] {
+        let jumped = [daily("2036-01-01T02:00:00Z", to), before.clone()].concat();
+        assert_eq!(stops(&jumped, None), stopped, "{to}");
+        assert_eq!(stops(&jumped, Some("2035-12-31T00:00:00Z")), stopped, "{to}: that was before it");
+        assert_eq!(stops(&jumped, Some("2036-01-01T03:00:00Z")), None, "{to}");
+    }
+    // An outage of a month that was confirmed excuses no later jump.
+    let outage = daily("2026-03-13T02:00:00Z", "2026-05-01T02:00:00Z");
+    let jumped = [before.clone(), outage, daily("2026-08-09T02:00:00Z", "2026-08-12T02:00:00Z")].concat();
+    assert_eq!(stops(&jumped, None), stopped);
+    assert_eq!(stops(&jumped, Some("2026-03-14T00:00:00Z")), Some((at("2026-05-03T02:00:00Z"), true)));
+    // Set right again, what lies ahead says nothing.
+    let right =
+        ceiling(&jumped, (days(), None), Some(at("2026-03-14T00:00:00Z")), at("2026-05-01T03:00:00Z"));
+    assert_eq!(right, None);
+}
+
+/// Two days are many slots of a row that keeps hours.
+#[test]
+fn a_wrong_clock_eats_no_more_slots_than_time_may_stand_still() {
+    let utc = zone("UTC");
+    let hour = Some(std::time::Duration::from_secs(3_600));
+    let mut points = every(1, "2026-08-03T00:10:00Z", "2026-08-04T02:10:00Z");
+    points.push(point(at("2026-08-06T01:10:00Z"), 99));
+    let now = at("2026-08-06T01:11:00Z");
+    let captures: Vec<Timestamp> = points.iter().map(|point| point.moment).collect();
+    let plain = Rules { interval: hour, ..rules("24h", None, None, &utc) };
+    let gone = |rules: &Rules<'_>| points.len() - kept(&decide(rules, points.clone(), now)).len();
+    assert!(gone(&plain) > 20, "or this shows nothing");
+    let ceiling = ceiling(&captures, (plain.keep, hour), None, now);
+    assert!(ceiling.is_some_and(|ceiling| !ceiling.gap.needs_word));
+    assert!(gone(&Rules { ceiling, ..plain }) <= 5);
+}
+
+#[test]
+fn standing_still_for_long_is_told_apart_from_a_missed_night() {
+    let utc = zone("UTC");
+    let points = every(24, "2026-08-01T00:00:00Z", "2026-08-31T00:00:00Z");
+    let long = |points: Vec<Candidate>, now: &str| {
+        decide(&rules("7d", None, None, &utc), points, at(now)).long_stalled
+    };
+    assert!(!long(points.clone(), "2026-09-03T00:00:00Z"));
+    assert!(long(points.clone(), "2026-09-12T00:00:00Z"));
+    // Nothing whole since the beginning.
+    let halves: Vec<Candidate> =
+        points.into_iter().map(|point| Candidate { complete: false, ..point }).collect();
+    assert!(long(halves.clone(), "2026-08-31T00:00:00Z"));
+    assert!(!long(halves[..3].to_vec(), "2026-08-03T00:00:00Z"));
+}
+
+#[test]
+fn whoever_captures_every_other_week_is_not_told_each_time_that_time_stands_still() {
+    let utc = zone("UTC");
+    let points = every(14 * 24, "2026-01-01T02:00:00Z", "2026-05-07T02:00:00Z");
+    let captures: Vec<Timestamp> = points.iter().map(|point| point.moment).collect();
+    let told = |interval, now: &str| {
+        let rules = Rules { interval, ..rules("3mo", None, None, &utc) };
+        decide(&rules, points.clone(), at(now)).long_stalled
+    };
+    assert!(told(None, "2026-05-20T00:00:00Z"), "or this shows nothing");
+    assert!(!told(usual(&captures), "2026-05-20T00:00:00Z"));
+    assert!(told(usual(&captures), "2026-12-01T00:00:00Z"));
+    // One point stays in any case.
+    let one = decide(&rules("3mo", None, None, &utc), points[..1].to_vec(), at("2026-12-01T00:00:00Z"));
+    assert!(one.stalled && !one.long_stalled);
+}
+
+/// Whether the newest of what was captured, by count, was always there while each day made a clock jump by so many hours.
+fn outlasts(keep: &str, hours: i64, newest: usize, borne_out: Option<BorneOut>) -> bool {
+    let utc = zone("UTC");
+    let interval = Some(std::time::Duration::from_secs(86_400));
+    let mut points = every(24, "2026-05-01T02:00:00Z", "2026-07-01T02:00:00Z");
+    let mut all: Vec<PointId> = points.iter().map(|point| point.id.clone()).collect();
+    for wrong in 1..=20_i64 {
+        let moment = at("2026-07-01T02:00:00Z") + SignedDuration::from_hours(wrong * hours);
+        points.push(point(moment, 1_000 + usize::try_from(wrong).unwrap()));
+        all.push(points.last().unwrap().id.clone());
+        let captures: Vec<Timestamp> = points.iter().map(|point| point.moment).collect();
+        let plain = rules(keep, None, None, &utc);
+        let ceiling = ceiling(&captures, (plain.keep, interval), None, moment);
+        let known = kept(&decide(&Rules { interval, ceiling, borne_out, ..plain }, points.clone(), moment));
+        points.retain(|point| known.contains(&point.id));
+        if !all.iter().rev().take(newest).all(|id| known.contains(id)) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Whatever a clock says, once or every day: of what is promised no more goes than new captures take the place of.
+#[test]
+fn a_clock_that_jumps_takes_no_more_than_new_captures_put_in_its_place() {
+    let utc = zone("UTC");
+    let day = Some(std::time::Duration::from_secs(86_400));
+    let borne_out = Some(BorneOut { confirmed: None });
+    for (keep, hours, newest) in [("6d", 47, 6), ("6d", 190, 6), ("30d", 47, 30), ("2d 4w", 190, 2)] {
+        assert!(outlasts(keep, hours, newest, borne_out), "{keep} {hours}");
+        // With captures as they should come it is as without.
+        let plain = rules(keep, None, None, &utc);
+        let regular = every(24, "2026-05-01T02:00:00Z", "2026-07-01T02:00:00Z");
+        let now = at("2026-07-01T03:00:00Z");
+        let guarded = decide(&Rules { interval: day, borne_out, ..plain }, regular.clone(), now);
+        assert_eq!(kept(&guarded), kept(&decide(&Rules { interval: day, ..plain }, regular, now)));
+    }
+    assert!(!outlasts("6d", 47, 6, None) && !outlasts("30d", 47, 30, None), "or this shows nothing");
+    // A person who says that the time has passed is believed.
+    let points = [
+        every(24, "2026-05-01T02:00:00Z", "2026-05-10T02:00:00Z"),
+        vec![point(at("2026-06-01T02:00:00Z"), 999)],
+    ];
+    let said = |confirmed: Option<&str>| {
+        let borne_out = Some(BorneOut { confirmed: confirmed.map(at) });
+        let rules = Rules { interval: day, borne_out, ..rules("5d", None, None, &utc) };
+        kept(&decide(&rules, points.concat(), at("2026-06-01T03:00:00Z"))).len()
+    };
+    assert_eq!((said(None), said(Some("2026-06-01T03:00:00Z"))), (5, 1));
+}
+
+#[test]
+fn with_a_clock_in_doubt_nothing_goes_neither_by_its_slot_nor_by_its_lock() {
+    let utc = zone("UTC");
+    let mut points = every(24, "2026-01-01T02:00:00Z", "2026-02-10T02:00:00Z");
+    points.push(point(at("2036-01-01T02:00:00Z"), 999));
+    let captures: Vec<Timestamp> = points.iter().map(|point| point.moment).collect();
+    let now = at("2036-01-01T03:00:00Z");
+    let guarded = |rules: Rules<'_>| {
+        decide(
+            &Rules { ceiling: ceiling(&captures, (days(), None), None, now), ..rules },
+            points.clone(),
+            now,
+        )
+    };
+    let plain = rules("7d 4w", None, None, &utc);
+    assert!(kept(&decide(&plain, points.clone(), now)).len() < 3, "or this shows nothing");
+    let slots = guarded(plain);
+    assert!(kept(&slots).len() > 10 && slots.stalled, "{:?}", kept(&slots));
+    assert!(slots.doubt.is_some_and(|gap| gap.needs_word && gap.to == at("2036-01-01T02:00:00Z")));
+    // Locked for 30 days: all of them are, by the time that counts.
+    let locked = guarded(rules("1d", None, Some("30d"), &utc));
+    assert!(kept(&locked).len() >= 28, "{:?}", kept(&locked));
+}
+
 #[test]
 fn a_hundred_thousand_points_are_decided_on_at_once() {
     let berlin = zone("Europe/Berlin");
@@ -168,6 +393,99 @@ fn a_hundred_thousand_points_are_decided_on_at_once() {
     assert!((14 * 24..14 * 24 + 80).contains(&kept(&decided).len()), "{}", kept(&decided).len());
 }
 
+#[test]
+fn what_is_held_stays_whatever_the_rules_say_and_is_no_contradiction() {
+    let utc = zone("UTC");
+    let mut points = every(24, "2026-01-01T00:00:00Z", "2026-03-01T00:00:00Z");
+    points[3].holds = vec!["hold-1".to_owned(), "hold-2".to_owned()];
+    points[4].soundness = Soundness::Damaged;
+    points[4].holds = vec!["hold-1".to_owned()];
+    let now = points.last().unwrap().moment;
+    let decided = decide(&rules("3d", None, None, &utc), points, now);
+    let text = page(&decided, &utc);
+    assert!(text.contains("held by hold-1, held by hold-2"), "{text}");
+    assert!(kept(&decided).contains(&PointId::new("pt-000004").unwrap()));
+    assert!(decided.overstayed.is_empty());
+}
+
+fn standing(decided: &Decided, n: usize) -> Option<&Vec<Reason>> {
+    let id = PointId::new(format!("pt-{n:06}")).unwrap();
+    decided.points.iter().find(|point| point.id == id).and_then(|point| match &point.verdict {
+        Verdict::Kept(reasons) => Some(reasons),
+        Verdict::Deletable { .. } => None,
+    })
+}
+
+#[test]
+fn a_suspected_point_stays_to_the_end_of_its_own_slot_and_so_does_the_one_in_its_stead() {
+    let utc = zone("UTC");
+    let rules = rules("1y", None, None, &utc);
+    // The first of a year lasts until the end of the next one: longer than a year.
+    let mut points = every(24, "2025-01-01T02:00:00Z", "2026-11-21T02:00:00Z");
+    let now = points.last().unwrap().moment;
+    points[0].soundness = Soundness::Damaged;
+    let decided = decide(&rules, points.clone(), now);
+    let year = Reason::Slot { unit: lifeboat_policy::Unit::Year, slot: "2025".to_owned() };
+    assert_eq!(standing(&decided, 0), Some(&vec![year.clone(), Reason::MightHeal]));
+    assert_eq!(standing(&decided, 1), Some(&vec![year]));
+    assert_eq!(standing(&decided, 2), None);
+    // Everything but the newest is suspected: nothing of a slot in force goes, because each might be the one that is whole.
+    let newest = points.len() - 1;
+    points[..newest].iter_mut().for_each(|point| point.soundness = Soundness::Damaged);
+    let decided = decide(&rules, points.clone(), now);
+    assert!((0..365).all(|n| standing(&decided, n).is_some()));
+    // Over is over, also for what is damaged.
+    let later = every(24, "2026-11-22T02:00:00Z", "2027-01-02T02:00:00Z");
+    let own = points.len();
+    points.extend(later.into_iter().enumerate().map(|(n, late)| point(late.moment, own + n)));
+    let now = points.last().unwrap().moment;
+    let decided = decide(&rules, points, now);
+    assert!((0..365).all(|n| standing(&decided, n).is_none()));
+    let Verdict::Deletable { since, because } = &decided.points[0].verdict else { unreachable!() };
+    assert_eq!((since.to_string().as_str(), because.as_str()), ("2027-01-01T00:00:00Z", "year 2025 is over"));
+}
+
+#[test]
+fn what_only_a_copy_has_that_is_away_stays_whatever_the_rules_say() {
+    let utc = zone("UTC");
+    let mut points = every(12, "2026-11-01T00:00:00Z", "2026-11-21T12:00:00Z");
+    points[1].soundness = Soundness::Away;
+    let now = points.last().unwrap().moment;
+    let decided = decide(&rules("3d", None, None, &utc), points, now);
+    assert_eq!(standing(&decided, 0), None);
+    assert_eq!(standing(&decided, 1), Some(&vec![Reason::Away]));
+}
+
+#[test]
+fn the_newest_proven_point_and_the_base_of_the_window_stay_when_they_are_doubted() {
+    let utc = zone("UTC");
+    let mut points = every(24, "2026-11-01T00:00:00Z", "2026-11-21T00:00:00Z");
+    points[2].restored = true;
+    points[4].restored = true;
+    points[4].soundness = Soundness::Damaged;
+    // The window of three days starts in the middle of the day that this one is the base of.
+    points[17].soundness = Soundness::Damaged;
+    let now = at("2026-11-21T12:00:00Z");
+    let decided = decide(&rules("1d", Some("3d"), None, &utc), points, now);
+    assert_eq!(standing(&decided, 4), Some(&vec![Reason::LastRestored, Reason::MightHeal]));
+    assert_eq!(standing(&decided, 2), Some(&vec![Reason::LastRestored]));
+    assert_eq!(standing(&decided, 17), Some(&vec![Reason::LogWindow, Reason::MightHeal]));
+    assert_eq!(standing(&decided, 16), Some(&vec![Reason::LogWindow]));
+    assert_eq!(standing(&decided, 15), None);
+}
+
+#[test]
+fn captures_that_lack_something_bear_out_time_and_what_is_whole_stays() {
+    let utc = zone("UTC");
+    let mut points = every(24, "2026-08-01T00:00:00Z", "2026-08-31T00:00:00Z");
+    points[3..].iter_mut().for_each(|point| point.complete = false);
+    let now = points.last().unwrap().moment;
+    let decided = decide(&rules("7d", None, None, &utc), points, now);
+    assert!(!decided.stalled);
+    assert_eq!(standing(&decided, 2), Some(&vec![Reason::LastGood]));
+    assert_eq!(kept(&decided).len(), 1 + 8);
+}
+
 prop_compose! {
     fn history()(
         gaps in prop::collection::vec((0i64..200_000, 0u8..20, any::<bool>()), 1..60),
@@ -176,8 +494,9 @@ prop_compose! {
         let mut at = start;
         gaps.into_iter().enumerate().map(|(n, (gap, sound, restored))| {
             at += gap;
-            let soundness = match sound { 0 => Soundness::Damaged, 1 => Soundness::Incomplete, _ => Soundness::Good };
-            Candidate { soundness, restored: restored && soundness == Soundness::Good, ..point(Timestamp::from_second(at).unwrap(), n) }
+            let soundness = match sound { 0 => Soundness::Damaged, 1 => Soundness::Away, _ => Soundness::Sound };
+            let complete = sound != 2 && sound != 3;
+            Candidate { complete, soundness, restored: restored && complete, ..point(Timestamp::from_second(at).unwrap(), n) }
         }).collect()
     }
 }
@@ -205,20 +524,22 @@ proptest! {
         wider in 0u32..10,
     ) {
         let now = points.last().unwrap().moment + SignedDuration::from_secs(ahead);
-        let rules = Rules { keep, window, minimum, interval: None, zone: &zone };
+        let rules = Rules { keep, window, minimum, interval: None, ceiling: None, borne_out: None, zone: &zone };
         let decided = decide(&rules, points.clone(), now);
         let stays = kept(&decided);
         prop_assert_eq!(decided.points.len(), points.len());
-        let usable = |point: &&Candidate| point.soundness > Soundness::Damaged;
+        let good = |point: &&Candidate| point.complete && point.soundness == Soundness::Sound;
         let present = |point: &&Candidate| point.moment <= now;
-        // The newest good point, and the newest proven one, stay; without a good one nothing usable goes.
-        let good = points.iter().rev().filter(present).find(|point| point.soundness == Soundness::Good);
+        // The newest whole point, and the newest proven one, stay, also those that are sound; without a sound one nothing goes.
+        let last_good = points.iter().rev().filter(present).find(good);
+        let whole = points.iter().rev().filter(present).find(|point| point.complete);
         let restored = points.iter().rev().filter(present).find(|point| point.restored);
-        for point in good.into_iter().chain(restored) {
+        let proven = points.iter().rev().filter(present).filter(good).find(|point| point.restored);
+        for point in last_good.into_iter().chain(whole).chain(restored).chain(proven) {
             prop_assert!(stays.contains(&point.id));
         }
-        if good.is_none() {
-            prop_assert!(points.iter().filter(usable).all(|point| stays.contains(&point.id)));
+        if last_good.is_none() {
+            prop_assert_eq!(stays.len(), points.len());
         }
         for point in &points {
             // Never inside a lock.
@@ -226,19 +547,14 @@ proptest! {
                 prop_assert!(stays.contains(&point.id));
             }
         }
-        // What is damaged might be healed while it is promised.
-        if let Some(window) = window {
-            let damaged = points.iter().filter(|point| point.soundness == Soundness::Damaged);
-            for point in damaged.filter(|point| window.after(point.moment, &zone) > decided.as_of) {
-                prop_assert!(stays.contains(&point.id));
-            }
-        }
-        // A promised window keeps all that is usable in it, and the point it starts from.
-        if let (Some(window), Some(_)) = (window, good) {
+        // A promised window keeps all that is in it, and the points it starts from: the last one, and the last sound one.
+        if let (Some(window), Some(_)) = (window, last_good) {
             let start = window.before(decided.as_of, &zone);
-            let base = points.iter().rev().filter(present).find(|point| point.soundness == Soundness::Good && point.moment <= start);
-            let within = points.iter().filter(usable).filter(|point| point.moment >= start);
-            for point in base.into_iter().chain(within) {
+            let before = |point: &&Candidate| point.complete && point.moment <= start;
+            let base = points.iter().rev().filter(present).find(before);
+            let sound = points.iter().rev().filter(present).filter(good).find(before);
+            let within = points.iter().filter(|point| point.moment >= start);
+            for point in base.into_iter().chain(sound).chain(within) {
                 prop_assert!(stays.contains(&point.id));
             }
         }
@@ -261,10 +577,37 @@ proptest! {
         let days = |span: Option<Span>| span.map_or(0, |span| u32::try_from(span.approx().as_secs() / 86_400).unwrap());
         let window = Span::from_days(days(window) + wider);
         let minimum = Span::from_days(days(minimum) + wider);
-        let generous = decide(&Rules { keep, window, minimum, interval: None, zone: &zone }, points.clone(), now);
+        let generous = decide(&Rules { keep, window, minimum, interval: None, ceiling: None, borne_out: None, zone: &zone }, points.clone(), now);
         prop_assert!(kept(&generous).is_superset(&stays));
         // The order in which points are listed has no meaning.
         let reversed = points.into_iter().rev().collect();
         prop_assert_eq!(decide(&rules, reversed, now), decided);
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_gets_worse_makes_anything_deletable(
+        points in history(),
+        worse in prop::collection::vec(0u8..6, 60),
+        (keep, window, minimum, zone) in asked(),
+        ahead in -500_000i64..50_000_000,
+    ) {
+        let now = points.last().unwrap().moment + SignedDuration::from_secs(ahead);
+        let rules = Rules { keep, window, minimum, interval: None, ceiling: None, borne_out: None, zone: &zone };
+        let sound = points.iter().map(|point| Candidate { soundness: Soundness::Sound, ..point.clone() }).collect();
+        let as_claimed = kept(&decide(&rules, sound, now));
+        let before = kept(&decide(&rules, points.clone(), now));
+        prop_assert!(before.is_superset(&as_claimed), "{:?}", as_claimed.difference(&before));
+        let mut after = points;
+        for (point, worse) in after.iter_mut().zip(worse) {
+            point.soundness = match (worse, point.soundness) {
+                (0, Soundness::Sound) => Soundness::Damaged,
+                (1, _) => Soundness::Away,
+                (_, soundness) => soundness,
+            };
+        }
+        let after = kept(&decide(&rules, after, now));
+        prop_assert!(after.is_superset(&before), "{:?}", before.difference(&after));
     }
 }

@@ -14,9 +14,11 @@ use crate::blobs::BlobReader;
 use crate::error::{StorageContext, VaultError};
 use crate::format::index::BlobKind;
 use crate::format::node::TreeCursor;
+use crate::index::Problem;
 use crate::layout;
 use crate::points::{PointEntry, PointManifest};
 use crate::restore::MAX_DEPTH;
+use crate::retire::Retired;
 use crate::storage::ObjectName;
 use crate::vault::Vault;
 
@@ -222,8 +224,13 @@ pub(crate) struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    pub(crate) fn new(vault: &'a Vault) -> Result<Self, VaultError> {
-        Ok(Self { vault, reader: vault.blob_reader()?, proved: HashSet::new() })
+    pub(crate) fn new(vault: &'a Vault, retired: &Retired) -> Result<Self, VaultError> {
+        Ok(Self { vault, reader: vault.blob_reader_without(retired)?, proved: HashSet::new() })
+    }
+
+    /// What is wrong with the index and the packs it names.
+    pub(crate) fn problems(&self) -> &[Problem] {
+        &self.reader.index.problems
     }
 
     /// Whether a point resolves; the error says what it lacks.
@@ -231,6 +238,11 @@ impl<'a> Resolver<'a> {
         let name = layout::snapshot(&manifest.snapshot);
         let bytes = self.vault.storage.get(&name).promised(&name)?;
         let root = self.vault.snapshot_root(&name, &bytes, manifest)?;
+        self.prove_tree(root)
+    }
+
+    /// As [`Resolver::prove`], for what lies below a tree.
+    pub(crate) fn prove_tree(&mut self, root: Digest) -> Result<(), VaultError> {
         let mut waiting = vec![root];
         let mut seen = HashSet::new();
         while let Some(tree) = waiting.pop() {

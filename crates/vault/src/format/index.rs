@@ -19,7 +19,7 @@ pub(crate) enum BlobKind {
 }
 
 /// One index file.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IndexFile {
     #[serde(default, deserialize_with = "null_as_empty")]
     pub packs: Vec<IndexPack>,

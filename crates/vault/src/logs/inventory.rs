@@ -87,13 +87,13 @@ pub(super) struct Unlisted {
 
 /// The listing of one stream, sorted out.
 #[derive(Default)]
-struct Listing {
-    objects: BTreeMap<LogName, u64>,
-    rollups: Vec<RollupName>,
+pub(super) struct Listing {
+    pub(super) objects: BTreeMap<LogName, u64>,
+    pub(super) rollups: Vec<RollupName>,
     foreign: Vec<ObjectName>,
 }
 
-fn sort_out(listed: Vec<Listed>) -> Listing {
+pub(super) fn sort_out(listed: Vec<Listed>) -> Listing {
     let mut listing = Listing::default();
     for Listed { name, size_bytes } in listed {
         match place_of(&name) {

@@ -7,6 +7,7 @@
 
 mod coverage;
 mod error;
+mod floor;
 mod heal;
 mod inventory;
 mod object;
@@ -16,9 +17,11 @@ mod store;
 
 pub use self::coverage::{Gap, GapVerdict, Piece, PieceState, Range, ranges_of, verdict_of};
 pub use self::error::LogsError;
+pub use self::floor::floors_of;
 pub use self::heal::{LogPiece, MAX_HALVINGS};
 pub use self::inventory::{Inventory, LogDamage, LogsLevel, LogsReport};
 pub use self::object::{ArrivalMark, LogHeader, LogLink, MAX_CONTENT_BYTES, MAX_MARKS_COUNT};
 pub use self::position::{InvalidPosition, LogName, Position};
 pub use self::rollup::{MAX_ROLLUP_ENTRIES, ROLLUP_GRACE, ROLLUP_PAYLOAD_TYPE, RollupEntry, RollupRef};
+pub(crate) use self::store::piece_of;
 pub use self::store::{Carried, LogObject, LogRef, Logs};

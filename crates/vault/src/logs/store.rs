@@ -104,6 +104,22 @@ pub(super) fn place_of(object: &ObjectName) -> Option<(StreamName, Place)> {
     Some((StreamName::new(stream).ok()?, place))
 }
 
+/// The stream and the span of the log object that `object` names.
+pub(crate) fn piece_of(object: &ObjectName) -> Option<(StreamName, LogName)> {
+    match place_of(object)? {
+        (stream, Place::Log(name)) => Some((stream, name)),
+        (_, Place::Rollup(_)) => None,
+    }
+}
+
+/// The stream and the roll-up that `object` names.
+pub(super) fn rollup_of(object: &ObjectName) -> Option<(StreamName, RollupName)> {
+    match place_of(object)? {
+        (stream, Place::Rollup(name)) => Some((stream, name)),
+        (_, Place::Log(_)) => None,
+    }
+}
+
 impl Vault {
     /// The vault's log streams.
     pub fn logs(&self) -> Logs {

@@ -21,6 +21,12 @@ pub enum StorageError {
         /// The name.
         name: ObjectName,
     },
+    /// The place itself is not there, such as a disk that is not mounted: what it holds is not known.
+    #[error("there is nothing at {location}")]
+    Missing {
+        /// Where the vault should be.
+        location: String,
+    },
     /// The object ends before the range that was asked for.
     #[error("`{name}` is shorter than expected")]
     TooShort {
@@ -109,7 +115,7 @@ impl StorageError {
         match self {
             Self::AlreadyExists { .. } | Self::Busy { .. } => FailureKind::Refused,
             Self::NotFound { .. } | Self::TooShort { .. } | Self::TooLarge { .. } => FailureKind::Damaged,
-            Self::Denied { .. } | Self::Unreachable { .. } => FailureKind::Unreachable,
+            Self::Missing { .. } | Self::Denied { .. } | Self::Unreachable { .. } => FailureKind::Unreachable,
             Self::Full { .. } | Self::Device { .. } => FailureKind::Internal,
         }
     }

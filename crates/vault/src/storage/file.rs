@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use lifeboat_base::crashsafe;
@@ -37,7 +37,7 @@ struct Found {
 }
 
 impl FileStorage {
-    /// Objects below `root`, which is created with the first object.
+    /// Objects below `root`, which [`Storage::make_folders`] makes.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
@@ -78,6 +78,22 @@ impl FileStorage {
         Ok(path)
     }
 
+    /// Which directory the root is now; another one than before, or none, was unmounted or moved.
+    fn place(&self) -> Result<(u64, u64), StorageError> {
+        match fs::metadata(&self.root) {
+            Ok(meta) => Ok((meta.dev(), meta.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(StorageError::Missing { location: self.location() })
+            }
+            Err(error) => Err(self.error("the vault", error)),
+        }
+    }
+
+    /// That there is no such object is believed only of a place that is there.
+    fn not_found(&self, name: &ObjectName) -> StorageError {
+        self.place().err().unwrap_or_else(|| StorageError::NotFound { name: name.clone() })
+    }
+
     fn error(&self, what: &str, source: io::Error) -> StorageError {
         StorageError::from_io(what, self.location(), source)
     }
@@ -90,9 +106,7 @@ impl FileStorage {
         let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(self.checked_path(name)?);
         let file = match opened {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StorageError::NotFound { name: name.clone() });
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.not_found(name)),
             Err(error) => return Err(self.error(name.as_str(), error)),
         };
         let meta = file.metadata().map_err(|error| self.error(name.as_str(), error))?;
@@ -167,6 +181,7 @@ impl FileStorage {
 
 impl Storage for FileStorage {
     fn put_new(&self, name: &ObjectName, pieces: &[&[u8]]) -> Result<(), StorageError> {
+        self.place()?;
         let path = self.checked_path(name)?;
         let parent = path.parent().unwrap_or(&self.root);
         crashsafe::create_dir_all(parent).map_err(|error| self.error(name.as_str(), error))?;
@@ -209,8 +224,13 @@ impl Storage for FileStorage {
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StorageError> {
         let mut found = Found::default();
+        let place = self.place()?;
         self.no_links(Path::new(prefix)).map_err(|error| self.error(prefix, error))?;
         self.scan(prefix, 0, &mut found)?;
+        // A folder that is not there lists as empty, also when it went with the place while it was read.
+        if self.place()? != place {
+            return Err(StorageError::Missing { location: self.location() });
+        }
         found.objects.sort();
         Ok(found.objects)
     }
@@ -219,7 +239,7 @@ impl Storage for FileStorage {
         match fs::symlink_metadata(self.checked_path(name)?) {
             Ok(meta) if meta.is_file() => Ok(Some(meta.len())),
             Ok(_) => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.place().map(|_| None),
             Err(error) => Err(self.error(name.as_str(), error)),
         }
     }
@@ -227,9 +247,7 @@ impl Storage for FileStorage {
     fn remove(&self, name: &ObjectName) -> Result<(), StorageError> {
         match crashsafe::remove(&self.checked_path(name)?) {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(StorageError::NotFound { name: name.clone() })
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.not_found(name)),
             Err(error) => Err(self.error(name.as_str(), error)),
         }
     }
@@ -246,7 +264,7 @@ impl Storage for FileStorage {
     }
 
     fn lock(&self) -> Result<Box<dyn WriteLock>, StorageError> {
-        crashsafe::create_dir_all(&self.root).map_err(|error| self.error("lock", error))?;
+        self.place()?;
         // The lock is on the directory itself: it leaves no file behind and the kernel gives it up on a kill.
         let dir = File::open(&self.root).map_err(|error| self.error("lock", error))?;
         match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
@@ -260,6 +278,7 @@ impl Storage for FileStorage {
     }
 
     fn make_folders(&self, names: &[&str]) -> Result<(), StorageError> {
+        crashsafe::create_dir_all(&self.root).map_err(|error| self.error("the vault", error))?;
         for name in names {
             self.no_links(Path::new(name)).map_err(|error| self.error(name, error))?;
             crashsafe::create_dir_all(&self.root.join(name)).map_err(|error| self.error(name, error))?;

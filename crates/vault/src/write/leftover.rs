@@ -3,6 +3,7 @@
 use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::FailureKind;
 use lifeboat_base::monitor::{Finding, Monitor};
+use lifeboat_base::time::Timestamp;
 
 use super::packer::write_index;
 use crate::crypto::MasterKey;
@@ -21,6 +22,7 @@ pub(super) fn adopt(
     storage: &dyn Storage,
     key: &MasterKey,
     index: &mut Index,
+    started: Timestamp,
     monitor: &dyn Monitor,
 ) -> Result<u64, VaultError> {
     let mut adopted = Vec::new();
@@ -31,7 +33,12 @@ pub(super) fn adopt(
             .map_err(|source| VaultError::Storage { doing: format!("read `{name}`"), source })?;
         let header = if Digest::of(&bytes) == id { pack::header_of(key, &bytes) } else { None };
         match header {
-            Some(blobs) => adopted.push(IndexPack { id, blobs, time: None, stored_size_bytes: None }),
+            Some(blobs) => adopted.push(IndexPack {
+                id,
+                blobs,
+                time: Some(started.to_string()),
+                stored_size_bytes: None,
+            }),
             None => monitor.finding(
                 Finding::new(
                     "pack-damaged",

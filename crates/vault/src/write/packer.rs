@@ -5,6 +5,7 @@
 use crossbeam_channel::{Receiver, Sender};
 use lifeboat_base::digest::{Digest, Hasher};
 use lifeboat_base::entropy::OsEntropy;
+use lifeboat_base::time::Timestamp;
 
 use super::pipeline::Sealed;
 use crate::crypto::MasterKey;
@@ -103,14 +104,16 @@ pub(crate) fn put_confirmed(
 pub(super) struct PackWriter<'a> {
     storage: &'a dyn Storage,
     key: &'a MasterKey,
+    /// When the capture was begun that the packs belong to.
+    started: Option<Timestamp>,
     confirmed: Vec<IndexPack>,
     confirmed_blobs: usize,
     stats: PackStats,
 }
 
 impl<'a> PackWriter<'a> {
-    pub(super) fn new(storage: &'a dyn Storage, key: &'a MasterKey) -> Self {
-        Self { storage, key, confirmed: Vec::new(), confirmed_blobs: 0, stats: PackStats::default() }
+    pub(super) fn new(storage: &'a dyn Storage, key: &'a MasterKey, started: Option<Timestamp>) -> Self {
+        Self { storage, key, started, confirmed: Vec::new(), confirmed_blobs: 0, stats: PackStats::default() }
     }
 
     /// Writes every pack that comes, then the last index file.
@@ -142,7 +145,8 @@ impl<'a> PackWriter<'a> {
         self.stats.packs += 1;
         self.stats.stored_bytes += size_bytes;
         self.confirmed_blobs += full.blobs.len();
-        self.confirmed.push(IndexPack { id, blobs: full.blobs, time: None, stored_size_bytes: None });
+        let time = self.started.map(|started| started.to_string());
+        self.confirmed.push(IndexPack { id, blobs: full.blobs, time, stored_size_bytes: None });
         if self.confirmed.len() >= PACKS_PER_INDEX || self.confirmed_blobs >= BLOBS_PER_INDEX {
             self.flush_index()?;
         }

@@ -3,18 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test that fails, fails the test")]
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lifeboat_base::failure::FailureKind;
 use lifeboat_base::monitor::{Finding, Findings, Monitor};
-use lifeboat_base::time::{Clock, SystemClock};
+use lifeboat_vault::retire::RetireReport;
 use lifeboat_vault::storage::{Listed, MemoryStorage, ObjectName, Storage, StorageError, WriteLock};
-use lifeboat_vault::{CheckLevel, PointManifest, PruneOptions, Vault};
+use lifeboat_vault::{CheckLevel, PointManifest, Vault};
 
+use super::retire::{dropped, names, retire};
 use super::storage::{FAULTS, Fault, FaultyStorage};
-use super::support::{Fixture, Model, backup, noise, point_id, restore};
+use super::support::{Fixture, Model, backup, noise, restore};
 
 const MAX_CALLS: u64 = 500;
 
@@ -51,6 +50,10 @@ struct Base {
 
 impl Base {
     fn with_points(count: u8) -> Self {
+        Self::of(count, model)
+    }
+
+    fn of(count: u8, model: fn(u8) -> Model) -> Self {
         let fixture = Fixture::new();
         let storage = MemoryStorage::new();
         let vault = fixture.create(Arc::new(storage.clone())).unwrap();
@@ -147,35 +150,66 @@ fn any_failed_call_of_a_copy_is_completed_by_the_next() {
     });
 }
 
+/// Two copies of the base, the first of which fails on command.
+fn two_copies(base: &Base) -> (Arc<FaultyStorage>, [Vault; 2]) {
+    let (faulty, first) = base.fork();
+    let second = Vault::adopt(Arc::new(MemoryStorage::new()), &first).unwrap();
+    first.copy_to(&second, &Findings::new()).unwrap();
+    (faulty, [first, second])
+}
+
+/// Little content, for many rounds.
+fn little(number: u8) -> Model {
+    Model::new().file("data/same", noise(1, 20_000)).file("data/new", noise(u64::from(number) + 10, 20_000))
+}
+
 #[test]
-fn any_failed_call_of_pruning_keeps_every_kept_point() {
-    let base = Base::with_points(2);
-    let kept = &base.manifests[1];
-    let keep = BTreeSet::from([point_id(2)]);
-    let options =
-        PruneOptions { now: SystemClock::new().now(), min_age: Duration::ZERO, max_unused_percent: 0 };
-    each_call(20, |number, fault| {
-        let (faulty, vault) = base.fork();
-        let plan = vault.plan_prune(&keep, &options).unwrap();
-        faulty.fail_at(number, fault);
-        let applied = vault.apply_prune(&plan);
-        let reached = faulty.heal();
-        all_listed_restore(&vault);
-        assert!(restore(&vault, kept).unwrap() == model(2).below_data());
-        if !reached {
-            applied.unwrap();
-            return false;
-        }
-        assert!(applied.is_err(), "call {number} failed and nobody said so");
-        for _phase in ["mark", "delete"] {
-            let plan = vault.plan_prune(&keep, &options).unwrap();
-            vault.apply_prune(&plan).unwrap();
-        }
-        assert_eq!(vault.points().unwrap().len(), 1);
-        assert!(restore(&vault, kept).unwrap() == model(2).below_data());
-        sound(&vault, number);
-        true
-    });
+fn any_failed_call_of_a_retirement_keeps_every_kept_point_and_the_next_one_completes_it() {
+    let base = Base::of(3, little);
+    let drop = [dropped(&base.manifests[0]), dropped(&base.manifests[1])];
+    // The second application removes what the first one marked.
+    for (fail_in, least) in [(0, 40), (1, 40)] {
+        each_call(least, |number, fault| {
+            let (faulty, copies) = two_copies(&base);
+            let mut reached = false;
+            for day in 1..=2 {
+                if day == fail_in + 1 {
+                    faulty.fail_at(number, fault);
+                    let applied = retire(&copies, &drop, day);
+                    reached = faulty.heal();
+                    if reached {
+                        let postponed =
+                            |report: &RetireReport| report.copies.iter().any(|copy| copy.postponed.is_some());
+                        let told = applied.as_ref().map_or(true, postponed);
+                        assert!(told, "call {number} failed and nobody said so");
+                    } else {
+                        applied.unwrap();
+                    }
+                } else {
+                    retire(&copies, &drop, day).unwrap();
+                }
+                for vault in &copies {
+                    all_listed_restore(vault);
+                    assert!(restore(vault, &base.manifests[2]).unwrap() == little(3).below_data());
+                }
+            }
+            for day in 3..=7 {
+                // As whoever applies retention does first: what one copy got alone goes to the other.
+                copies[1].copy_to(&copies[0], &Findings::new()).unwrap();
+                copies[0].copy_to(&copies[1], &Findings::new()).unwrap();
+                retire(&copies, &drop, day).unwrap();
+            }
+            for vault in &copies {
+                assert_eq!(vault.points().unwrap().len(), 1, "after call {number}");
+                assert!(restore(vault, &base.manifests[2]).unwrap() == little(3).below_data());
+                sound(vault, number);
+                let absence = vault.absence(&vault.retired().unwrap()).unwrap();
+                assert!(absence.holds() && absence.waiting.is_empty(), "after call {number}: {absence:?}");
+            }
+            assert_eq!(names(&copies[0]), names(&copies[1]), "after call {number}");
+            reached
+        });
+    }
 }
 
 #[test]

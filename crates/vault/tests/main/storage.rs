@@ -1,6 +1,10 @@
 //! One conformance suite for every storage, and a storage that fails on command.
 
-#![expect(clippy::unwrap_used, reason = "a helper of a test that fails, fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a helper of a test that fails, fails the test; a disk is taken away by moving its folder"
+)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,6 +21,7 @@ pub(crate) fn name(text: &str) -> ObjectName {
 /// What every storage must do.
 fn conforms(storage: &dyn Storage) {
     let (one, two) = (name("data/aa01"), name("lifeboat/points/pt-1.json"));
+    storage.make_folders(&[]).unwrap();
     assert_eq!(storage.list("").unwrap(), []);
     assert_eq!(storage.stat(&one).unwrap(), None);
     assert!(matches!(storage.get(&one), Err(StorageError::NotFound { .. })));
@@ -69,6 +74,35 @@ fn every_storage_conforms() {
     conforms(&FaultyStorage::new(Arc::new(MemoryStorage::new())));
 }
 
+/// A disk that is not mounted looks like this: nothing is known of it, and nothing is written to where it would be.
+#[test]
+fn a_place_that_is_not_there_is_neither_empty_nor_made_by_anything_but_its_making() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("disk/vault");
+    let storage = FileStorage::new(&root);
+    let one = name("data/aa01");
+    let missing = |answer: Result<(), StorageError>| matches!(answer, Err(StorageError::Missing { .. }));
+    let asked = || {
+        assert!(missing(storage.list("").map(drop)));
+        assert!(missing(storage.list("data/").map(drop)));
+        assert!(missing(storage.stat(&one).map(drop)));
+        assert!(missing(storage.get(&one).map(drop)));
+        assert!(missing(storage.get_range(&one, 0, 1).map(drop)));
+        assert!(missing(storage.remove(&one)));
+        assert!(missing(storage.put_new(&one, &[b"x"])));
+        assert!(missing(storage.lock().map(drop)));
+        assert!(!root.exists());
+    };
+    asked();
+    storage.make_folders(&[]).unwrap();
+    storage.put_new(&one, &[b"x"]).unwrap();
+    let lock = storage.lock().unwrap();
+    std::fs::rename(dir.path().join("disk"), dir.path().join("away")).unwrap();
+    asked();
+    drop(lock);
+    assert_eq!(StorageError::Missing { location: String::new() }.kind(), FailureKind::Unreachable);
+}
+
 #[test]
 fn a_folder_that_is_a_link_is_neither_read_nor_written_through() {
     let dir = tempfile::tempdir().unwrap();
@@ -97,6 +131,7 @@ fn files_stand_where_other_tools_expect_them_and_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let storage = FileStorage::new(dir.path().join("vault"));
+    storage.make_folders(&[]).unwrap();
     storage.put_new(&name("data/abcd"), &[b"x"]).unwrap();
     let file = dir.path().join("vault/data/ab/abcd");
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);

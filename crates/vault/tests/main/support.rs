@@ -24,7 +24,7 @@ use lifeboat_base::path::RelPath;
 use lifeboat_base::secret::Secret;
 use lifeboat_base::time::Timestamp;
 use lifeboat_keys::{Envelope, KeyFileRecipient, VaultSecrets};
-use lifeboat_vault::storage::Storage;
+use lifeboat_vault::storage::{Listed, ObjectName, Storage, StorageError, WriteLock};
 use lifeboat_vault::{
     NewVault, POINT_FORMAT, PointManifest, SnapshotStamp, Vault, VaultError, WriteOptions, Written,
 };
@@ -201,6 +201,11 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
+/// When the point of that number was begun: one an hour.
+pub(crate) fn begun(number: u32) -> Timestamp {
+    now() + std::time::Duration::from_secs(3600) * number
+}
+
 /// Pseudo-random bytes that do not compress.
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -263,18 +268,38 @@ pub(crate) fn backup(
     backup_capture(vault, number, model.capture(), monitor)
 }
 
+/// As [`backup`], at this moment, which the point shows.
+pub(crate) fn backup_at(
+    vault: &Vault,
+    number: u32,
+    model: &Model,
+    at: Timestamp,
+) -> Result<(PointManifest, Written), VaultError> {
+    write_point(vault, number, model.capture(), &Findings::new(), (at, at))
+}
+
 pub(crate) fn backup_capture(
     vault: &Vault,
     number: u32,
     capture: ModelCapture,
     monitor: &dyn Monitor,
 ) -> Result<(PointManifest, Written), VaultError> {
+    write_point(vault, number, capture, monitor, (begun(number), now()))
+}
+
+fn write_point(
+    vault: &Vault,
+    number: u32,
+    capture: ModelCapture,
+    monitor: &dyn Monitor,
+    (started, moment): (Timestamp, Timestamp),
+) -> Result<(PointManifest, Written), VaultError> {
     let stamp = SnapshotStamp {
         point: point_id(number),
         store: vault.store().clone(),
         host: "host".to_owned(),
         user: "user".to_owned(),
-        time: now(),
+        time: started,
         parent: None,
     };
     let written = vault.write(
@@ -283,6 +308,8 @@ pub(crate) fn backup_capture(
         &WriteOptions { workers: 2, spool: std::env::temp_dir() },
         monitor,
     )?;
+    let mut facts = written.facts.clone();
+    facts.consistency.moment = moment;
     let manifest = PointManifest {
         format: POINT_FORMAT.to_owned(),
         id: point_id(number),
@@ -292,15 +319,16 @@ pub(crate) fn backup_capture(
         policy_hash: Digest::of(b"policy"),
         snapshot: written.snapshot,
         parent: None,
-        started: now(),
-        ended: now(),
-        facts: written.facts.clone(),
+        started,
+        ended: started,
+        facts,
         new_bytes: written.new_bytes,
         stored_bytes: written.stored_bytes,
         copies: Vec::new(),
         key_id: vault.secrets().signing.public().key_id(),
         tool: "test".to_owned(),
         evidence_head: None,
+        evidence_key: None,
     };
     vault.seal_point(&manifest)?;
     Ok((manifest, written))
@@ -357,4 +385,46 @@ pub(crate) fn restic(vault: &Vault, arguments: &[&OsStr]) -> (bool, String) {
     let text =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).join("\n");
     (output.status.success(), text)
+}
+
+/// A place that does something before each object it stores.
+pub(crate) struct OnPut<F: Fn(&ObjectName) + Send + Sync>(pub Arc<dyn Storage>, pub F);
+
+impl<F: Fn(&ObjectName) + Send + Sync> Storage for OnPut<F> {
+    fn put_new(&self, name: &ObjectName, pieces: &[&[u8]]) -> Result<(), StorageError> {
+        (self.1)(name);
+        self.0.put_new(name, pieces)
+    }
+
+    fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StorageError> {
+        self.0.get(name)
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, length: usize) -> Result<Vec<u8>, StorageError> {
+        self.0.get_range(name, offset, length)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StorageError> {
+        self.0.list(prefix)
+    }
+
+    fn stat(&self, name: &ObjectName) -> Result<Option<u64>, StorageError> {
+        self.0.stat(name)
+    }
+
+    fn remove(&self, name: &ObjectName) -> Result<(), StorageError> {
+        self.0.remove(name)
+    }
+
+    fn location(&self) -> String {
+        self.0.location()
+    }
+
+    fn lock(&self) -> Result<Box<dyn WriteLock>, StorageError> {
+        self.0.lock()
+    }
+
+    fn make_folders(&self, names: &[&str]) -> Result<(), StorageError> {
+        self.0.make_folders(names)
+    }
 }
