@@ -54,7 +54,7 @@ pub(crate) fn long(stall: Duration) -> Duration {
 
 /// Where time stops if the clock may have jumped ahead. Times of captures come in any order; those that lie ahead of `now`
 /// say nothing. Each gap longer than time may stand still is weighed by itself: it is believed once captures went on behind it
-/// for as long as time may stand still, of which no two captures bear out more than half; and one [`LONG`] times as long only
+/// for as long as time may stand still, of which no two captures bear out more than half; and one four times as long only
 /// if `confirmed`, a moment that a person said was right, is not before its end.
 pub fn ceiling(
     captures: &[Timestamp],

@@ -1,10 +1,9 @@
 //! A real cluster of three shards: a row each, every slot in some row, and slots that move.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use lifeboat_base::time::SystemClock;
-use lifeboat_redis::scan::{Abilities, Closed, Head, Outcome, Pace, Part, RespLink, Sink, read_page};
+use lifeboat_redis::scan::{Abilities, Nowhere, Outcome, Pace, RespLink, read_page};
 use lifeboat_redis::wire::Reply;
 use lifeboat_testkit::{Port, RedisOptions, RedisServer};
 use serde_json::Value;
@@ -266,29 +265,6 @@ fn every_node_that_is_named_is_asked_and_another_cluster_is_not_believed() {
     world.write_policy(&world.policy.replace(&port, &format!("127.0.0.1:{}/", other.server.port())));
     let ran = world.run(&["backup", "a"]).expect(5);
     assert!(format!("{ran:?}").contains("this may be another cluster"), "{ran:?}");
-}
-
-/// Takes keys and keeps nothing.
-struct Nowhere;
-
-impl Sink for Nowhere {
-    type Error = Infallible;
-
-    fn open(&mut self, _head: &Head) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn part(&mut self, _part: &Part) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn close(&mut self, _closed: &Closed) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn void(&mut self) -> Result<(), Infallible> {
-        Ok(())
-    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ const LONGEST_REMOVAL_US: u64 = 25_000;
 const KILLS_ENV: &str = "LIFEBOAT_RETAIN_KILLS";
 
 /// A company that keeps the first point of each day, and the newest.
-fn world() -> World {
+pub(crate) fn world() -> World {
     let mut world = World::of_files();
     world.policy = world.policy.replace("7d 4w 12mo 1y", "1d");
     world.write_policy(&world.policy);

@@ -6,18 +6,11 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::retention::world;
 use super::tree;
 use super::world::{World, texts};
 
 const APPLY: [&str; 6] = ["--json", "retain", "uploads", "--apply", "--grace", "0s"];
-
-/// A company that keeps the first point of each day, and the newest.
-fn world() -> World {
-    let mut world = World::of_files();
-    world.policy = world.policy.replace("7d 4w 12mo 1y", "1d");
-    world.write_policy(&world.policy);
-    world
-}
 
 fn backups(world: &World, rounds: std::ops::Range<u64>) -> Vec<String> {
     let backup = |round| {

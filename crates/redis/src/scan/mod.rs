@@ -20,5 +20,5 @@ pub(crate) use link::name;
 pub use link::{Command, Link, RespLink};
 pub use pace::{Pace, Patience};
 pub use probe::Abilities;
-pub use value::{Closed, Entry, Group, Head, Id, KeySum, Pair, Part, Pending, Sink, StreamHead};
+pub use value::{Closed, Entry, Group, Head, Id, KeySum, Nowhere, Pair, Part, Pending, Sink, StreamHead};
 pub use walk::{MAX_RESTARTS, Scope, Walk};

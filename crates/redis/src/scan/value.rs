@@ -2,6 +2,8 @@
 //!
 //! What comes in parts goes to a [`Sink`]: a file of lines, a dump, another server.
 
+use std::convert::Infallible;
+
 use crate::rdb::{Hash, Hasher, Kind, Sum};
 
 /// The id of an entry of a stream.
@@ -180,6 +182,30 @@ pub trait Sink {
 
     /// It changed while it was read: what came of it is not used.
     fn void(&mut self) -> Result<(), Self::Error>;
+}
+
+/// Takes keys and keeps nothing: for what is said of a key once it is whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Nowhere;
+
+impl Sink for Nowhere {
+    type Error = Infallible;
+
+    fn open(&mut self, _head: &Head) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn part(&mut self, _part: &Part) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn close(&mut self, _closed: &Closed) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn void(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
 }
 
 /// The digest of a key, made of its parts as they come.

@@ -1,13 +1,10 @@
 //! What keys amount to on either side, whatever they are called there.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_redis::rdb::Kind;
-use lifeboat_redis::scan::{
-    Abilities, Closed, Command, Head, Link, Outcome, Part, ReadError, Sink, read_page,
-};
+use lifeboat_redis::scan::{Abilities, Closed, Command, Head, Link, Nowhere, Outcome, ReadError, read_page};
 
 use crate::redis::error;
 
@@ -34,29 +31,6 @@ impl Brief {
             (one, other) => one == other,
         };
         (self.kind, self.value) == (other.kind, other.value) && ends
-    }
-}
-
-/// Takes everything and keeps nothing.
-struct Nowhere;
-
-impl Sink for Nowhere {
-    type Error = Infallible;
-
-    fn open(&mut self, _head: &Head) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn part(&mut self, _part: &Part) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn close(&mut self, _closed: &Closed) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn void(&mut self) -> Result<(), Infallible> {
-        Ok(())
     }
 }
 
