@@ -724,21 +724,21 @@ class Vault:
     def hold(self, name):
         """A legal hold, or its release; nothing here removes anything, so it is only checked."""
         kind = RELEASE_TYPE if name.endswith(".released.json") else HOLD_TYPE
-        raw = self.files.read(name, MAX_SMALL_FILE_BYTES)
+        return parse_json(name, self.payload(name, MAX_SMALL_FILE_BYTES, kind))
+
+    def payload(self, name, most_bytes, kind):
+        """What a signed document holds; its signature is checked where the envelope says by which key."""
+        raw = self.files.read(name, most_bytes)
         if self.envelope:
-            return parse_json(name, self.envelope.public_key.open(name, raw, kind))
-        return parse_json(name, unbase64(name, field(name, parse_json(name, raw), "payload", str)))
+            return self.envelope.public_key.open(name, raw, kind)
+        return unbase64(name, field(name, parse_json(name, raw), "payload", str))
 
     def retired_names(self):
         return [name for name in self.files.walk(RETIRED) if name.endswith(".json")]
 
     def retirement(self, name):
         """One record of what was taken out for good."""
-        raw = self.files.read(name, MAX_RECORD_BYTES)
-        if self.envelope:
-            payload = self.envelope.public_key.open(name, raw, RETIRED_TYPE)
-        else:
-            payload = unbase64(name, field(name, parse_json(name, raw), "payload", str))
+        payload = self.payload(name, MAX_RECORD_BYTES, RETIRED_TYPE)
         record = parse_json(name, payload)
         if field(name, record, "format", str) != RETIRED_FORMAT:
             raise Damaged(name, f"has the unknown format `{printable(record['format'])}`")
@@ -787,11 +787,7 @@ class Vault:
         return [name for name in self.files.walk(POINTS) if name.endswith(".json")]
 
     def point(self, name):
-        raw = self.files.read(name, MAX_SMALL_FILE_BYTES)
-        if self.envelope:
-            payload = self.envelope.public_key.open(name, raw, POINT_TYPE)
-        else:
-            payload = unbase64(name, field(name, parse_json(name, raw), "payload", str))
+        payload = self.payload(name, MAX_SMALL_FILE_BYTES, POINT_TYPE)
         manifest = parse_json(name, payload)
         if field(name, manifest, "format", str) != POINT_FORMAT:
             raise Damaged(name, f"has the unknown format `{printable(manifest['format'])}`")

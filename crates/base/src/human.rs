@@ -41,6 +41,11 @@ pub fn duration(span: Duration) -> String {
     }
 }
 
+/// The same of seconds as a drill measures them; what is no time at all is shown as none.
+pub fn seconds(seconds: f64) -> String {
+    duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+}
+
 /// `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();

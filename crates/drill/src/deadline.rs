@@ -1,10 +1,12 @@
-//! How long a stage of a drill may take: a restore that hangs must not keep the drill from telling so.
+//! What the work of a stage reports to: it says of which store the work is, and asks it to stop when its time is up. A restore
+//! that hangs must not keep the drill from telling so.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::human;
+use lifeboat_base::ids::StoreName;
 use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::Clock;
 
@@ -15,18 +17,24 @@ const LEAST: Duration = Duration::from_secs(3600);
 /// Where nothing is promised.
 const UNPROMISED: Duration = Duration::from_secs(24 * 3600);
 
-/// Asks the work of a stage to stop once its time is up; work that listens to its monitor does.
+/// Names the store in every phase, and asks the work to stop once its time is up; work that listens to its monitor does.
 pub(crate) struct Deadline<'a> {
     clock: &'a dyn Clock,
     inner: &'a dyn Monitor,
+    store: &'a StoreName,
     limit: Duration,
     began: Mutex<Duration>,
 }
 
 impl<'a> Deadline<'a> {
-    pub(crate) fn new(clock: &'a dyn Clock, inner: &'a dyn Monitor, rto: Option<Duration>) -> Self {
+    pub(crate) fn new(
+        clock: &'a dyn Clock,
+        inner: &'a dyn Monitor,
+        store: &'a StoreName,
+        rto: Option<Duration>,
+    ) -> Self {
         let limit = rto.map_or(UNPROMISED, |rto| rto.saturating_mul(TIMES_RTO).max(LEAST));
-        Self { clock, inner, limit, began: Mutex::new(clock.monotonic()) }
+        Self { clock, inner, store, limit, began: Mutex::new(clock.monotonic()) }
     }
 
     /// A stage begins.
@@ -54,7 +62,7 @@ impl<'a> Deadline<'a> {
 
 impl Monitor for Deadline<'_> {
     fn phase(&self, name: &str, total_bytes: Option<u64>) {
-        self.inner.phase(name, total_bytes);
+        self.inner.phase(&format!("{}: {name}", self.store), total_bytes);
     }
 
     fn advance(&self, bytes: u64, items: u64) {
@@ -84,8 +92,8 @@ mod tests {
     #[test]
     fn a_stage_is_asked_to_stop_when_its_time_is_up_and_the_next_one_has_its_own() {
         let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-        let monitor = Findings::new();
-        let deadline = Deadline::new(&clock, &monitor, Some(Duration::from_secs(1800)));
+        let (monitor, store) = (Findings::new(), StoreName::new("orders").unwrap());
+        let deadline = Deadline::new(&clock, &monitor, &store, Some(Duration::from_secs(1800)));
         let failed = || Failure::new(FailureKind::Refused, "it was cancelled");
         clock.advance(Duration::from_secs(7200));
         assert!(!deadline.cancelled());

@@ -19,6 +19,7 @@ pub use forecast::{Forecast, Past, forecast};
 pub use replay::{ReplaySubject, replay};
 pub use report::{
     CheckOutcome, DrillReport, DrillVerdict, Environment, LogLine, ReplayDrill, StageReport, StoreDrill,
+    Tally,
 };
 pub use run::{DrillSubject, OpenPoint, ProveLog, Rehearsal, run};
 pub use sandbox::{Sandbox, SandboxError, sweep};

@@ -65,9 +65,44 @@ impl CheckOutcome {
         }
     }
 
+    /// Passed, and seen to fail on this run's known-bad input: only such a check has shown that something holds.
+    pub fn has_shown(&self) -> bool {
+        self.state == CheckState::Passed && self.canary_caught == Some(true)
+    }
+
     /// The family of the check: `sqlite.rows` for `sqlite.rows/orders`.
     pub(crate) fn family(&self) -> &str {
         self.id.split_once('/').map_or(self.id.as_str(), |(family, _rest)| family)
+    }
+}
+
+/// How checks went, in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// Those that passed.
+    pub passed: usize,
+    /// Those whose known-bad input was noticed.
+    pub powered: usize,
+}
+
+impl Tally {
+    /// Counts them.
+    pub fn of(checks: &[CheckOutcome]) -> Self {
+        let count = |holds: fn(&CheckOutcome) -> bool| checks.iter().filter(|check| holds(check)).count();
+        Self {
+            passed: count(|check| check.state == CheckState::Passed),
+            powered: count(|check| check.canary_caught == Some(true)),
+        }
+    }
+}
+
+impl DrillVerdict {
+    /// The stable word used in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+        }
     }
 }
 
@@ -168,7 +203,8 @@ pub struct DrillReport {
     pub order: Vec<Vec<StoreName>>,
     /// When it ended.
     pub ended: Timestamp,
-    /// Each store.
+    /// Each store; not in the evidence of the drill as a whole, which names the records they stand in.
+    #[serde(default)]
     pub stores: Vec<StoreDrill>,
     /// Stores that are not retained and were made again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

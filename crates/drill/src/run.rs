@@ -213,11 +213,10 @@ impl Stage<'_> {
     /// Opens, restores and checks.
     fn restore<'s>(&self, subject: DrillSubject<'s>) -> Restored<'s> {
         let DrillSubject { store, point, copy, facts, reach, adapter, open, log, rto, rpo } = subject;
-        let deadline = Deadline::new(self.clock, self.monitor, rto);
-        let mut watch = Stopwatch { clock: self.clock, deadline: &deadline, stages: Vec::new() };
+        let monitor = &Deadline::new(self.clock, self.monitor, &store, rto);
+        let mut watch = Stopwatch { clock: self.clock, deadline: monitor, stages: Vec::new() };
         let start = self.clock.monotonic();
         let (mut checks, mut findings, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let monitor = &Named { store: &store, inner: &deadline };
         let outcome = (|| {
             let source = watch.stage("open", open)?;
             let target = self.sandbox.folder(store.as_str())?;
@@ -272,9 +271,8 @@ impl Stage<'_> {
     fn finish(&self, restored: Restored<'_>) -> (StoreDrill, Vec<Finding>) {
         let Restored { store, facts, adapter, point, copy, reach, log, mut checks, mut findings, .. } =
             restored;
-        let deadline = Deadline::new(self.clock, self.monitor, restored.targets.0);
-        let mut watch = Stopwatch { clock: self.clock, deadline: &deadline, stages: restored.stages };
-        let monitor = &Named { store: &store, inner: &deadline };
+        let monitor = &Deadline::new(self.clock, self.monitor, &store, restored.targets.0);
+        let mut watch = Stopwatch { clock: self.clock, deadline: monitor, stages: restored.stages };
         let stopped = self.monitor.cancelled();
         if stopped {
             let message = format!("the drill was ended before {store} was done");
@@ -304,13 +302,14 @@ impl Stage<'_> {
             findings.push(Finding::new("drill.incomplete", store.as_str(), message));
         }
         let verdict = if findings.is_empty() { DrillVerdict::Passed } else { DrillVerdict::Failed };
+        let stages = watch.stages;
         let drill = StoreDrill {
             name: store,
             point,
             copy,
             shows,
             lag_s: self.common.map(|common| common.duration_since(shows).as_secs_f64()),
-            stages: watch.stages,
+            stages,
             rto_s: restored.rto_s,
             rto_target_s: rto.map(|span| span.as_secs_f64()),
             forecast: None,
@@ -322,34 +321,6 @@ impl Stage<'_> {
             verdict,
         };
         (drill, findings)
-    }
-}
-
-/// Says of which store the work is.
-struct Named<'a> {
-    store: &'a StoreName,
-    inner: &'a dyn Monitor,
-}
-
-impl Monitor for Named<'_> {
-    fn phase(&self, name: &str, total_bytes: Option<u64>) {
-        self.inner.phase(&format!("{}: {name}", self.store), total_bytes);
-    }
-
-    fn advance(&self, bytes: u64, items: u64) {
-        self.inner.advance(bytes, items);
-    }
-
-    fn finding(&self, finding: Finding) {
-        self.inner.finding(finding);
-    }
-
-    fn notice(&self, text: &str) {
-        self.inner.notice(text);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.inner.cancelled()
     }
 }
 

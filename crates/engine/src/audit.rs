@@ -2,13 +2,14 @@
 //! the same evidence at the same moment gives the same words.
 
 use lifeboat_base::digest::Digest;
-use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::failure::FailureKind;
 use lifeboat_base::ids::StoreName;
 use lifeboat_base::time::Timestamp;
-use lifeboat_policy::{Retention, Store, restore_order};
+use lifeboat_policy::{Retention, Store};
 use serde::Serialize;
 
 use crate::context::Engine;
+use crate::drills::in_order;
 use crate::error::EngineError;
 use crate::status::{PromiseKind, PromiseState, PromiseView, StatusReport};
 
@@ -88,10 +89,7 @@ impl Engine {
         let rows: Vec<&Store> = self.policy.stores.values().collect();
         let retained: Vec<&Store> =
             rows.iter().copied().filter(|row| !matches!(row.retention.value, Retention::None)).collect();
-        let order = restore_order(&retained).map_err(|circle| {
-            let names: Vec<&str> = circle.iter().map(StoreName::as_str).collect();
-            Failure::new(FailureKind::Usage, format!("stores need each other: {}", names.join(", ")))
-        })?;
+        let order = in_order(&retained)?;
         let restore_order =
             order.iter().map(|wave| wave.iter().map(|row| row.name.clone()).collect()).collect();
         Ok(AuditReport {

@@ -286,10 +286,7 @@ impl Engine {
     /// The stores in the order in which they come back.
     fn waves<'a>(&'a self, prepared: &'a [Prepared<'_>]) -> Result<Vec<Vec<DrillSubject<'a>>>, EngineError> {
         let rows: Vec<&Store> = prepared.iter().map(|ready| ready.row).collect();
-        let waves = restore_order(&rows).map_err(|circle| {
-            let names: Vec<&str> = circle.iter().map(StoreName::as_str).collect();
-            EngineError::new(FailureKind::Usage, format!("stores need each other: {}", names.join(", ")))
-        })?;
+        let waves = in_order(&rows)?;
         let of = |row: &&Store| prepared.iter().find(|ready| ready.row.name == row.name);
         Ok(waves
             .iter()
@@ -364,9 +361,7 @@ impl Engine {
             let rules: Vec<&str> = self.rules_of(&store.name);
             let said: Vec<&CheckOutcome> =
                 report.agreement.iter().filter(|outcome| rules.contains(&rule_name(outcome))).collect();
-            let agrees = said
-                .iter()
-                .all(|outcome| outcome.state == CheckState::Passed && outcome.canary_caught == Some(true));
+            let agrees = said.iter().all(|outcome| outcome.has_shown());
             // What the drill as a whole is called failed for is no pass for the row either.
             let ok = store.verdict == DrillVerdict::Passed && ready.findings.is_empty() && agrees;
             let of_row = |finding: &&Finding| {
@@ -409,6 +404,14 @@ impl Engine {
         report.records.extend(records);
         Ok(())
     }
+}
+
+/// The order in which rows come back after a loss; those of one wave side by side.
+pub(crate) fn in_order<'a>(rows: &[&'a Store]) -> Result<Vec<Vec<&'a Store>>, EngineError> {
+    restore_order(rows).map_err(|circle| {
+        let names: Vec<&str> = circle.iter().map(StoreName::as_str).collect();
+        EngineError::new(FailureKind::Usage, format!("stores need each other: {}", names.join(", ")))
+    })
 }
 
 /// Only what would be restored after a loss today speaks for the row, by itself or to one moment with others.

@@ -44,7 +44,7 @@ pub use error::{AtRisk, EngineError};
 pub use extract::{PartOptions, PartOutcome};
 pub use holds::{Dropped, HoldReport, HoldRequest, HoldView};
 pub use lifeboat_catalog::ProofLevel;
-pub use lifeboat_drill::{CheckOutcome, DrillReport, DrillVerdict, ReplayDrill, StoreDrill};
+pub use lifeboat_drill::{CheckOutcome, DrillReport, DrillVerdict, ReplayDrill, StoreDrill, Tally};
 pub use lifeboat_evidence as evidence;
 pub use lifeboat_keys as keys;
 pub use lifeboat_policy as policy;

@@ -26,7 +26,6 @@ impl Engine {
     pub(crate) fn file_rehearsal(&self, report: &mut DrillReport) -> Result<(), EngineError> {
         // What a check of a cache shows of differences may name keys.
         let mut told = report.clone();
-        told.stores.clear();
         told.replays.iter_mut().flat_map(|store| &mut store.checks).for_each(|check| check.detail.clear());
         let unsaid = |error| Failure::with_source(FailureKind::Internal, "failed to write the report", error);
         let mut body = serde_json::to_value(&told).map_err(unsaid)?;
@@ -93,7 +92,7 @@ impl Engine {
             return Err(EngineError::new(FailureKind::Usage, what)
                 .next("`lifeboat evidence show` lists the records; `lifeboat drill --all` makes one"));
         };
-        let Record { seq, mut body, .. } = found.map_err(evidence)?.record;
+        let Record { seq, body, .. } = found.map_err(evidence)?.record;
         let numbers: Vec<u64> = body
             .get("records")
             .and_then(Value::as_array)
@@ -108,9 +107,6 @@ impl Engine {
                         .map_err(|error| unreadable(number, error))?,
                 );
             }
-        }
-        if let Value::Object(fields) = &mut body {
-            fields.insert("stores".to_owned(), Value::Array(Vec::new()));
         }
         let report = serde_json::from_value(body).map_err(|error| unreadable(seq, error))?;
         Ok((seq, DrillReport { stores, evidence: Some(format!("evidence:{seq}")), ..report }))

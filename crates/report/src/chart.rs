@@ -1,10 +1,10 @@
 //! Charts as SVG: what happened when, and how much of the promised times was used.
 
+use lifeboat_base::human;
 use lifeboat_drill::{DrillReport, StageReport};
 use plotters::prelude::*;
 
 use crate::ReportError;
-use crate::view::seconds;
 
 const WIDTH: u32 = 960;
 const ROW: u32 = 26;
@@ -132,7 +132,7 @@ pub(crate) fn timeline(report: &DrillReport) -> Result<String, ReportError> {
             (store.name.to_string(), store.stages.iter().map(bar).collect())
         })
         .collect();
-    let axis = ("since the start", &|at: &f64| seconds(*at));
+    let axis = ("since the start", &|at: &f64| human::seconds(*at));
     bars(&rows, end * 1.02, (axis.0, axis.1), None).map_err(ReportError::of("report.html"))
 }
 
@@ -150,7 +150,7 @@ pub(crate) fn shares(report: &DrillReport) -> Result<String, ReportError> {
                     (
                         (took / target).min(MAX_SHARE),
                         colour,
-                        format!("{} of {}", seconds(took), seconds(target)),
+                        format!("{} of {}", human::seconds(took), human::seconds(target)),
                     )
                 }
                 None => (MAX_SHARE, MISSED, "never came back".to_owned()),

@@ -3,10 +3,8 @@
 //! Sources: ISO/IEC 27001:2022 Annex A 8.13; AICPA Trust Services Criteria (2017, points of focus 2022) A1.2 and A1.3; NIST SP
 //! 800-53 Rev. 5 CP-9 and CP-10; Regulation (EU) 2022/2554 (DORA) Article 12. Summaries are ours.
 
-use lifeboat_drill::{CheckOutcome, DrillReport, DrillVerdict};
+use lifeboat_drill::{CheckOutcome, DrillReport};
 use lifeboat_stores::CheckState;
-
-use crate::view::state;
 
 /// One requirement, what it asks for in a few words, and what this drill shows of it.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,8 +82,8 @@ impl Shown {
         copies.dedup();
         let checks: Vec<&CheckOutcome> = stores.iter().flat_map(|store| &store.checks).collect();
         let applied = checks.iter().filter(|check| check.state != CheckState::NotApplicable).count();
-        let worth = checks.iter().filter(|check| state(check) == "passed").count();
-        let rules = report.agreement.iter().filter(|rule| state(rule) == "passed").count();
+        let worth = checks.iter().filter(|check| check.has_shown()).count();
+        let rules = report.agreement.iter().filter(|rule| rule.has_shown()).count();
         let within = |pair: &dyn Fn(usize) -> (Option<f64>, Option<f64>)| {
             let promised = (0..count).filter(|at| pair(*at).1.is_some()).count();
             let kept = (0..count)
@@ -97,7 +95,7 @@ impl Shown {
         let (rpo, rpos) =
             within(&|at| stores.get(at).map_or((None, None), |s| (Some(s.rpo_s), s.rpo_target_s)));
         Self {
-            verdict: if report.verdict == DrillVerdict::Passed { "passed" } else { "failed" },
+            verdict: report.verdict.word(),
             restored: format!("{back} of {count} stores restored and checked in isolation"),
             copies: if copies.is_empty() { "no copy".to_owned() } else { copies.join(", ") },
             checks: format!("{worth} of {applied} checks passed and were seen to fail on a damaged sample"),

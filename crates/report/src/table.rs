@@ -1,7 +1,7 @@
 //! Tables for spreadsheets: one row per store, per check, per stage.
 
 use lifeboat_base::human::spreadsheet;
-use lifeboat_drill::{CheckOutcome, DrillReport, DrillVerdict};
+use lifeboat_drill::{CheckOutcome, DrillReport};
 
 use crate::ReportError;
 use crate::view::state;
@@ -32,10 +32,6 @@ impl Table {
     }
 }
 
-fn verdict(verdict: DrillVerdict) -> String {
-    if verdict == DrillVerdict::Passed { "passed" } else { "failed" }.to_owned()
-}
-
 fn number(value: Option<f64>) -> String {
     value.map(|value| format!("{value:.3}")).unwrap_or_default()
 }
@@ -60,7 +56,7 @@ pub(crate) fn stores(report: &DrillReport) -> Result<String, ReportError> {
     for store in &report.stores {
         table.row([
             store.name.to_string(),
-            verdict(store.verdict),
+            store.verdict.word().to_owned(),
             store.point.to_string(),
             store.copy.to_string(),
             store.shows.to_string(),
@@ -77,7 +73,7 @@ pub(crate) fn stores(report: &DrillReport) -> Result<String, ReportError> {
         let (took, target) = (number(store.rto_s), number(store.rto_target_s));
         table.row([
             name,
-            verdict(store.verdict),
+            store.verdict.word().to_owned(),
             none(),
             none(),
             none(),

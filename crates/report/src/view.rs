@@ -1,11 +1,9 @@
 //! What the pages show, in words; shared by all of them, so that none says something else.
 
-use std::time::Duration;
-
 use lifeboat_base::human;
 use lifeboat_base::ids::StoreName;
 use lifeboat_base::time::Timestamp;
-use lifeboat_drill::{CheckOutcome, DrillReport, DrillVerdict, Forecast, ReplayDrill, StoreDrill};
+use lifeboat_drill::{CheckOutcome, DrillReport, DrillVerdict, Forecast, ReplayDrill, StoreDrill, Tally};
 use lifeboat_stores::CheckState;
 
 use crate::controls::{Control, controls};
@@ -125,7 +123,7 @@ impl StoreView {
             point: store.point.to_string(),
             copy: store.copy.to_string(),
             shows: moment(store.shows),
-            lag: store.lag_s.filter(|lag| *lag >= WORTH_A_WORD_S).map(seconds).unwrap_or_default(),
+            lag: store.lag_s.filter(|lag| *lag >= WORTH_A_WORD_S).map(human::seconds).unwrap_or_default(),
             rto: Measured::of(store.rto_s, store.rto_target_s, "never came back"),
             foretold: store.forecast.as_ref().map(foretold).unwrap_or_default(),
             rpo: Measured::of(Some(store.rpo_s), store.rpo_target_s, ""),
@@ -162,8 +160,10 @@ impl Measured {
         };
         let of = if took_s.is_some() { "of " } else { "" };
         Self {
-            took: took_s.map_or_else(|| never.to_owned(), seconds),
-            promised: target_s.map(|target| format!("{of}{} promised", seconds(target))).unwrap_or_default(),
+            took: took_s.map_or_else(|| never.to_owned(), human::seconds),
+            promised: target_s
+                .map(|target| format!("{of}{} promised", human::seconds(target)))
+                .unwrap_or_default(),
             missed,
         }
     }
@@ -183,28 +183,24 @@ impl CheckView {
 
 /// What a check is worth: one that was not seen to fail on a bad sample has shown nothing.
 pub(crate) fn state(check: &CheckOutcome) -> &'static str {
-    match (check.state, check.canary_caught) {
-        (CheckState::Passed, Some(true)) => "passed",
-        (CheckState::Passed, _) => "no power",
-        (CheckState::Failed, _) => "failed",
-        (CheckState::NotApplicable, _) => "not applicable",
+    match check.state {
+        CheckState::Passed if check.has_shown() => "passed",
+        CheckState::Passed => "no power",
+        CheckState::Failed => "failed",
+        CheckState::NotApplicable => "not applicable",
     }
 }
 
 fn foretold(next: &Forecast) -> String {
-    let (low, high, share) = (seconds(next.low_s), seconds(next.high_s), next.probability * 100.0);
+    let (low, high, share) =
+        (human::seconds(next.low_s), human::seconds(next.high_s), next.probability * 100.0);
     let guess = if next.beyond { ", a guess: far larger than before" } else { "" };
     format!("{low} to {high} were foretold ({share:.0} %, from {} drills{guess})", next.drills)
 }
 
 fn checks_said(checks: &[CheckOutcome]) -> String {
-    let passed = checks.iter().filter(|check| check.state == CheckState::Passed).count();
-    let powered = checks.iter().filter(|check| check.canary_caught == Some(true)).count();
+    let Tally { passed, powered } = Tally::of(checks);
     format!("{passed} of {} passed, {powered} shown to catch damage", checks.len())
-}
-
-pub(crate) fn seconds(seconds: f64) -> String {
-    human::duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
 /// To the second, in UTC: what is handed over is read in other places than the policy's.

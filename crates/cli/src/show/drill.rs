@@ -1,19 +1,13 @@
 //! A drill report on one page.
 
-use std::time::Duration;
-
 use lifeboat_base::human;
 use lifeboat_base::ids::StoreName;
-use lifeboat_engine::{CheckOutcome, CheckState, DrillReport, DrillVerdict, ReplayDrill, StoreDrill};
+use lifeboat_engine::{CheckOutcome, CheckState, DrillReport, DrillVerdict, ReplayDrill, StoreDrill, Tally};
 
 use super::text::{Page, moment, plural};
 
-fn seconds(seconds: f64) -> String {
-    human::duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
-}
-
 fn against(target: Option<f64>) -> String {
-    target.map(|target| format!(" of {} promised", seconds(target))).unwrap_or_default()
+    target.map(|target| format!(" of {} promised", human::seconds(target))).unwrap_or_default()
 }
 
 /// The verdict first, then each store, then what is wrong.
@@ -52,21 +46,22 @@ fn join<'a>(names: impl Iterator<Item = &'a StoreName>) -> String {
 fn one_store(store: &StoreDrill, verbose: bool, page: &mut Page) {
     let verdict = if store.verdict == DrillVerdict::Passed { "passed" } else { "FAILED" };
     let back = match store.rto_s {
-        Some(measured) => format!("back and checked in {}{}", seconds(measured), against(store.rto_target_s)),
+        Some(measured) => {
+            format!("back and checked in {}{}", human::seconds(measured), against(store.rto_target_s))
+        }
         None => "not shown to come back".to_owned(),
     };
     page.line(format!("{}: {verdict}; {} from {}: {back}", store.name, store.point, store.copy));
-    let passed = store.checks.iter().filter(|check| check.state == CheckState::Passed).count();
-    let powered = store.checks.iter().filter(|check| check.canary_caught == Some(true)).count();
+    let Tally { passed, powered } = Tally::of(&store.checks);
     page.line(format!(
         "  {} restored; {} of writes lost{}; {passed} of {} passed, {powered} shown to catch damage",
         human::bytes(store.bytes),
-        seconds(store.rpo_s),
+        human::seconds(store.rpo_s),
         against(store.rpo_target_s),
         plural(store.checks.len() as u64, "check", "checks")
     ));
     if let Some(lag) = store.lag_s.filter(|lag| *lag >= 0.001) {
-        page.line(format!("  shows {}: {} before the others", moment(store.shows), seconds(lag)));
+        page.line(format!("  shows {}: {} before the others", moment(store.shows), human::seconds(lag)));
     }
     for check in store.checks.iter().filter(|check| verbose || check.state == CheckState::Failed) {
         one_check(check, page);
@@ -75,7 +70,7 @@ fn one_store(store: &StoreDrill, verbose: bool, page: &mut Page) {
 
 /// A rule with everything that differs, also what is allowed: it has to be made again.
 fn one_rule(rule: &CheckOutcome, page: &mut Page) {
-    if rule.state == CheckState::Passed && rule.canary_caught != Some(true) {
+    if rule.state == CheckState::Passed && !rule.has_shown() {
         page.line(format!("  no power {}: {}", rule.id, rule.measured));
     } else {
         one_check(rule, page);
@@ -90,13 +85,12 @@ fn one_replay(store: &ReplayDrill, verbose: bool, page: &mut Page) {
     let verdict = if store.verdict == DrillVerdict::Passed { "passed" } else { "FAILED" };
     let back = match store.rto_s {
         Some(measured) => {
-            format!("filled from nothing in {}{}", seconds(measured), against(store.rto_target_s))
+            format!("filled from nothing in {}{}", human::seconds(measured), against(store.rto_target_s))
         }
         None => "not shown to be filled again".to_owned(),
     };
     page.line(format!("{}: {verdict}; not retained, {back}", store.name));
-    let passed = store.checks.iter().filter(|check| check.state == CheckState::Passed).count();
-    let powered = store.checks.iter().filter(|check| check.canary_caught == Some(true)).count();
+    let Tally { passed, powered } = Tally::of(&store.checks);
     let checks = plural(store.checks.len() as u64, "check", "checks");
     page.line(format!("  {passed} of {checks} passed, {powered} shown to catch damage"));
     for check in store.checks.iter().filter(|check| verbose || check.state == CheckState::Failed) {

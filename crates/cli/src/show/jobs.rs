@@ -1,17 +1,11 @@
 //! Backups, verifications, restores and rebuilds.
 
-use std::time::Duration;
-
 use lifeboat_base::human::{self, printable};
 use lifeboat_engine::{
     BackupReport, CopyVerification, FollowReport, RebuildReport, RestoreOutcome, StoreBackup, VerifyReport,
 };
 
 use super::text::{Page, moment, plural};
-
-fn seconds(seconds: f64) -> String {
-    human::duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
-}
 
 /// One line of truth for each store.
 pub(crate) fn backup(report: &BackupReport) -> String {
@@ -35,7 +29,7 @@ fn backup_store(store: &StoreBackup, page: &mut Page) {
                 human::bytes(store.new_bytes),
                 human::bytes(store.stored_bytes),
                 copies.join(" and "),
-                seconds(store.seconds)
+                human::seconds(store.seconds)
             ));
         }
         _ if store.outcome == "not_retained" => {
@@ -79,7 +73,7 @@ fn verify_copy(copy: &CopyVerification, page: &mut Page) {
         "{} files, {} in {}",
         human::count(copy.files),
         human::bytes(copy.bytes),
-        seconds(copy.seconds)
+        human::seconds(copy.seconds)
     );
     if let Some(why) = &copy.error {
         page.line(format!("{} in {}: NOT VERIFIED, its vault does not open: {why}", copy.store, copy.copy));
@@ -140,7 +134,7 @@ pub(crate) fn restore(outcome: &RestoreOutcome) -> String {
         moment(outcome.moment),
         plural(outcome.files, "file", "files"),
         human::bytes(outcome.bytes),
-        seconds(outcome.seconds)
+        human::seconds(outcome.seconds)
     ));
     if let Some(loaded) = &outcome.loaded {
         let passed = match loaded.passed {

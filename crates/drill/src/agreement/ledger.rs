@@ -8,7 +8,7 @@ use std::time::Duration;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::time::Timestamp;
 use lifeboat_stores::{CheckResult, CheckState, Selected};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::{Expect, FAMILY, Rule, database};
 
@@ -230,23 +230,8 @@ impl Ledger {
         let explained = "AND at > ?4 AND at <= ?5";
         let not = "AND (at IS NULL OR at <= ?4 OR at > ?5)";
         for (condition, allowed) in [(not, false), (explained, true)] {
-            let total: i64 = self.0.query_row(
-                &format!("SELECT count(*) {FROM} {condition}"),
-                params![number, one, other, window.after, window.until],
-                |row| row.get(0),
-            )?;
-            let (count, lines) = if allowed {
-                (&mut into.allowed, &mut into.again)
-            } else {
-                (&mut into.failed, &mut into.detail)
-            };
-            *count += total.unsigned_abs();
-            let sql = format!("SELECT name {FROM} {condition} ORDER BY name LIMIT {MAX_DETAILS}");
-            let mut statement = self.0.prepare(&sql)?;
-            let mut rows = statement.query(params![number, one, other, window.after, window.until])?;
-            while let Some(row) = rows.next()? {
-                lines.push(say(&name(row)?));
-            }
+            let bounds = params![number, one, other, window.after, window.until];
+            self.differing(&format!("{FROM} {condition}"), bounds, into.part(allowed), &say)?;
         }
         Ok(())
     }
@@ -261,20 +246,27 @@ impl Ledger {
             AND max(coalesce(one.at, other.at), coalesce(other.at, one.at)) <= ?3, 0)";
         for (condition, allowed) in [(format!("AND NOT {fresh}"), false), (format!("AND {fresh}"), true)] {
             let bounds = params![number, window.after, window.until];
-            let total: i64 =
-                self.0.query_row(&format!("SELECT count(*) {FROM} {condition}"), bounds, |row| row.get(0))?;
-            let (count, lines) = if allowed {
-                (&mut into.allowed, &mut into.again)
-            } else {
-                (&mut into.failed, &mut into.detail)
-            };
-            *count += total.unsigned_abs();
-            let sql = format!("SELECT name {FROM} {condition} ORDER BY name LIMIT {MAX_DETAILS}");
-            let mut statement = self.0.prepare(&sql)?;
-            let mut rows = statement.query(params![number, window.after, window.until])?;
-            while let Some(row) = rows.next()? {
-                lines.push(format!("{} has another value", name(row)?));
-            }
+            let say = |name: &str| format!("{name} has another value");
+            self.differing(&format!("{FROM} {condition}"), bounds, into.part(allowed), &say)?;
+        }
+        Ok(())
+    }
+
+    /// Counts the names that differ, and says the first of them. `from` is a `FROM` with its `WHERE`, and has `bounds`.
+    fn differing(
+        &self,
+        from: &str,
+        bounds: &[&dyn ToSql],
+        (count, lines): (&mut u64, &mut Vec<String>),
+        say: &dyn Fn(&str) -> String,
+    ) -> rusqlite::Result<()> {
+        let total: i64 = self.0.query_row(&format!("SELECT count(*) {from}"), bounds, |row| row.get(0))?;
+        *count += total.unsigned_abs();
+        let mut statement =
+            self.0.prepare(&format!("SELECT name {from} ORDER BY name LIMIT {MAX_DETAILS}"))?;
+        let mut rows = statement.query(bounds)?;
+        while let Some(row) = rows.next()? {
+            lines.push(say(&name(row)?));
         }
         Ok(())
     }
@@ -340,6 +332,13 @@ struct Differences {
     allowed: u64,
     detail: Vec<String>,
     again: Vec<String>,
+}
+
+impl Differences {
+    /// What is allowed, or what is not: how many there are, and the first of them in words.
+    fn part(&mut self, allowed: bool) -> (&mut u64, &mut Vec<String>) {
+        if allowed { (&mut self.allowed, &mut self.again) } else { (&mut self.failed, &mut self.detail) }
+    }
 }
 
 fn apart(moments: &Moments) -> i64 {

@@ -239,8 +239,7 @@ fn rto(facts: &Facts<'_>) -> PromiseView {
 
 /// What is to be expected of the next restore, and whether the promise may be missed then.
 fn foretold(next: &Forecast, target: Duration) -> String {
-    let span = |seconds: f64| human::duration(Duration::try_from_secs_f64(seconds).unwrap_or_default());
-    let (low, high, drills) = (span(next.low_s), span(next.high_s), next.drills);
+    let (low, high, drills) = (human::seconds(next.low_s), human::seconds(next.high_s), next.drills);
     let mut said = format!("{low} to {high} expected next, from {drills} drills");
     if next.high_s > target.as_secs_f64() {
         said.push_str(": the promise may be missed");

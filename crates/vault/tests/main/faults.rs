@@ -8,12 +8,12 @@ use std::sync::Arc;
 use lifeboat_base::failure::FailureKind;
 use lifeboat_base::monitor::{Finding, Findings, Monitor};
 use lifeboat_vault::retire::RetireReport;
-use lifeboat_vault::storage::{Listed, MemoryStorage, ObjectName, Storage, StorageError, WriteLock};
+use lifeboat_vault::storage::{MemoryStorage, ObjectName, Storage, StorageError};
 use lifeboat_vault::{CheckLevel, PointManifest, Vault};
 
 use super::retire::{dropped, names, retire};
 use super::storage::{FAULTS, Fault, FaultyStorage};
-use super::support::{Fixture, Model, backup, noise, restore};
+use super::support::{Fixture, Model, Over, Ways, backup, noise, restore};
 
 const MAX_CALLS: u64 = 500;
 
@@ -250,49 +250,15 @@ enum Loss {
 }
 
 /// Says yes to every write below `data/` and keeps something else.
-struct LossyStorage(MemoryStorage, Loss);
-
-impl Storage for LossyStorage {
-    fn put_new(&self, name: &ObjectName, pieces: &[&[u8]]) -> Result<(), StorageError> {
+impl Ways for Loss {
+    fn put_new(&self, below: &dyn Storage, name: &ObjectName, pieces: &[&[u8]]) -> Result<(), StorageError> {
         let bytes = pieces.concat();
-        match self.1 {
-            _ if !name.as_str().starts_with("data/") => self.0.put_new(name, pieces),
-            Loss::Everything => Ok(()),
-            Loss::TheEnd => self.0.put_new(name, &[&bytes[..bytes.len() - 1]]),
-            Loss::TheContent => self.0.put_new(name, &[&vec![0; bytes.len()]]),
+        match self {
+            _ if !name.as_str().starts_with("data/") => below.put_new(name, pieces),
+            Self::Everything => Ok(()),
+            Self::TheEnd => below.put_new(name, &[&bytes[..bytes.len() - 1]]),
+            Self::TheContent => below.put_new(name, &[&vec![0; bytes.len()]]),
         }
-    }
-
-    fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StorageError> {
-        self.0.get(name)
-    }
-
-    fn get_range(&self, name: &ObjectName, offset: u64, length: usize) -> Result<Vec<u8>, StorageError> {
-        self.0.get_range(name, offset, length)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StorageError> {
-        self.0.list(prefix)
-    }
-
-    fn stat(&self, name: &ObjectName) -> Result<Option<u64>, StorageError> {
-        self.0.stat(name)
-    }
-
-    fn remove(&self, name: &ObjectName) -> Result<(), StorageError> {
-        self.0.remove(name)
-    }
-
-    fn location(&self) -> String {
-        "lossy".to_owned()
-    }
-
-    fn lock(&self) -> Result<Box<dyn WriteLock>, StorageError> {
-        self.0.lock()
-    }
-
-    fn make_folders(&self, names: &[&str]) -> Result<(), StorageError> {
-        self.0.make_folders(names)
     }
 }
 
@@ -301,7 +267,7 @@ impl Storage for LossyStorage {
 fn a_pack_that_was_not_stored_as_written_is_never_indexed() {
     for loss in [Loss::Everything, Loss::TheEnd, Loss::TheContent] {
         let memory = MemoryStorage::new();
-        let storage = Arc::new(LossyStorage(memory.clone(), loss));
+        let storage = Arc::new(Over(Arc::new(memory.clone()), loss));
         let vault = Fixture::new().create(storage).unwrap();
         let error = backup(&vault, 1, &model(1), &Findings::new()).unwrap_err();
         assert_eq!(error.kind(), FailureKind::Damaged, "{loss:?}");

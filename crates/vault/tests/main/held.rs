@@ -20,7 +20,7 @@ use lifeboat_vault::storage::{FileStorage, ObjectName, Storage};
 use lifeboat_vault::{Vault, VaultError};
 
 use super::retire::{copies, dropped, in_memory, model, names, on_day, plan, retire, sound};
-use super::support::{Model, OnPut, backup, noise, now, point_id, restore};
+use super::support::{Model, OnPut, Over, backup, noise, now, point_id, restore};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -218,7 +218,7 @@ fn nothing_is_written_where_a_copy_was_mounted() {
             }
         };
         let one = Arc::new(FileStorage::new(dir.path().join(moment.replace('/', "-"))));
-        let one = Arc::new(OnPut(one as Arc<dyn Storage>, unmount));
+        let one = Arc::new(Over(one as Arc<dyn Storage>, OnPut(unmount)));
         let (copies, _) = copies(0, [one, Arc::new(FileStorage::new(two.clone())) as Arc<dyn Storage>]);
         let open = [&copies[0], &copies[1]];
         // All but one of the small files change: their pack is written again.

@@ -22,7 +22,9 @@ use lifeboat_vault::storage::{
 };
 use lifeboat_vault::{CheckLevel, PointManifest, SnapshotStamp, Vault, VaultError, WriteOptions};
 
-use super::support::{Fixture, Model, ModelCapture, backup, begun, noise, now, point_id, restic, restore};
+use super::support::{
+    Fixture, Model, ModelCapture, Over, Ways, backup, begun, noise, now, point_id, restic, restore,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -41,7 +43,17 @@ pub(crate) fn on_day(day: u32) -> Timestamp {
 }
 
 pub(crate) fn plan(copies: &[&Vault], points: &[DroppedPoint], day: u32) -> Result<RetirePlan, VaultError> {
-    let options = RetireOptions { now: on_day(day), reckoned: on_day(day), grace: DAY, all_open: true };
+    plan_of(copies, points, day, true)
+}
+
+/// `all_open` says whether these are all copies there are.
+fn plan_of(
+    copies: &[&Vault],
+    points: &[DroppedPoint],
+    day: u32,
+    all_open: bool,
+) -> Result<RetirePlan, VaultError> {
+    let options = RetireOptions { now: on_day(day), reckoned: on_day(day), grace: DAY, all_open };
     RetirePlan::new(
         copies,
         &Wanted { points, logs: &[], filed: &Filed::default(), bad: &BadBlobs::new() },
@@ -186,48 +198,16 @@ fn a_backup_of_the_same_content_between_marking_and_removal_relies_on_nothing_th
 }
 
 /// As a place that several machines write to and that has no locks.
-struct NoLocks(MemoryStorage);
+struct NoLocks;
 
 #[derive(Debug)]
 struct NoLock;
 
 impl WriteLock for NoLock {}
 
-impl Storage for NoLocks {
-    fn put_new(&self, name: &ObjectName, pieces: &[&[u8]]) -> Result<(), StorageError> {
-        self.0.put_new(name, pieces)
-    }
-
-    fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StorageError> {
-        self.0.get(name)
-    }
-
-    fn get_range(&self, name: &ObjectName, offset: u64, length: usize) -> Result<Vec<u8>, StorageError> {
-        self.0.get_range(name, offset, length)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StorageError> {
-        self.0.list(prefix)
-    }
-
-    fn stat(&self, name: &ObjectName) -> Result<Option<u64>, StorageError> {
-        self.0.stat(name)
-    }
-
-    fn remove(&self, name: &ObjectName) -> Result<(), StorageError> {
-        self.0.remove(name)
-    }
-
-    fn location(&self) -> String {
-        "a place without locks".to_owned()
-    }
-
-    fn lock(&self) -> Result<Box<dyn WriteLock>, StorageError> {
+impl Ways for NoLocks {
+    fn lock(&self, _below: &dyn Storage) -> Result<Box<dyn WriteLock>, StorageError> {
         Ok(Box::new(NoLock))
-    }
-
-    fn make_folders(&self, names: &[&str]) -> Result<(), StorageError> {
-        self.0.make_folders(names)
     }
 }
 
@@ -263,8 +243,8 @@ impl<F: FnMut() + Send> Capture for Meanwhile<F> {
 #[test]
 fn case_10_a_capture_that_slept_through_marking_and_removal_is_refused_and_harms_nothing() {
     for days in [vec![0], vec![0, 1], vec![0, 1, 2]] {
-        let storage = MemoryStorage::new();
-        let vault = Fixture::new().create(Arc::new(NoLocks(storage))).unwrap();
+        let storage = Over(Arc::new(MemoryStorage::new()), NoLocks);
+        let vault = Fixture::new().create(Arc::new(storage)).unwrap();
         let manifests: Vec<PointManifest> = (1..=2)
             .map(|number| backup(&vault, number, &model(number), &Findings::new()).unwrap().0)
             .collect();
@@ -305,8 +285,8 @@ fn case_10_a_capture_that_slept_through_marking_and_removal_is_refused_and_harms
 
 #[test]
 fn a_capture_that_finished_just_before_the_marking_gets_back_what_was_marked() {
-    let storage = MemoryStorage::new();
-    let vault = Fixture::new().create(Arc::new(NoLocks(storage))).unwrap();
+    let storage = Over(Arc::new(MemoryStorage::new()), NoLocks);
+    let vault = Fixture::new().create(Arc::new(storage)).unwrap();
     let first = backup(&vault, 1, &model(1), &Findings::new()).unwrap().0;
     backup(&vault, 2, &model(2), &Findings::new()).unwrap();
     let drop = [dropped(&first)];
@@ -330,14 +310,7 @@ fn a_copy_that_was_away_brings_nothing_back_and_follows_when_it_returns() {
     let [here, away] = &copies;
     let drop = [dropped(&manifests[0]), dropped(&manifests[1])];
     for day in 0..2 {
-        let options = RetireOptions { now: on_day(day), reckoned: on_day(day), grace: DAY, all_open: false };
-        let plan = RetirePlan::new(
-            &[here],
-            &Wanted { points: &drop, logs: &[], filed: &Filed::default(), bad: &BadBlobs::new() },
-            &options,
-        )
-        .unwrap();
-        plan.apply(&[here], &Findings::new()).unwrap();
+        plan_of(&[here], &drop, day, false).unwrap().apply(&[here], &Findings::new()).unwrap();
     }
     assert_eq!((here.points().unwrap().len(), away.points().unwrap().len()), (2, 4));
     let before = names(here);
@@ -360,14 +333,7 @@ fn a_point_that_only_an_absent_copy_holds_keeps_what_it_needs_there() {
     let (only, _) = backup(away, 3, &model(1), &Findings::new()).unwrap();
     let drop = [dropped(&manifests[0])];
     for day in 0..3 {
-        let options = RetireOptions { now: on_day(day), reckoned: on_day(day), grace: DAY, all_open: false };
-        let plan = RetirePlan::new(
-            &[here],
-            &Wanted { points: &drop, logs: &[], filed: &Filed::default(), bad: &BadBlobs::new() },
-            &options,
-        )
-        .unwrap();
-        plan.apply(&[here], &Findings::new()).unwrap();
+        plan_of(&[here], &drop, day, false).unwrap().apply(&[here], &Findings::new()).unwrap();
     }
     for day in 4..8 {
         // As a backup does: copies are made equal, then retention runs.

@@ -387,13 +387,23 @@ pub(crate) fn restic(vault: &Vault, arguments: &[&OsStr]) -> (bool, String) {
     (output.status.success(), text)
 }
 
-/// A place that does something before each object it stores.
-pub(crate) struct OnPut<F: Fn(&ObjectName) + Send + Sync>(pub Arc<dyn Storage>, pub F);
+/// What a place does in its own way; all else it leaves to the place below it.
+pub(crate) trait Ways: Send + Sync {
+    fn put_new(&self, below: &dyn Storage, name: &ObjectName, pieces: &[&[u8]]) -> Result<(), StorageError> {
+        below.put_new(name, pieces)
+    }
 
-impl<F: Fn(&ObjectName) + Send + Sync> Storage for OnPut<F> {
+    fn lock(&self, below: &dyn Storage) -> Result<Box<dyn WriteLock>, StorageError> {
+        below.lock()
+    }
+}
+
+/// A place with ways of its own.
+pub(crate) struct Over<W: Ways>(pub Arc<dyn Storage>, pub W);
+
+impl<W: Ways> Storage for Over<W> {
     fn put_new(&self, name: &ObjectName, pieces: &[&[u8]]) -> Result<(), StorageError> {
-        (self.1)(name);
-        self.0.put_new(name, pieces)
+        self.1.put_new(self.0.as_ref(), name, pieces)
     }
 
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StorageError> {
@@ -421,10 +431,20 @@ impl<F: Fn(&ObjectName) + Send + Sync> Storage for OnPut<F> {
     }
 
     fn lock(&self) -> Result<Box<dyn WriteLock>, StorageError> {
-        self.0.lock()
+        self.1.lock(self.0.as_ref())
     }
 
     fn make_folders(&self, names: &[&str]) -> Result<(), StorageError> {
         self.0.make_folders(names)
+    }
+}
+
+/// Something happens before each object that is stored.
+pub(crate) struct OnPut<F: Fn(&ObjectName) + Send + Sync>(pub F);
+
+impl<F: Fn(&ObjectName) + Send + Sync> Ways for OnPut<F> {
+    fn put_new(&self, below: &dyn Storage, name: &ObjectName, pieces: &[&[u8]]) -> Result<(), StorageError> {
+        (self.0)(name);
+        below.put_new(name, pieces)
     }
 }
