@@ -47,9 +47,11 @@ impl<'a> Deadline<'a> {
         self.clock.monotonic().saturating_sub(began) > self.limit
     }
 
-    /// What ended a stage, if not what it says itself.
+    /// What ended a stage, if not what it says itself. Damage that was found is told as such, however late: it is of the copies.
     pub(crate) fn blame(&self, stage: &str, failure: Failure) -> Failure {
-        let why = if self.inner.cancelled() {
+        let why = if failure.kind() == FailureKind::Damaged {
+            return failure;
+        } else if self.inner.cancelled() {
             format!("`{stage}` was stopped")
         } else if self.passed() {
             format!("`{stage}` was not done after {}", human::duration(self.limit))
@@ -101,6 +103,8 @@ mod tests {
         clock.advance(Duration::from_secs(1));
         assert!(deadline.cancelled());
         assert_eq!(deadline.blame("restore", failed()).to_string(), "`restore` was not done after 2h");
+        let damaged = deadline.blame("restore", Failure::new(FailureKind::Damaged, "a pack is damaged"));
+        assert_eq!((damaged.kind(), damaged.to_string().as_str()), (FailureKind::Damaged, "a pack is damaged"));
         deadline.begin();
         assert!(!deadline.cancelled());
     }

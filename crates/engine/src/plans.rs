@@ -16,6 +16,7 @@ use crate::drills::DrillOptions;
 use crate::error::EngineError;
 use crate::journal::Entry;
 use crate::status::{PromiseState, age};
+use crate::view::{drill_digest, rules_digests};
 
 /// The kind of record that says how a planned drill ended; its subject is the plan.
 pub(crate) const PLANNED: &str = "planned-drill";
@@ -60,7 +61,7 @@ impl Engine {
             ),
             Err(error) => (false, json!({ "error": error.failure.chain() })),
         };
-        let mut body = json!({ "plan": digest(plan).to_string() });
+        let mut body = json!({ "plan": digest(&self.policy, plan).to_string() });
         if let (Value::Object(body), Value::Object(said)) = (&mut body, said) {
             body.extend(said);
         }
@@ -85,7 +86,7 @@ impl Engine {
         let catalog = self.catalog()?;
         let of = |(name, plan): (&PlanName, &DrillPlan)| {
             let last = catalog.last_run(&subject(name)?, PLANNED, false).map_err(Failure::from)?;
-            Ok(judge(name, plan, last.as_ref(), now))
+            Ok(judge(name, (plan, digest(&self.policy, plan)), last.as_ref(), now))
         };
         self.policy.drills.iter().map(of).collect()
     }
@@ -103,7 +104,13 @@ impl Engine {
     }
 }
 
-fn judge(name: &PlanName, plan: &DrillPlan, last: Option<&RunRow>, now: Timestamp) -> PlanStatus {
+/// `digest` is that of what the plan asks for now.
+fn judge(
+    name: &PlanName,
+    (plan, digest): (&DrillPlan, Digest),
+    last: Option<&RunRow>,
+    now: Timestamp,
+) -> PlanStatus {
     let every = plan.every.to_string();
     let age = last.map(|run| age(now, run.at));
     let ago = age.map(human::duration).unwrap_or_default();
@@ -111,9 +118,12 @@ fn judge(name: &PlanName, plan: &DrillPlan, last: Option<&RunRow>, now: Timestam
     let (state, reason) = match (last, age) {
         (None, _) | (_, None) => (PromiseState::Unproven, format!("it never ran: {run_it}")),
         (Some(run), _)
-            if run.body.get("plan").and_then(Value::as_str) != Some(digest(plan).to_string().as_str()) =>
+            if run.body.get("plan").and_then(Value::as_str) != Some(digest.to_string().as_str()) =>
         {
-            (PromiseState::Unproven, format!("the plan has changed since it ran: {run_it}"))
+            (
+                PromiseState::Unproven,
+                format!("the plan or what it restores has changed since it ran: {run_it}"),
+            )
         }
         (Some(run), _) if !run.ok => {
             let why = run
@@ -152,17 +162,25 @@ fn lessened(policy: &Policy, plan: &DrillPlan) -> Policy {
     policy
 }
 
-/// What a plan asks for; how often it does is not part of it.
-fn digest(plan: &DrillPlan) -> Digest {
-    let stores: Vec<&str> = plan.stores.iter().map(StoreName::as_str).collect();
+/// What a plan asks for: itself, the rows it restores and the rules they are asked; how often it does is not part of it. A row
+/// that joined the policy was in no drill before.
+fn digest(policy: &Policy, plan: &DrillPlan) -> Digest {
+    let rows: Vec<_> = policy
+        .stores
+        .values()
+        .filter(|row| plan.stores.is_empty() || plan.stores.contains(&row.name))
+        .map(|row| {
+            (
+                &row.name,
+                row.retention.value.keeps_points(),
+                drill_digest(row),
+                rules_digests(policy, &row.name),
+            )
+        })
+        .collect();
     let without: Vec<&str> = plan.without.iter().map(CopyName::as_str).collect();
     let open_with: Vec<String> = plan.open_with.iter().map(Recipient::to_string).collect();
-    let back = plan.back.map(|back| back.to_string());
-    Digest::of(
-        json!({ "stores": stores, "without": without, "open_with": open_with, "back": back })
-            .to_string()
-            .as_bytes(),
-    )
+    Digest::of(format!("{rows:?} {without:?} {open_with:?} {:?}", plan.back).as_bytes())
 }
 
 /// Plans and stores are named by one rule; their records are told apart by kind.
@@ -183,36 +201,55 @@ fn before(now: Timestamp, span: std::time::Duration) -> Result<Timestamp, Engine
 mod tests {
     use super::*;
 
-    fn plan(stores: &[&str]) -> DrillPlan {
-        DrillPlan {
-            stores: stores.iter().map(|name| StoreName::new(*name).unwrap()).collect(),
-            every: "1d".parse().unwrap(),
-            back: None,
-            without: Vec::new(),
-            open_with: Vec::new(),
-            line: 1,
-        }
+    const NOW: &str = "
+version = 1
+[keys]
+recipients = [\"keyfile:./key\"]
+[copy.here]
+url = \"file:./here\"
+[defaults]
+retention = \"7d\"
+copies = [\"here\"]
+[store.orders]
+kind = \"sqlite\"
+path = \"./orders.db\"
+[drill.smoke]
+every = \"daily\"
+";
+    const UPLOADS: &str = "[store.uploads]\nkind = \"files\"\npath = \"./uploads\"\n";
+
+    fn policy(text: &str) -> Policy {
+        lifeboat_policy::parse(text, "lifeboat.toml").unwrap()
     }
 
     #[test]
     fn a_planned_drill_is_kept_only_while_it_passed_in_time_as_it_is_planned_now() {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let name = PlanName::new("smoke").unwrap();
-        let run = |hours_ago: i64, ok: bool, plan: &DrillPlan| RunRow {
+        let planned = policy(NOW);
+        let run = |hours_ago: i64, ok: bool, policy: &Policy| RunRow {
             evidence: 7,
             kind: PLANNED.to_owned(),
             store: subject(&name).unwrap(),
             at: now - SignedDuration::from_hours(hours_ago),
             ok,
-            body: json!({ "plan": digest(plan).to_string() }),
+            body: json!({ "plan": digest(policy, &policy.drills[&name]).to_string() }),
         };
-        let planned = plan(&["orders"]);
-        let state = |last: Option<RunRow>| judge(&name, &planned, last.as_ref(), now).state;
+        let plan = &planned.drills[&name];
+        let state =
+            |last: Option<RunRow>| judge(&name, (plan, digest(&planned, plan)), last.as_ref(), now).state;
         assert_eq!(state(None), PromiseState::Unproven);
         assert_eq!(state(Some(run(23, true, &planned))), PromiseState::Kept);
         assert_eq!(state(Some(run(25, true, &planned))), PromiseState::Broken);
         assert_eq!(state(Some(run(1, false, &planned))), PromiseState::Broken);
-        assert_eq!(state(Some(run(1, true, &plan(&["uploads"])))), PromiseState::Unproven);
+        let named = policy(&NOW.replace("every", "stores = [\"orders\"]\nback = \"1h\"\nevery"));
+        assert_eq!(state(Some(run(1, true, &named))), PromiseState::Unproven);
+        // Before a store joined or left, and before one was asked something else.
+        assert_eq!(state(Some(run(1, true, &policy(&format!("{NOW}{UPLOADS}"))))), PromiseState::Unproven);
+        let checked = NOW.replace("./orders.db\"", "./orders.db\"\nchecks = { unique = [\"orders(no)\"] }");
+        assert_eq!(state(Some(run(1, true, &policy(&checked)))), PromiseState::Unproven);
+        // How often it is due changes nothing of what it showed.
+        assert_eq!(state(Some(run(1, true, &policy(&NOW.replace("daily", "hourly"))))), PromiseState::Kept);
         // What claims to come from the future proves nothing.
         assert_eq!(state(Some(run(-48, true, &planned))), PromiseState::Broken);
     }
