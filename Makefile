@@ -7,10 +7,19 @@ export LIFEBOAT_CACHE
 # The Python that scripts/install-test-peers.sh prepares comes first on the path, so tests just call `python3`.
 test: export PATH := $(abspath $(LIFEBOAT_CACHE))/venv/bin:$(PATH)
 
-.PHONY: demo test lint fmt bench
+.PHONY: demo estate test lint fmt bench
 
 demo:
 	$(CARGO) run --locked --release --package lifeboat-cli -- demo
+
+# Five servers under load, one drill of all of them: MIB=2048 for a heavier one, DIR for another folder.
+estate: export PATH := $(abspath $(LIFEBOAT_CACHE))/venv/bin:$(PATH)
+estate: MIB ?= 256
+estate: DIR ?= estate-run
+estate:
+	scripts/install-test-peers.sh
+	$(CARGO) build --locked --release --package lifeboat-cli --bin lifeboat
+	$(CARGO) run --locked --release --package lifeboat-testkit --example estate -- "$$($(CARGO) metadata --no-deps --format-version 1 | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/release/lifeboat" $(DIR) $(MIB)
 
 test:
 	scripts/install-test-peers.sh

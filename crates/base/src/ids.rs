@@ -92,6 +92,8 @@ id_types! {
     TierName, "tier name", valid_record, RECORD_RULE;
     /// A rule that two stores must agree on, as named in the policy.
     AgreementName, "agreement name", valid_name, NAME_RULE;
+    /// An application that is tried on restored stores, as named in the policy.
+    ApplicationName, "application name", valid_name, NAME_RULE;
     /// A drill that is due again and again, as named in the policy.
     PlanName, "drill name", valid_name, NAME_RULE;
     /// One recovery point; sorts by its capture time.

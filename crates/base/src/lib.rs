@@ -6,6 +6,7 @@
 //!
 //! Invariant: depends on no sibling crate and does no network I/O.
 
+pub mod apart;
 pub mod capture;
 pub mod crashsafe;
 pub mod digest;

@@ -382,13 +382,15 @@ impl Catalog {
         )
     }
 
-    /// The newest drill at a moment and from copies that nobody chose in which the rule with this id was asked of the store.
-    pub fn last_compared(&self, store: &StoreName, rule: &str) -> Result<Option<RunRow>> {
+    /// The newest drill at a moment and from copies that nobody chose in which the rule, or the application, of this name was asked of
+    /// the store.
+    pub fn last_compared(&self, store: &StoreName, name: &str) -> Result<Option<RunRow>> {
         self.newest(
             "kind = 'drill' AND NOT json_extract(body, '$.asked') AND EXISTS (SELECT 1 FROM \
-                 json_each(body, '$.agreement') AS rule WHERE json_extract(rule.value, '$.id') = ?2)",
+                 json_each(body, '$.agreement') AS rule WHERE json_extract(rule.value, '$.id') IN \
+                 ('agreement/' || ?2, 'application/' || ?2))",
             store,
-            params![store.as_str(), rule],
+            params![store.as_str(), name],
         )
     }
 

@@ -8,6 +8,7 @@
 )]
 
 mod main {
+    mod applications;
     mod archive;
     mod capture;
     mod copies;
@@ -41,6 +42,7 @@ mod main {
     mod redis_merge;
     mod redis_scan;
     mod redis_sentinel;
+    mod reference_estate;
     mod retention;
     mod retention_doubts;
     mod retention_log;

@@ -104,7 +104,10 @@ mod tests {
         assert!(deadline.cancelled());
         assert_eq!(deadline.blame("restore", failed()).to_string(), "`restore` was not done after 2h");
         let damaged = deadline.blame("restore", Failure::new(FailureKind::Damaged, "a pack is damaged"));
-        assert_eq!((damaged.kind(), damaged.to_string().as_str()), (FailureKind::Damaged, "a pack is damaged"));
+        assert_eq!(
+            (damaged.kind(), damaged.to_string().as_str()),
+            (FailureKind::Damaged, "a pack is damaged")
+        );
         deadline.begin();
         assert!(!deadline.cancelled());
     }

@@ -6,6 +6,7 @@
 //! Invariant: a drill writes only inside its sandbox, never touches a store or a vault, and always tears down.
 
 mod agreement;
+mod application;
 mod deadline;
 mod forecast;
 mod recorder;
@@ -15,6 +16,7 @@ mod run;
 mod sandbox;
 
 pub use agreement::{Expect, Rule, Side};
+pub use application::{Application, Need};
 pub use forecast::{Forecast, Past, forecast};
 pub use replay::{ReplaySubject, replay};
 pub use report::{

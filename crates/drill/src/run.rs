@@ -15,6 +15,7 @@ use lifeboat_base::time::{Clock, SignedDuration, Timestamp};
 use lifeboat_stores::{Adapter, CanaryResult, CheckResult, CheckState};
 
 use crate::agreement::{Rule, agree};
+use crate::application::{self, Application, attempt};
 use crate::deadline::Deadline;
 use crate::recorder::Recorder;
 use crate::report::{CheckOutcome, DrillReport, DrillVerdict, StageReport, StoreDrill};
@@ -75,6 +76,8 @@ pub struct Rehearsal<'a> {
     pub waves: Vec<Vec<DrillSubject<'a>>>,
     /// What they must say of each other.
     pub rules: Vec<Rule>,
+    /// What must work on them.
+    pub applications: Vec<Application>,
 }
 
 /// Runs a drill: every wave is restored and checked, then the stores are compared, then the checks are tried.
@@ -87,7 +90,7 @@ pub fn run(
     clock: &dyn Clock,
     monitor: &dyn Monitor,
 ) -> Result<DrillReport, SandboxError> {
-    let Rehearsal { id, moment, common, waves, rules } = rehearsal;
+    let Rehearsal { id, moment, common, waves, rules, applications } = rehearsal;
     let recorder = Recorder::new(clock, monitor);
     let monitor: &dyn Monitor = &recorder;
     let sandbox = Sandbox::create(root, &id)?;
@@ -99,7 +102,9 @@ pub fn run(
         restored.extend(side_by_side(wave, &|subject| stage.restore(subject)));
     }
     let mut findings = Vec::new();
-    let agreement = agree(&rules, &restored, &sandbox, (moment, monitor), &mut findings);
+    let mut agreement = agree(&rules, &restored, &sandbox, (moment, monitor), &mut findings);
+    let trial = application::Stage { sandbox: &sandbox, clock, monitor };
+    agreement.extend(attempt(&applications, &restored, &trial, &mut findings));
     let stores = side_by_side(restored, &|restored| stage.finish(restored));
     let mut found: Vec<Finding> = Vec::new();
     let stores = stores

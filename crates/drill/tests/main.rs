@@ -4,5 +4,6 @@
 mod main {
     mod adapters;
     mod agreement;
+    mod applications;
     mod verdicts;
 }

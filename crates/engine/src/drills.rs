@@ -5,6 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lifeboat_base::apart::Network;
 use lifeboat_base::capture::{CaptureFacts, RestoreSource};
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{AgreementName, CopyName, DrillId, PlanName, StoreName};
@@ -12,10 +13,12 @@ use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel};
 use lifeboat_drill::{
-    CheckOutcome, DrillReport, DrillSubject, DrillVerdict, Expect, ProveLog, Rehearsal, Rule, Side,
-    StoreDrill,
+    Application, CheckOutcome, DrillReport, DrillSubject, DrillVerdict, Expect, Need, ProveLog, Rehearsal,
+    Rule, Side, StoreDrill,
 };
-use lifeboat_policy::{Agreement, Expectation, Retention, Selected, Selection, Span, Store, restore_order};
+use lifeboat_policy::{
+    Agreement, Expectation, Retention, Selected, Selection, Span, Store, restore_order, variable,
+};
 use lifeboat_stores::{Adapter, CheckState, Goal, Selection as Asked, Stop};
 use serde_json::json;
 
@@ -119,6 +122,7 @@ impl Engine {
             common,
             waves: self.waves(&prepared)?,
             rules: rules(&self.policy.agreements, &prepared, &impossible),
+            applications: self.applications(&prepared, &impossible),
         };
         let mut report = lifeboat_drill::run(rehearsal, &root, self.env.clock.as_ref(), &monitor)
             .map_err(Failure::from)?;
@@ -294,10 +298,32 @@ impl Engine {
             .collect())
     }
 
-    /// The names of the rules a store has a part in.
+    /// The names of the rules a store has a part in, and of the applications that need it.
     pub(crate) fn rules_of(&self, store: &StoreName) -> Vec<&str> {
         let has = |rule: &Agreement| rule.left.store == *store || rule.right.store == *store;
-        self.policy.agreements.iter().filter(|(_, rule)| has(rule)).map(|(name, _)| name.as_str()).collect()
+        let policy = &self.policy;
+        let rules = policy.agreements.iter().filter(|(_, rule)| has(rule)).map(|(name, _)| name.as_str());
+        let needs = policy.applications.iter().filter(|(_, application)| application.stores.contains(store));
+        rules.chain(needs.map(|(name, _)| name.as_str())).collect()
+    }
+
+    /// The applications of which all stores are in the drill.
+    fn applications(&self, prepared: &[Prepared<'_>], impossible: &[Impossible<'_>]) -> Vec<Application> {
+        let has = |store: &StoreName| takes_part(store, prepared, impossible);
+        let all = self.policy.applications.iter();
+        all.filter(|(_, application)| application.stores.iter().all(has))
+            .map(|(name, application)| Application {
+                name: name.clone(),
+                stores: application.stores.iter().map(need).collect(),
+                command: application.command.clone(),
+                folder: self.base.clone(),
+                within: application.within.approx(),
+                network: match application.network {
+                    lifeboat_policy::Network::None => Network::None,
+                    lifeboat_policy::Network::Host => Network::Host,
+                },
+            })
+            .collect()
     }
 
     /// A drill that could not even begin is one that failed: an older one that passed must not stand for it.
@@ -439,17 +465,25 @@ fn common(standing: &[Standing<'_>], options: &DrillOptions, moment: Timestamp) 
     common_moment(&standing.iter().map(|ready| &ready.spans).collect::<Vec<_>>())
 }
 
+/// What an application is told of a store, and under which names.
+fn need(store: &StoreName) -> Need {
+    let name = variable(store);
+    Need { store: store.clone(), address: format!("STORE_{name}"), moment: format!("MOMENT_{name}") }
+}
+
+/// One that cannot be drilled leaves its rules unproven, and not unsaid.
+fn takes_part(store: &StoreName, prepared: &[Prepared<'_>], impossible: &[Impossible<'_>]) -> bool {
+    prepared.iter().any(|ready| ready.row.name == *store)
+        || impossible.iter().any(|(row, _)| row.name == *store)
+}
+
 /// The rules between stores of the drill.
 fn rules(
     agreements: &BTreeMap<AgreementName, Agreement>,
     prepared: &[Prepared<'_>],
     impossible: &[Impossible<'_>],
 ) -> Vec<Rule> {
-    let has = |side: &Selection| {
-        prepared.iter().any(|ready| ready.row.name == side.store)
-            // One that cannot be drilled leaves the rule unproven, and not unsaid.
-            || impossible.iter().any(|(row, _)| row.name == side.store)
-    };
+    let has = |side: &Selection| takes_part(&side.store, prepared, impossible);
     let side = |side: &Selection| Side {
         store: side.store.clone(),
         selection: match &side.selected {

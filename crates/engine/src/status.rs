@@ -300,7 +300,7 @@ impl Engine {
             rules: rules_digests(&self.policy, &row.name)
                 .into_iter()
                 .map(|(name, digest)| {
-                    let last = catalog.last_compared(&row.name, &format!("agreement/{name}"))?;
+                    let last = catalog.last_compared(&row.name, &name)?;
                     Ok((name, digest, last))
                 })
                 .collect::<Result<_, Failure>>()?,

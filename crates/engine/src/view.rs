@@ -43,17 +43,24 @@ pub(crate) fn drill_digest(row: &Store) -> Digest {
     Digest::of(format!("{:?} {} {:?}", row.kind, place(row), row.checks).as_bytes())
 }
 
-/// What a row and others must say of each other, by the names of the rules: each changes when its rule does, or one of its stores.
+/// What a row and others must say of each other, and what applications must be able to do on them, by the names of the rules: each
+/// changes when its rule does, or one of its stores.
 pub(crate) fn rules_digests(policy: &Policy, store: &StoreName) -> BTreeMap<String, Digest> {
+    let row = |store: &StoreName| policy.stores.get(store).map(drill_digest);
     let own =
         policy.agreements.iter().filter(|(_, rule)| rule.left.store == *store || rule.right.store == *store);
-    own.map(|(name, rule)| {
-        let rows =
-            [&rule.left.store, &rule.right.store].map(|store| policy.stores.get(store).map(drill_digest));
+    let rules = own.map(|(name, rule)| {
+        let rows = [&rule.left.store, &rule.right.store].map(row);
         let said = (&rule.left, &rule.right, rule.expect, rule.within, rows);
         (name.to_string(), Digest::of(format!("{said:?}").as_bytes()))
-    })
-    .collect()
+    });
+    let own = policy.applications.iter().filter(|(_, application)| application.stores.contains(store));
+    let applications = own.map(|(name, application)| {
+        let rows: Vec<_> = application.stores.iter().map(row).collect();
+        let said = (&application.stores, &application.command, application.within, application.network, rows);
+        (name.to_string(), Digest::of(format!("{said:?}").as_bytes()))
+    });
+    rules.chain(applications).collect()
 }
 
 /// The points of a row.

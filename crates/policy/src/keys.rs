@@ -31,6 +31,7 @@ pub(crate) enum Shape {
     StoreNames,
     StoreName,
     Expectation,
+    Network,
     Selection,
     Sections(&'static str),
 }
@@ -58,6 +59,11 @@ pub(crate) const TOP: &[Key] = &[
     key("copy", Shape::Sections("copies"), "Places where vaults live."),
     key("store", Shape::Sections("stores"), "The rows of the matrix."),
     key("agreement", Shape::Sections("agreements"), "What stores must say of each other at one moment."),
+    key(
+        "application",
+        Shape::Sections("applications"),
+        "What applications must be able to do on restored stores.",
+    ),
     key("drill", Shape::Sections("drills"), "Rehearsals that are due again and again."),
 ];
 
@@ -167,6 +173,22 @@ pub(crate) const AGREEMENT: &[Key] = &[
         "within",
         Shape::Span,
         "How long the application may take from one store to the other. Default: no time.",
+    ),
+];
+
+/// `[application.NAME]`.
+pub(crate) const APPLICATION: &[Key] = &[
+    key(
+        "stores",
+        Shape::StoreNames,
+        "The stores it needs; it is tried where all of them were restored. Required.",
+    ),
+    key("command", Shape::Texts, "Program and arguments; it passes by ending with status 0. Required."),
+    key("within", Shape::Span, "How long it may take. Default: 5m."),
+    key(
+        "network",
+        Shape::Network,
+        "none: a loopback of its own; host: what this machine reaches, production included. Default: none.",
     ),
 ];
 

@@ -19,6 +19,7 @@ pub mod span;
 pub mod value;
 
 mod agreement;
+mod application;
 mod check;
 mod drill;
 mod keys;
@@ -32,12 +33,13 @@ mod sections;
 mod store;
 mod suggest;
 
+pub use application::variable;
 pub use explain::{ExplainLine, explain};
 pub use kind::Kind;
 pub use model::{
-    Agreement, Checks, CopyPlace, CopyUrl, DrillPlan, Encryption, Endpoint, EtcdAccess, Expectation, Keys,
-    Lock, LockMode, Origin, Policy, Promises, Recipient, RedisCapture, RedisScan, Selected, Selection,
-    Source, Sourced, Store, Tier, Verify, Written,
+    Agreement, Application, Checks, CopyPlace, CopyUrl, DrillPlan, Encryption, Endpoint, EtcdAccess,
+    Expectation, Keys, Lock, LockMode, Network, Origin, Policy, Promises, Recipient, RedisCapture, RedisScan,
+    Selected, Selection, Source, Sourced, Store, Tier, Verify, Written,
 };
 pub use order::{Phase, restore_order};
 pub use parse::{digest, parse};

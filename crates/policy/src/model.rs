@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::tz::TimeZone;
-use lifeboat_base::ids::{AgreementName, CopyName, PlanName, StoreName, TierName};
+use lifeboat_base::ids::{AgreementName, ApplicationName, CopyName, PlanName, StoreName, TierName};
 use lifeboat_base::secret::SecretRef;
 
 use crate::kind::Kind;
@@ -36,6 +36,8 @@ pub struct Policy {
     pub stores: BTreeMap<StoreName, Store>,
     /// What stores must say of each other when they show one moment.
     pub agreements: BTreeMap<AgreementName, Agreement>,
+    /// What applications must be able to do on restored stores.
+    pub applications: BTreeMap<ApplicationName, Application>,
     /// The drills that are due again and again.
     pub drills: BTreeMap<PlanName, DrillPlan>,
     /// What is allowed but probably not meant, in the order of the file.
@@ -513,6 +515,41 @@ pub struct Agreement {
     pub within: Option<Span>,
     /// The line of its name, from 1.
     pub line: usize,
+}
+
+/// An `[application.NAME]` section: a command that shows that an application works on stores that were restored together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Application {
+    /// What it needs.
+    pub stores: Vec<StoreName>,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// How long it may take.
+    pub within: Span,
+    /// What it may reach beside the stores.
+    pub network: Network,
+    /// The line of its name, from 1.
+    pub line: usize,
+}
+
+/// What a command of a drill may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Network {
+    /// A loopback of its own.
+    #[default]
+    None,
+    /// What this machine reaches.
+    Host,
+}
+
+impl Network {
+    /// The word of the policy file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Host => "host",
+        }
+    }
 }
 
 /// What must hold between what two stores say.

@@ -10,6 +10,7 @@ use lifeboat_base::ids::{StoreName, TierName};
 use toml::de::DeTable;
 
 use crate::agreement;
+use crate::application;
 use crate::check;
 use crate::drill::{self, Known};
 use crate::keys;
@@ -124,6 +125,9 @@ fn read(root: &Section<'_>, context: &mut Context) -> Option<Policy> {
     let agreements =
         agreement::agreements(&root.table("agreement", context), &known_stores, &stores, context);
 
+    let named = application::Known { names: &known_stores, rows: &stores, agreements: &agreements };
+    let applications = application::applications(&root.table("application", context), &named, context);
+
     let known = Known {
         stores: &known_stores,
         rows: &stores,
@@ -157,6 +161,7 @@ fn read(root: &Section<'_>, context: &mut Context) -> Option<Policy> {
             .collect(),
         stores,
         agreements,
+        applications,
         drills,
         warnings: Vec::new(),
     })

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::keys::{self, Key, Shape};
 use crate::kind::Kind;
-use crate::model::{Encryption, Expectation, LockMode, RedisCapture};
+use crate::model::{Encryption, Expectation, LockMode, Network, RedisCapture};
 use crate::store::MAX_COUNT;
 
 const SPAN: &str = r"^\s*([0-9]+(s|mo|m|h|d|w|y)\s*)+$";
@@ -32,6 +32,7 @@ pub fn json_schema() -> Value {
             "copies": named(NAME, &object(keys::COPY, &["url"])),
             "stores": named(NAME, &stores()),
             "agreements": named(NAME, &object(keys::AGREEMENT, &["left", "right"])),
+            "applications": named(NAME, &object(keys::APPLICATION, &["stores", "command"])),
             "drills": named(NAME, &object(keys::DRILL, &[])),
             "selection": object(keys::SELECTION, &["store"]),
             "span": {"type": "string", "pattern": SPAN},
@@ -146,6 +147,7 @@ fn shape(shape: Shape) -> Value {
             let all = [Expectation::Exists, Expectation::Same, Expectation::Newest];
             json!({"enum": all.map(Expectation::word)})
         }
+        Shape::Network => json!({"enum": [Network::None.word(), Network::Host.word()]}),
         Shape::Selection => json!({"$ref": "#/$defs/selection"}),
         Shape::TierName => json!({"type": "string", "pattern": TIER}),
         Shape::Encryption => json!({"const": Encryption::Required.word()}),

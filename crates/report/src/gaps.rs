@@ -53,6 +53,9 @@ fn action(code: &str, subject: &str) -> String {
         code if code.starts_with("agreement/") => {
             "make the records named above again or take them out of the other store; find out which of the two lost them".to_owned()
         }
+        code if code.starts_with("application/") => {
+            format!("run the command of {subject} on the stores restored by hand (`lifeboat restore`) and find out what it misses; one that passes without a store must ask it for more; {again}")
+        }
         code if code.starts_with("copy-") => {
             "bring the copy back, `lifeboat backup --heal` if it is lost; `lifeboat verify`".to_owned()
         }

@@ -19,6 +19,7 @@ use crate::inplace::InPlace;
 use crate::load::Loader;
 use crate::parts::Parts;
 use crate::select::Select;
+use crate::serve::Serve;
 
 /// Gives the address of a server, with everything a connection needs; an account that may replicate is enough.
 pub type Address = Arc<dyn Fn() -> Result<Secret<String>, Failure> + Send + Sync>;
@@ -198,6 +199,11 @@ pub trait Adapter: Send + Sync {
 
     /// How a restored store of the kind is asked what it holds; nothing if it cannot be.
     fn selects(&self) -> Option<&dyn Select> {
+        None
+    }
+
+    /// How a restored store of the kind is lent to an application; nothing if it cannot be.
+    fn serves(&self) -> Option<&dyn Serve> {
         None
     }
 

@@ -21,6 +21,7 @@ pub mod postgres;
 pub mod recording;
 pub mod redis;
 pub mod select;
+pub mod serve;
 pub mod sqlite;
 
 mod canary;
@@ -44,4 +45,5 @@ pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;
 pub use redis::{RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions, ScanOptions, Upkeep};
 pub use select::{Select, Selected, Selection, Take};
+pub use serve::Serve;
 pub use sqlite::{SqliteAdapter, SqliteOptions};

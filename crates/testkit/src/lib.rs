@@ -3,6 +3,7 @@
 //! In: what a test asks for. Out: a server in a temporary folder that ends with its handle, also when a test panics.
 //! A fixture that cannot be made fails the test on the spot; a missing peer says how to bring it in.
 
+mod estate;
 mod etcdserver;
 mod fail;
 mod leftovers;
@@ -15,6 +16,7 @@ mod redisserver;
 mod restfront;
 mod sentinel;
 
+pub use estate::Estate;
 pub use etcdserver::{EtcdOptions, EtcdServer, EtcdTls};
 pub use lifeboat_postgres::server::Account;
 pub use peers::{etcd_installations, pg_installation, pg_majors, pg_system_major};

@@ -14,7 +14,7 @@ use lifeboat_base::path::RelPath;
 use lifeboat_base::time::{ManualClock, Timestamp};
 use lifeboat_stores::{
     Adapter, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport, Select,
-    Selected, Selection, Take,
+    Selected, Selection, Serve, Take,
 };
 
 /// What the adapter does wrong; the default does everything right.
@@ -102,6 +102,10 @@ impl Adapter for Told {
         Some(self)
     }
 
+    fn serves(&self) -> Option<&dyn Serve> {
+        Some(self)
+    }
+
     fn checks(
         &self,
         _from: &dyn RestoreSource,
@@ -156,6 +160,22 @@ impl Select for Told {
             .into_iter()
             .map(|answer| answer.map_or_else(|error| Ok(Err(error)), |taken| taken.map(Ok)))
             .collect()
+    }
+}
+
+impl Serve for Told {
+    fn address(&self, _facts: &CaptureFacts, at: &Path) -> String {
+        at.to_string_lossy().into_owned()
+    }
+
+    fn serve(
+        &self,
+        _facts: &CaptureFacts,
+        artefact: &Path,
+        _monitor: &dyn Monitor,
+        work: &mut dyn FnMut(&Path) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        work(artefact)
     }
 }
 

@@ -40,7 +40,7 @@ fn side(store: &str, prefix: &str) -> Side {
     }
 }
 
-fn subject<'a>(name: &str, facts: &'a CaptureFacts, told: &'a Told) -> DrillSubject<'a> {
+pub(crate) fn subject<'a>(name: &str, facts: &'a CaptureFacts, told: &'a Told) -> DrillSubject<'a> {
     DrillSubject {
         store: StoreName::new(name).unwrap(),
         point: PointId::new(format!("pt-{name}")).unwrap(),
@@ -79,6 +79,7 @@ fn drilled(expect: Expect, (left, left_ago): (&Told, u64), (right, right_ago): (
             expect,
             within: Duration::from_secs(5),
         }],
+        applications: Vec::new(),
     };
     let report = run(rehearsal, root.path(), left.clock.as_ref(), &Findings::new()).unwrap();
     assert!(listing(root.path()).is_empty(), "the sandbox is gone");

@@ -33,8 +33,14 @@ fn drilled(told: &Told, facts: &CaptureFacts, opens: bool) -> DrillReport {
     };
     let id = DrillId::new("drill-1").unwrap();
     let clock = told.clock.as_ref();
-    let rehearsal =
-        Rehearsal { id, moment: now(), common: None, waves: vec![vec![subject]], rules: Vec::new() };
+    let rehearsal = Rehearsal {
+        id,
+        moment: now(),
+        common: None,
+        waves: vec![vec![subject]],
+        rules: Vec::new(),
+        applications: Vec::new(),
+    };
     let report = run(rehearsal, root.path(), clock, &Findings::new()).unwrap();
     assert!(listing(root.path()).is_empty(), "the sandbox is gone");
     report

@@ -9,7 +9,7 @@ use lifeboat_catalog::PointRow;
 use lifeboat_policy::Store;
 use lifeboat_stores::{
     Adapter, CanaryResult, CaptureContext, CheckResult, Continuous, Goal, InPlace, Inspection, Parts,
-    RestoreReport, Select, Stop,
+    RestoreReport, Select, Serve, Stop,
 };
 use lifeboat_vault::logs::{Inventory, LogsError, LogsLevel, PieceState, Position};
 use std::path::Path;
@@ -327,6 +327,10 @@ impl Adapter for Replaying {
 
     fn selects(&self) -> Option<&dyn Select> {
         self.inner.selects()
+    }
+
+    fn serves(&self) -> Option<&dyn Serve> {
+        self.inner.serves()
     }
 
     fn in_place(&self) -> Option<&dyn InPlace> {

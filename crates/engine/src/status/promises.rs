@@ -523,9 +523,11 @@ fn too_old(facts: &Facts<'_>, word: &str, span: Span, at: Option<Timestamp>, pla
 
 /// Why a rule of a drill was not shown to hold, in words; nothing if it was.
 fn disagreement(run: &RunRow, name: &str) -> Option<String> {
-    let id = format!("agreement/{name}");
     let rules = run.body.get("agreement").and_then(Value::as_array)?;
-    let rule = rules.iter().find(|rule| rule.get("id").and_then(Value::as_str) == Some(&id))?;
+    let id = |rule: &Value| rule.get("id").and_then(Value::as_str).map(str::to_owned).unwrap_or_default();
+    let named = |rule: &&Value| id(rule).split_once('/').is_some_and(|(_family, rest)| rest == name);
+    let rule = rules.iter().find(named)?;
+    let id = id(rule);
     let said = |field: &str| rule.get(field).and_then(Value::as_str).unwrap_or_default();
     let powered = rule.get("canary_caught").and_then(Value::as_bool) == Some(true);
     match said("state") {

@@ -24,6 +24,6 @@ pub use installation::{Installation, installation, installations};
 pub use memory::release_shared_memory;
 pub use occupied::{in_use, system_identifier};
 pub use postmaster::{Launch, Postmaster, ServerState, Stop, Wait};
-pub use sandbox::{CLIENT_OPTIONS, RUNTIME, Sandbox, SandboxOptions};
+pub use sandbox::{CLIENT_OPTIONS, PORT, RUNTIME, Sandbox, SandboxOptions};
 pub use sweep::{Swept, sweep};
 pub use tool::{MAX_TOOL_OUTPUT_BYTES, run_tool, run_tool_on};

@@ -31,7 +31,8 @@ use super::sweep::{FOLDER_PREFIX, RECORD, SOCKETS};
 /// The longest path of a socket: `sun_path` has 108 bytes, one of them for the end.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// Every sandbox has its own folder, so that all may use the same port number.
-const PORT: u16 = 5432;
+/// The number in the name of a sandbox's socket.
+pub const PORT: u16 = 5432;
 /// How long a sandbox that is dropped may take to end in order before it is killed.
 const DROP_LIMIT: Duration = Duration::from_secs(10);
 /// For the `options` of every connection to a sandbox, which must be a superuser's: what a role or a database has set

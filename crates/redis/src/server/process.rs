@@ -104,6 +104,11 @@ impl Process {
         self.child.id().cast_signed()
     }
 
+    /// Its socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Options for a connection to its socket, as the default user.
     pub fn options(&self) -> ConnectOptions {
         ConnectOptions::new(Address::Unix(self.socket.clone()))

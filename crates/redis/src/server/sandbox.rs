@@ -89,6 +89,11 @@ impl Sandbox {
         self.process.options()
     }
 
+    /// The socket that clients use.
+    pub fn socket(&self) -> &Path {
+        self.process.socket()
+    }
+
     /// The server's process id.
     pub fn pid(&self) -> i32 {
         self.process.pid()

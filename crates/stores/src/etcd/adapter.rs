@@ -15,10 +15,11 @@ use super::capture::{CLUSTER, EtcdCapture};
 use super::checks::{START, Subject, check_all};
 use super::error::etcd;
 use super::restore::{Way, restore_snapshot};
-use super::select;
 use super::source::EtcdSource;
+use super::{select, serve};
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
 use crate::select::{Select, Selection, Take};
+use crate::serve::Serve;
 
 /// How a cluster is reached and restored.
 #[derive(Clone, Debug)]
@@ -71,6 +72,10 @@ impl Adapter for EtcdAdapter {
     }
 
     fn selects(&self) -> Option<&dyn Select> {
+        Some(self)
+    }
+
+    fn serves(&self) -> Option<&dyn Serve> {
         Some(self)
     }
 
@@ -132,5 +137,21 @@ impl Select for EtcdAdapter {
         take: &mut Take<'_>,
     ) -> Result<Vec<Result<(), Failure>>, Failure> {
         select::select(artefact, wanted, monitor, take)
+    }
+}
+
+impl Serve for EtcdAdapter {
+    fn address(&self, _facts: &CaptureFacts, at: &Path) -> String {
+        format!("unix://{}", at.display())
+    }
+
+    fn serve(
+        &self,
+        facts: &CaptureFacts,
+        artefact: &Path,
+        monitor: &dyn Monitor,
+        work: &mut dyn FnMut(&Path) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        serve::serve((facts, &self.options.programs), artefact, (self.clock.as_ref(), monitor), work)
     }
 }

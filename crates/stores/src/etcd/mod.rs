@@ -13,6 +13,7 @@ mod manifest;
 mod restore;
 mod running;
 mod select;
+mod serve;
 mod source;
 
 pub use adapter::{EtcdAdapter, EtcdOptions};

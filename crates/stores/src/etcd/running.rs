@@ -8,7 +8,8 @@ use std::time::Duration;
 use lifeboat_base::crashsafe;
 use lifeboat_base::entropy::OsEntropy;
 use lifeboat_base::failure::{Failure, FailureKind, chain};
-use lifeboat_etcd::{Client, EtcdError, Lease, Member, Wait, switch_off_auth};
+use lifeboat_etcd::{Client, EtcdError, Installation, Lease, Member, Wait, switch_off_auth};
+use tempfile::TempDir;
 
 use super::capture::HASH_KV;
 use super::checks::{
@@ -21,7 +22,7 @@ use crate::adapter::CheckResult;
 use crate::tally::{Tally, failed, not_applicable};
 
 /// How long a member may take to start: it reads its whole database first.
-const START_LIMIT: Duration = Duration::from_secs(900);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(900);
 /// How deep a data directory is.
 const MAX_DEPTH: usize = 8;
 
@@ -41,17 +42,9 @@ pub(crate) fn check_running(
         Err(error) => return Err(etcd("failed to look for etcd")(error)),
     };
     subject.monitor.phase("starting a throwaway etcd", None);
-    let scratch = tempfile::Builder::new()
-        .prefix(".lifeboat-check-")
-        .tempdir_in(subject.restored)
-        .map_err(|error| Failure::io("failed to make a folder for a throwaway etcd", error))?;
-    let copy = scratch.path().join("etcd");
-    let copied = copy_tree(directory, &copy, 0);
-    copied.map_err(|error| Failure::io("failed to copy the data directory for a throwaway etcd", error))?;
     let cancelled = || subject.cancelled();
     let wait = Wait { limit: START_LIMIT, clock: subject.clock, cancelled: &cancelled };
-    let started = switch_off_auth(&copy.join("member/snap/db"))
-        .and_then(|_was_on| Member::start(&installed, &copy, &OsEntropy, wait));
+    let (_scratch, started) = on_a_copy(directory, subject.restored, &installed, wait)?;
     let member = match started {
         Ok(member) => member,
         Err(error @ (EtcdError::Cancelled | EtcdError::NotInstalled { .. })) => {
@@ -66,6 +59,26 @@ pub(crate) fn check_running(
         return Err(Failure::new(FailureKind::Refused, "checking the restored etcd was cancelled"));
     }
     Ok(results)
+}
+
+/// Starts a member that asks nobody for a password on a copy of `directory`, which is made in `beside` and lives as long as
+/// the first of the two.
+pub(crate) fn on_a_copy(
+    directory: &Path,
+    beside: &Path,
+    installed: &Installation,
+    wait: Wait<'_>,
+) -> Result<(TempDir, Result<Member, EtcdError>), Failure> {
+    let scratch = tempfile::Builder::new()
+        .prefix(".lifeboat-check-")
+        .tempdir_in(beside)
+        .map_err(|error| Failure::io("failed to make a folder for a throwaway etcd", error))?;
+    let copy = scratch.path().join("etcd");
+    let copied = copy_tree(directory, &copy, 0);
+    copied.map_err(|error| Failure::io("failed to copy the data directory for a throwaway etcd", error))?;
+    let started = switch_off_auth(&copy.join("member/snap/db"))
+        .and_then(|_was_on| Member::start(installed, &copy, &OsEntropy, wait));
+    Ok((scratch, started))
 }
 
 /// One result per family of a member that does not run: none of it is there.

@@ -20,6 +20,7 @@ use super::select;
 use super::walk::{Step, Trouble, WalkOptions, Walker};
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
 use crate::select::{Select, Selection, Take};
+use crate::serve::{self, Serve};
 
 /// Findings an inspection spells out; further ones are only counted.
 const MAX_INSPECTION_FINDINGS: usize = 100;
@@ -115,6 +116,10 @@ impl Adapter for FilesAdapter {
         Some(self)
     }
 
+    fn serves(&self) -> Option<&dyn Serve> {
+        Some(self)
+    }
+
     fn restore(
         &self,
         from: &dyn RestoreSource,
@@ -150,5 +155,21 @@ impl Select for FilesAdapter {
         take: &mut Take<'_>,
     ) -> Result<Vec<Result<(), Failure>>, Failure> {
         select::select(artefact, wanted, monitor, take)
+    }
+}
+
+impl Serve for FilesAdapter {
+    fn address(&self, _facts: &CaptureFacts, at: &Path) -> String {
+        serve::path(at)
+    }
+
+    fn serve(
+        &self,
+        _facts: &CaptureFacts,
+        artefact: &Path,
+        _monitor: &dyn Monitor,
+        work: &mut dyn FnMut(&Path) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        work(artefact)
     }
 }

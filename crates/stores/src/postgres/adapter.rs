@@ -28,6 +28,7 @@ use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resum
 use crate::inplace::{InPlace, Place, Standing};
 use crate::parts::{Part, PartReport, Parts};
 use crate::select::{Select, Selection, Take};
+use crate::serve::Serve;
 
 /// How a cluster is reached and what is checked after a restore.
 #[derive(Clone)]
@@ -75,6 +76,21 @@ impl PostgresAdapter {
         Workshop { programs: &self.options.programs, clock: self.clock.as_ref(), facts }
     }
 
+    /// Where tablespaces of the cluster were placed, besides its own folder.
+    fn spaces(&self, facts: &CaptureFacts) -> Result<Vec<PathBuf>, Failure> {
+        Ok(self.places(facts)?.into_iter().map(|place| place.folder).collect())
+    }
+
+    fn asked<'a>(
+        &'a self,
+        facts: &'a CaptureFacts,
+        spaces: &'a [PathBuf],
+        monitor: &'a dyn Monitor,
+    ) -> Asked<'a> {
+        let (programs, clock) = (self.options.programs.as_slice(), self.clock.as_ref());
+        Asked { facts, programs, spaces, clock, monitor }
+    }
+
     fn connect_options(&self) -> Result<ConnectOptions, Failure> {
         let parsed = ConnectOptions::parse(&(self.options.url)()?);
         parsed.map_err(error::connection("failed to understand the address of the server"))
@@ -97,6 +113,10 @@ impl Adapter for PostgresAdapter {
     }
 
     fn selects(&self) -> Option<&dyn Select> {
+        Some(self)
+    }
+
+    fn serves(&self) -> Option<&dyn Serve> {
         Some(self)
     }
 
@@ -170,15 +190,25 @@ impl Select for PostgresAdapter {
         monitor: &dyn Monitor,
         take: &mut Take<'_>,
     ) -> Result<Vec<Result<(), Failure>>, Failure> {
-        let spaces: Vec<PathBuf> = self.places(facts)?.into_iter().map(|place| place.folder).collect();
-        let asked = Asked {
-            facts,
-            programs: &self.options.programs,
-            spaces: &spaces,
-            clock: self.clock.as_ref(),
-            monitor,
-        };
-        select::select(&asked, artefact, wanted, take)
+        let spaces = self.spaces(facts)?;
+        select::select(&self.asked(facts, &spaces, monitor), artefact, wanted, take)
+    }
+}
+
+impl Serve for PostgresAdapter {
+    fn address(&self, facts: &CaptureFacts, at: &Path) -> String {
+        select::address(facts, at)
+    }
+
+    fn serve(
+        &self,
+        facts: &CaptureFacts,
+        artefact: &Path,
+        monitor: &dyn Monitor,
+        work: &mut dyn FnMut(&Path) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let spaces = self.spaces(facts)?;
+        select::serve(&self.asked(facts, &spaces, monitor), artefact, work)
     }
 }
 

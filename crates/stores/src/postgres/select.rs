@@ -9,7 +9,7 @@ use lifeboat_base::capture::CaptureFacts;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::time::Clock;
-use lifeboat_postgres::server::installation;
+use lifeboat_postgres::server::{CLIENT_OPTIONS, PORT, installation};
 use lifeboat_postgres::wire::{PgError, Row, quote_literal};
 use serde_json::Value;
 
@@ -19,6 +19,7 @@ use super::extract::not_started;
 use super::replay::recovery_target;
 use super::session::{Session, is_lost, reason};
 use crate::select::{LIMIT, Selected, Selection, Take, foreign, going_on, moment};
+use crate::serve::encoded;
 
 /// Rows that are fetched at once: with 64 MiB for an answer, rows of up to 32 KiB.
 const PAGE_ROWS: usize = 2000;
@@ -41,24 +42,15 @@ pub(crate) fn select(
     wanted: &[Selection],
     take: &mut Take<'_>,
 ) -> Result<Vec<Result<(), Failure>>, Failure> {
-    let restored = &fs::canonicalize(restored)
-        .map_err(|error| Failure::io("failed to find the restored cluster", error))?;
-    let told = recovery_target(restored)?;
-    let recovery = (!told.is_empty()).then(|| Recovery::new(told));
-    let installed = installation(major(restored), asked.programs)
-        .map_err(error::server("the restored cluster cannot be asked on this machine"))?;
-    let (user, cancelled) = (superuser(asked.facts), || asked.monitor.cancelled());
-    let place = (restored.as_path(), asked.spaces);
-    let cluster = Cluster::start(&installed, place, &user, recovery.as_ref(), asked.clock, &cancelled)
-        .map_err(not_started)?;
-    let captured = asked.facts.environment.get("database").and_then(Value::as_str);
+    let cluster = start(asked, restored)?;
+    let captured = captured(asked.facts);
     let mut results = Vec::new();
     for (number, selection) in wanted.iter().enumerate() {
         let Selection::Sql { database, text } = selection else {
             results.push(Err(foreign("postgres")));
             continue;
         };
-        let database = database.as_deref().or(captured).unwrap_or("postgres");
+        let database = database.as_deref().unwrap_or(captured);
         let mut each = |found| {
             going_on(asked.monitor)?;
             take(number, found)
@@ -78,8 +70,51 @@ pub(crate) fn select(
             }
         }
     }
-    cluster.stop(asked.clock).map_err(error::server("failed to stop the throwaway server"))?;
+    stop(cluster, asked)?;
     Ok(results)
+}
+
+/// Lets an application use the cluster; whatever it writes stays in the sandbox.
+pub(crate) fn serve(
+    asked: &Asked<'_>,
+    restored: &Path,
+    work: &mut dyn FnMut(&Path) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let cluster = start(asked, restored)?;
+    work(&cluster.socket_dir())?;
+    stop(cluster, asked)
+}
+
+/// The address of a server whose socket is in the folder `at`, as `libpq` and most drivers take it.
+pub(crate) fn address(facts: &CaptureFacts, at: &Path) -> String {
+    format!(
+        "postgresql:///{}?host={}&port={PORT}&user={}&options={}",
+        encoded(captured(facts)),
+        encoded(&at.to_string_lossy()),
+        encoded(&superuser(facts)),
+        encoded(CLIENT_OPTIONS)
+    )
+}
+
+/// The database that was captured with.
+fn captured(facts: &CaptureFacts) -> &str {
+    facts.environment.get("database").and_then(Value::as_str).unwrap_or("postgres")
+}
+
+fn start(asked: &Asked<'_>, restored: &Path) -> Result<Cluster, Failure> {
+    let restored = fs::canonicalize(restored)
+        .map_err(|error| Failure::io("failed to find the restored cluster", error))?;
+    let told = recovery_target(&restored)?;
+    let recovery = (!told.is_empty()).then(|| Recovery::new(told));
+    let installed = installation(major(&restored), asked.programs)
+        .map_err(error::server("the restored cluster cannot be asked on this machine"))?;
+    let (user, cancelled) = (superuser(asked.facts), || asked.monitor.cancelled());
+    let place = (restored.as_path(), asked.spaces);
+    Cluster::start(&installed, place, &user, recovery.as_ref(), asked.clock, &cancelled).map_err(not_started)
+}
+
+fn stop(cluster: Cluster, asked: &Asked<'_>) -> Result<(), Failure> {
+    cluster.stop(asked.clock).map_err(error::server("failed to stop the throwaway server"))
 }
 
 /// What can go wrong while rows are read.

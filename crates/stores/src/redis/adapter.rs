@@ -28,6 +28,7 @@ use crate::continuous::{Continuous, Goal, LogFeed, LogPosition, LogSource, Resum
 use crate::duties::{Duties, Look, Rebuilt};
 use crate::load::{LoadOptions, Loaded, Loader, MergeOptions};
 use crate::select::{Select, Selection, Take};
+use crate::serve::Serve;
 
 /// How a server is reached and what is checked after a restore.
 #[derive(Clone)]
@@ -152,6 +153,10 @@ impl Adapter for RedisAdapter {
         Some(self)
     }
 
+    fn serves(&self) -> Option<&dyn Serve> {
+        Some(self)
+    }
+
     fn restore(
         &self,
         from: &dyn RestoreSource,
@@ -221,6 +226,22 @@ impl Select for RedisAdapter {
         take: &mut Take<'_>,
     ) -> Result<Vec<Result<(), Failure>>, Failure> {
         select::select(&self.subject(facts, monitor), artefact, wanted, take)
+    }
+}
+
+impl Serve for RedisAdapter {
+    fn address(&self, _facts: &CaptureFacts, at: &Path) -> String {
+        format!("unix://{}", at.display())
+    }
+
+    fn serve(
+        &self,
+        facts: &CaptureFacts,
+        artefact: &Path,
+        monitor: &dyn Monitor,
+        work: &mut dyn FnMut(&Path) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        select::serve(&self.subject(facts, monitor), artefact, work)
     }
 }
 

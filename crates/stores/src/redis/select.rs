@@ -44,6 +44,18 @@ pub(super) fn select(
     asked.map_err(error::server("a throwaway server did not start on what was restored"))
 }
 
+/// Lets an application read a throwaway server. It is a replica of nobody, so it takes no writes.
+pub(super) fn serve(
+    subject: &Subject<'_>,
+    restored: &Path,
+    work: &mut dyn FnMut(&Path) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let programs = Programs::find(subject.programs)
+        .map_err(error::server("the restored server cannot be run on this machine"))?;
+    let served = with_server(subject, &programs, restored, |sandbox, _work| work(sandbox.socket()))?;
+    served.map_err(error::server("a throwaway server did not start on what was restored"))
+}
+
 /// The keys of one database that fit; the inner error is of this question alone. Nothing changes meanwhile, so a key may come twice and none is left out.
 fn keys(
     connection: &mut Connection,

@@ -19,6 +19,7 @@ use super::restore::restore_database;
 use super::select;
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
 use crate::select::{Select, Selection, Take};
+use crate::serve::{self, Serve};
 
 /// What to capture of a database and what to check after a restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +100,10 @@ impl Adapter for SqliteAdapter {
         Some(self)
     }
 
+    fn serves(&self) -> Option<&dyn Serve> {
+        Some(self)
+    }
+
     fn restore(
         &self,
         from: &dyn RestoreSource,
@@ -139,5 +144,21 @@ impl Select for SqliteAdapter {
         take: &mut Take<'_>,
     ) -> Result<Vec<Result<(), Failure>>, Failure> {
         select::select(artefact, wanted, (&self.clock, monitor), take)
+    }
+}
+
+impl Serve for SqliteAdapter {
+    fn address(&self, _facts: &CaptureFacts, at: &Path) -> String {
+        serve::path(at)
+    }
+
+    fn serve(
+        &self,
+        _facts: &CaptureFacts,
+        artefact: &Path,
+        _monitor: &dyn Monitor,
+        work: &mut dyn FnMut(&Path) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        work(artefact)
     }
 }

@@ -103,6 +103,11 @@ impl Cluster {
         Ok(options.with_silence_limit(CHECK_LIMIT + STATEMENT_LIMIT))
     }
 
+    /// The folder with its socket.
+    pub(crate) fn socket_dir(&self) -> PathBuf {
+        self.sandbox.socket_dir()
+    }
+
     /// A session that reads tables, never indexes.
     pub(crate) fn session(&self, database: &str) -> Result<Session, PgError> {
         let patience = Patience { statement: CHECK_LIMIT, lock: LOCK_LIMIT };

@@ -15,6 +15,7 @@ use crate::load::Loader;
 use crate::redis::adapter::{RedisAdapter, RedisOptions};
 use crate::redis::duties::Upkeep;
 use crate::select::Select;
+use crate::serve::Serve;
 
 /// Where the files are and what is checked after a restore.
 #[derive(Clone, Debug)]
@@ -113,6 +114,10 @@ impl Adapter for RedisFilesAdapter {
     }
 
     fn selects(&self) -> Option<&dyn Select> {
+        Some(&self.restored)
+    }
+
+    fn serves(&self) -> Option<&dyn Serve> {
         Some(&self.restored)
     }
 

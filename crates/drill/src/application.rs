@@ -1,0 +1,251 @@
+//! Applications: what they must be able to do on stores that were restored together.
+//!
+//! A command of the user's is told where the restored stores are and passes by ending with status 0. It sees nothing else of
+//! ours: a bare environment, a scratch folder as its home, and no network unless the policy lets it. Afterwards it is run once
+//! more for each store, with nothing in that store's place: one that passes all the same has no power.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use lifeboat_base::apart::{self, Network};
+use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::human;
+use lifeboat_base::ids::{ApplicationName, StoreName};
+use lifeboat_base::monitor::{Finding, Monitor};
+use lifeboat_base::outside::{OutsideError, Run, run};
+use lifeboat_base::time::Clock;
+use lifeboat_stores::{CheckResult, CheckState, Serve};
+
+use crate::report::CheckOutcome;
+use crate::run::Restored;
+use crate::sandbox::Sandbox;
+
+/// The family of these checks.
+const FAMILY: &str = "application";
+/// What is where nothing is.
+const NOWHERE: &str = "nowhere";
+
+/// One application that is tried.
+#[derive(Clone, Debug)]
+pub struct Application {
+    /// Its name.
+    pub name: ApplicationName,
+    /// What it needs.
+    pub stores: Vec<Need>,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Where it stands.
+    pub folder: PathBuf,
+    /// How long it may take.
+    pub within: Duration,
+    /// What it may reach beside the stores.
+    pub network: Network,
+}
+
+/// A store that an application needs, and the variables that tell it of it.
+#[derive(Clone, Debug)]
+pub struct Need {
+    /// The store.
+    pub store: StoreName,
+    /// Names the variable with its address.
+    pub address: String,
+    /// Names the variable with the moment it shows.
+    pub moment: String,
+}
+
+/// What all applications of a drill share.
+pub(crate) struct Stage<'a> {
+    pub(crate) sandbox: &'a Sandbox,
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) monitor: &'a dyn Monitor,
+}
+
+/// Tries every application; what fails or proves nothing is a finding.
+pub(crate) fn attempt(
+    applications: &[Application],
+    restored: &[Restored<'_>],
+    stage: &Stage<'_>,
+    findings: &mut Vec<Finding>,
+) -> Vec<CheckOutcome> {
+    let mut outcomes = Vec::new();
+    for application in applications {
+        stage.monitor.phase(&format!("trying {}", application.name), None);
+        let outcome = one(application, restored, stage);
+        findings.extend(finding(application, &outcome));
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+fn finding(application: &Application, outcome: &CheckOutcome) -> Option<Finding> {
+    let (id, name) = (&outcome.id, application.name.as_str());
+    let first = outcome.detail.first().map(|line| format!(": {line}")).unwrap_or_default();
+    match (outcome.state, outcome.canary_caught) {
+        (CheckState::Passed, Some(true)) => None,
+        (CheckState::Passed, _) => {
+            let message = format!("check has no power: {id}{first}");
+            Some(Finding::new(id, name, message))
+        }
+        (CheckState::Failed, _) => {
+            let message = format!("{name} does not work on what was restored: {}{first}", outcome.measured);
+            Some(Finding::new(id, name, message))
+        }
+        (CheckState::NotApplicable, _) => {
+            let message = format!("{id} could not be applied{first}");
+            Some(Finding::new("drill.unproven", name, message))
+        }
+    }
+}
+
+/// What is used of one store.
+struct Lent<'a> {
+    need: &'a Need,
+    there: &'a Restored<'a>,
+    artefact: &'a Path,
+    serve: &'a dyn Serve,
+}
+
+fn one(application: &Application, restored: &[Restored<'_>], stage: &Stage<'_>) -> CheckOutcome {
+    let expected = format!("status 0 within {}", human::duration(application.within));
+    let outcome = |state, measured: String, detail: Vec<String>| CheckResult {
+        id: format!("{FAMILY}/{}", application.name),
+        state,
+        measured,
+        expected: expected.clone(),
+        differences: u64::from(state == CheckState::Failed),
+        detail,
+    };
+    let unproven = |why: String| {
+        CheckOutcome::from_result(outcome(CheckState::NotApplicable, "not measured".to_owned(), vec![why]))
+    };
+    let mut lent = Vec::new();
+    for need in &application.stores {
+        let store = &need.store;
+        let Some(there) = restored.iter().find(|there| there.store == *store) else {
+            return unproven(format!("{store}: it is no part of the drill"));
+        };
+        let Some(artefact) = &there.artefact else {
+            return unproven(format!("{store}: it was not restored, or a check failed"));
+        };
+        let Some(serve) = there.adapter.serves() else {
+            return unproven(format!("{store}: its kind cannot be used by an application"));
+        };
+        lent.push(Lent { need, there, artefact, serve });
+    }
+    let mut told = None;
+    let served = serve(&lent, &mut Vec::new(), stage, &mut |places| {
+        told = Some(attempts(application, &lent, places, stage)?);
+        Ok(())
+    });
+    match (served, told) {
+        (Err(failure), _) => unproven(failure.chain()),
+        (Ok(()), None) => unproven("the command was not run".to_owned()),
+        (Ok(()), Some(Told::Failed(status, said))) => CheckOutcome {
+            // What failed on what is there needs no proof that it can.
+            canary_caught: Some(true),
+            ..CheckOutcome::from_result(outcome(CheckState::Failed, status, said))
+        },
+        (Ok(()), Some(Told::Passed { took, blind })) => {
+            let lines = blind.iter().map(|store| format!("it passes without `{store}`"));
+            let measured = format!("status 0 after {}", human::duration(took));
+            CheckOutcome {
+                canary_caught: Some(blind.is_empty()),
+                ..CheckOutcome::from_result(outcome(CheckState::Passed, measured, lines.collect()))
+            }
+        }
+    }
+}
+
+/// Makes all of them usable, one inside the other, and then works.
+fn serve(
+    lent: &[Lent<'_>],
+    places: &mut Vec<PathBuf>,
+    stage: &Stage<'_>,
+    work: &mut dyn FnMut(&[PathBuf]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let Some((first, rest)) = lent.split_first() else { return work(places) };
+    first.serve.serve(first.there.facts, first.artefact, stage.monitor, &mut |place| {
+        places.push(place.to_owned());
+        serve(rest, places, stage, work)
+    })
+}
+
+/// How it went.
+enum Told {
+    Passed { took: Duration, blind: Vec<StoreName> },
+    Failed(String, Vec<String>),
+}
+
+/// Runs the command on everything, and if it passes once more without each of the stores.
+fn attempts(
+    application: &Application,
+    lent: &[Lent<'_>],
+    places: &[PathBuf],
+    stage: &Stage<'_>,
+) -> Result<Told, Failure> {
+    let scratch = stage.sandbox.folder(&format!(".{FAMILY}.{}", application.name))?;
+    let nowhere = scratch.join(NOWHERE);
+    let variables = |missing: Option<usize>| -> BTreeMap<&str, String> {
+        let all = lent.iter().zip(places).enumerate().map(|(number, (lent, place))| {
+            let at = if missing == Some(number) { &nowhere } else { place };
+            let shows = lent.there.facts.consistency.moment.to_string();
+            let address = lent.serve.address(lent.there.facts, at);
+            [(lent.need.address.as_str(), address), (lent.need.moment.as_str(), shows)]
+        });
+        all.flatten().collect()
+    };
+    let started = stage.clock.monotonic();
+    match attempt_one(application, &variables(None), &scratch, stage)? {
+        Ok(()) => {}
+        Err((status, said)) => return Ok(Told::Failed(status, said)),
+    }
+    let took = stage.clock.monotonic().saturating_sub(started);
+    let mut blind = Vec::new();
+    for (number, lent) in lent.iter().enumerate() {
+        stage.monitor.phase(&format!("trying {} without {}", application.name, lent.need.store), None);
+        if attempt_one(application, &variables(Some(number)), &scratch, stage)?.is_ok() {
+            blind.push(lent.need.store.clone());
+        }
+    }
+    Ok(Told::Passed { took, blind })
+}
+
+/// The outer error means that nothing is known; the inner one is the command's, with what it said.
+fn attempt_one(
+    application: &Application,
+    variables: &BTreeMap<&str, String>,
+    scratch: &Path,
+    stage: &Stage<'_>,
+) -> Result<Result<(), (String, Vec<String>)>, Failure> {
+    let mut command = command(application, stage.clock)?;
+    command.env("HOME", scratch).env("TMPDIR", scratch).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
+    command.envs(variables).current_dir(&application.folder);
+    let cancelled = || stage.monitor.cancelled();
+    let how = Run { limit: application.within, clock: stage.clock, cancelled: &cancelled };
+    match run(command, &how) {
+        Ok(_said) => Ok(Ok(())),
+        Err(OutsideError::Program { status, message, .. }) => {
+            Ok(Err((status, message.lines().map(str::to_owned).collect())))
+        }
+        Err(OutsideError::Cancelled) => {
+            Err(Failure::new(FailureKind::Refused, format!("trying {} was stopped", application.name)))
+        }
+        Err(error @ OutsideError::Io { .. }) => Err(not_run(application, error)),
+    }
+}
+
+fn command(application: &Application, clock: &dyn Clock) -> Result<Command, Failure> {
+    let found = apart::command(&application.command, application.network, clock);
+    found.map_err(|error| not_run(application, error))?.ok_or_else(|| {
+        let why = "this machine gives no network of its own to a command (unshare of util-linux, allowed by the \
+                   kernel); `network = \"host\"` runs it on the machine's, where it can reach production";
+        Failure::new(FailureKind::Refused, why)
+    })
+}
+
+fn not_run(application: &Application, error: OutsideError) -> Failure {
+    let what = format!("the command of {} could not be run", application.name);
+    Failure::with_source(FailureKind::Internal, what, error)
+}
