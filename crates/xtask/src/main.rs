@@ -19,7 +19,7 @@ use crate::say::say;
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   tidy               check what the compiler and clippy cannot: crate edges, module docs, sizes, secrets, pages
-  ci                 everything CI does, in its order: fmt, clippy, deny, tidy, doc, test, demo
+  ci                 everything CI does, in its order: fmt, clippy, deny, tidy, doc, test, build, demo
   bench [MIB [RUNS]] back up and restore generated data with lifeboat and with restic; default 512 MiB, 3 runs";
 
 /// The root of the repository we stand in. Not the one this program was built from: a target folder may be shared
