@@ -16,10 +16,11 @@ demo:
 estate: export PATH := $(abspath $(LIFEBOAT_CACHE))/venv/bin:$(PATH)
 estate: MIB ?= 256
 estate: DIR ?= estate-run
+estate: TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 estate:
 	scripts/install-test-peers.sh
-	$(CARGO) build --locked --release --package lifeboat-cli --bin lifeboat
-	$(CARGO) run --locked --release --package lifeboat-testkit --example estate -- "$$($(CARGO) metadata --no-deps --format-version 1 | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/release/lifeboat" $(DIR) $(MIB)
+	$(CARGO) build --locked --release --package lifeboat-cli --package lifeboat-testkit --bin lifeboat --example estate
+	$(TARGET)/examples/estate $(TARGET)/lifeboat $(DIR) $(MIB)
 
 test:
 	scripts/install-test-peers.sh

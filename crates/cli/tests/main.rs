@@ -13,6 +13,7 @@ mod main {
     mod capture;
     mod copies;
     mod damage;
+    mod drill_ends;
     mod drill_plans;
     mod estate;
     mod etcd;
