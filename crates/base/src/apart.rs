@@ -17,10 +17,21 @@ const PROBE_LIMIT: Duration = Duration::from_secs(20);
 const MORTAL: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
 /// Accounts that are not root need their own names for users to be let to the rest.
 const OWN_USERS: [&str; 3] = ["--user", "--map-current-user", "--keep-caps"];
-/// Every process that comes of the command ends when the first of them does, also one that left its group.
-const FAMILY: [&str; 3] = ["--pid", "--fork", "--kill-child"];
-/// Brings the loopback up where that can be done, then becomes the command. The words are arguments, no part of the script.
-const BEGIN: [&str; 3] = ["sh", "-c", r#"ip link set lo up 2>/dev/null; exec "$0" "$@""#];
+/// Every process that comes of the command ends when the first of them does, also one that left its group; it sees no others, and
+/// what it mounts is mounted for it alone.
+const FAMILY: [&str; 5] = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+/// The first process. It brings the loopback up where that can be done, waits for the command, and tells how it ended: a command in its
+/// place would not hear the signals it sends itself. The words are arguments, no part of the script.
+const BEGIN: [&str; 3] = ["sh", "-c", r#"ip link set lo up 2>/dev/null; "$0" "$@"; exit $?"#];
+/// Root would leave by these rights what it is kept in.
+const POWERLESS: [&str; 5] = [
+    "setpriv",
+    "--ambient-caps=-all",
+    "--inh-caps=-all",
+    "--bounding-set=-sys_admin,-sys_ptrace,-sys_module,-sys_rawio,-sys_boot,-sys_time,-mknod,-linux_immutable,-net_admin,\
+     -sys_chroot",
+    "--",
+];
 
 /// Whether a command may reach the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +56,9 @@ pub fn command(
     let ways: [&[&str]; 2] = [&[], &OWN_USERS];
     for users in ways {
         let before = [&MORTAL[..], &["unshare"], users, own_network, &FAMILY, &["--"]].concat();
+        let before = [&before[..], &BEGIN, &POWERLESS].concat();
         if works(&before, clock)? {
-            return Ok(Some(build(before.iter().chain(&BEGIN).copied(), words)));
+            return Ok(Some(build(before.iter().copied(), words)));
         }
     }
     Ok(match network {
@@ -99,6 +111,23 @@ mod tests {
         // The listener does hear who is let through.
         said(&call, Network::Host).unwrap();
         ours.accept().unwrap();
+    }
+
+    #[test]
+    fn who_ends_by_a_signal_of_its_own_has_not_ended_well() {
+        for script in ["kill -TERM $$", "kill -KILL $$", "kill -TERM 0; sleep 60"] {
+            let failed = said(script, Network::None).unwrap_err();
+            assert!(matches!(&failed, OutsideError::Program { code: Some(129..), .. }), "{script}: {failed}");
+        }
+    }
+
+    #[test]
+    fn who_is_kept_apart_sees_no_process_of_ours_and_mounts_nothing_here() {
+        let scratch = tempfile::tempdir().unwrap();
+        let ours = std::process::id();
+        assert!(said(&format!("test -e /proc/{ours}/environ -a $$ -ne {ours}"), Network::Host).is_err());
+        let folder = scratch.path().display();
+        assert!(said(&format!("mount -t tmpfs none {folder}"), Network::None).is_err());
     }
 
     #[test]

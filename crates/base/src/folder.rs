@@ -335,7 +335,7 @@ impl Folder {
             return self.remove_file(name);
         }
         let refuse = |kind, why: &str| Err(io::Error::new(kind, format!("`{}` {why}", name.display())));
-        if found.st_dev != device {
+        if found.st_dev != device || self.is_mount(name)? {
             return refuse(io::ErrorKind::CrossesDevices, "is a mount of its own, which is not emptied");
         }
         if depth >= MAX_DEPTH {

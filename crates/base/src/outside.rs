@@ -51,6 +51,8 @@ pub enum OutsideError {
         program: String,
         /// Its exit status in words.
         status: String,
+        /// Its exit status; nothing if a signal ended it.
+        code: Option<i32>,
         /// What it said, printable and bounded.
         message: String,
     },
@@ -90,7 +92,12 @@ pub fn run(mut command: Command, how: &Run<'_>) -> Result<String, OutsideError> 
     let mut child = command.spawn().map_err(OutsideError::doing(&format!("run {}", program.display())))?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let (out, err) = (Heard::from(out), Heard::from(err));
-    let failed = |status: String, message: String| OutsideError::Program { program: name, status, message };
+    let failed = |status: String, code, message: String| OutsideError::Program {
+        program: name,
+        status,
+        code,
+        message,
+    };
     while !has_ended(&child)? {
         if (how.cancelled)() {
             end(&mut child);
@@ -99,7 +106,7 @@ pub fn run(mut command: Command, how: &Run<'_>) -> Result<String, OutsideError> 
         if how.clock.monotonic().saturating_sub(started) > how.limit {
             end(&mut child);
             let message = format!("no end within {} s", how.limit.as_secs());
-            return Err(failed("ended by us".to_owned(), message));
+            return Err(failed("ended by us".to_owned(), None, message));
         }
         pause();
     }
@@ -116,7 +123,7 @@ pub fn run(mut command: Command, how: &Run<'_>) -> Result<String, OutsideError> 
     }
     let said = String::from_utf8_lossy(if err.is_empty() { &out } else { &err }).trim().to_owned();
     let skipped = said.chars().count().saturating_sub(MAX_MESSAGE_CHARS);
-    Err(failed(status.to_string(), printable(&said.chars().skip(skipped).collect::<String>())))
+    Err(failed(status.to_string(), status.code(), printable(&said.chars().skip(skipped).collect::<String>())))
 }
 
 /// What a program says. It is read by a thread of its own, which lives until the last process that has the pipe is gone: one

@@ -1,8 +1,9 @@
 //! Applications: what they must be able to do on stores that were restored together.
 //!
 //! A command of the user's is told where the restored stores are and passes by ending with status 0. It sees nothing else of
-//! ours: a bare environment, a scratch folder as its home, and no network unless the policy lets it. Afterwards it is run once
-//! more for each store, with nothing in that store's place: one that passes all the same has no power.
+//! ours: a bare environment, an empty folder as its home, and no network unless the policy lets it. Afterwards it is run once
+//! more for each store, with nothing in that store's place, and must fail by its own word each time; and at last on everything again,
+//! which it must pass: a failure that would have come anyway shows nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ use crate::sandbox::Sandbox;
 const FAMILY: &str = "application";
 /// What is where nothing is.
 const NOWHERE: &str = "nowhere";
+/// Shells give this and more for a command that a signal ended.
+const SIGNALLED: i32 = 128;
 
 /// One application that is tried.
 #[derive(Clone, Debug)]
@@ -142,17 +145,16 @@ fn one(application: &Application, restored: &[Restored<'_>], stage: &Stage<'_>) 
     match (served, told) {
         (Err(failure), _) => unproven(failure.chain()),
         (Ok(()), None) => unproven("the command was not run".to_owned()),
-        (Ok(()), Some(Told::Failed(status, said))) => CheckOutcome {
+        (Ok(()), Some(Told::Failed(Ended { status, said, .. }))) => CheckOutcome {
             // What failed on what is there needs no proof that it can.
             canary_caught: Some(true),
             ..CheckOutcome::from_result(outcome(CheckState::Failed, status, said))
         },
-        (Ok(()), Some(Told::Passed { took, blind })) => {
-            let lines = blind.iter().map(|store| format!("it passes without `{store}`"));
+        (Ok(()), Some(Told::Passed { took, doubts })) => {
             let measured = format!("status 0 after {}", human::duration(took));
             CheckOutcome {
-                canary_caught: Some(blind.is_empty()),
-                ..CheckOutcome::from_result(outcome(CheckState::Passed, measured, lines.collect()))
+                canary_caught: Some(doubts.is_empty()),
+                ..CheckOutcome::from_result(outcome(CheckState::Passed, measured, doubts))
             }
         }
     }
@@ -174,8 +176,20 @@ fn serve(
 
 /// How it went.
 enum Told {
-    Passed { took: Duration, blind: Vec<StoreName> },
-    Failed(String, Vec<String>),
+    /// With the reasons why it may have looked at nothing.
+    Passed {
+        took: Duration,
+        doubts: Vec<String>,
+    },
+    Failed(Ended),
+}
+
+/// How a command ended that did not pass.
+struct Ended {
+    status: String,
+    /// It ended by itself and said so by its status.
+    by_itself: bool,
+    said: Vec<String>,
 }
 
 /// Runs the command on everything, and if it passes once more without each of the stores.
@@ -185,11 +199,9 @@ fn attempts(
     places: &[PathBuf],
     stage: &Stage<'_>,
 ) -> Result<Told, Failure> {
-    let scratch = stage.sandbox.folder(&format!(".{FAMILY}.{}", application.name))?;
-    let nowhere = scratch.join(NOWHERE);
-    let variables = |missing: Option<usize>| -> BTreeMap<&str, String> {
+    let variables = |missing: Option<usize>, nowhere: &Path| -> BTreeMap<&str, String> {
         let all = lent.iter().zip(places).enumerate().map(|(number, (lent, place))| {
-            let at = if missing == Some(number) { &nowhere } else { place };
+            let at = if missing == Some(number) { nowhere } else { place };
             let shows = lent.there.facts.consistency.moment.to_string();
             let address = lent.serve.address(lent.there.facts, at);
             [(lent.need.address.as_str(), address), (lent.need.moment.as_str(), shows)]
@@ -197,19 +209,33 @@ fn attempts(
         all.flatten().collect()
     };
     let started = stage.clock.monotonic();
-    match attempt_one(application, &variables(None), &scratch, stage)? {
-        Ok(()) => {}
-        Err((status, said)) => return Ok(Told::Failed(status, said)),
+    let attempt = |number: usize, missing| {
+        // A folder and an empty place of its own for each: what one run leaves there is not the next one's.
+        let scratch = stage.sandbox.folder(&format!(".{FAMILY}.{}.{number}", application.name))?;
+        attempt_one(application, &variables(missing, &scratch.join(NOWHERE)), &scratch, stage)
+    };
+    if let Err(ended) = attempt(0, None)? {
+        return Ok(Told::Failed(ended));
     }
     let took = stage.clock.monotonic().saturating_sub(started);
-    let mut blind = Vec::new();
+    let mut doubts = Vec::new();
     for (number, lent) in lent.iter().enumerate() {
         stage.monitor.phase(&format!("trying {} without {}", application.name, lent.need.store), None);
-        if attempt_one(application, &variables(Some(number)), &scratch, stage)?.is_ok() {
-            blind.push(lent.need.store.clone());
+        let store = &lent.need.store;
+        match attempt(number + 1, Some(number))? {
+            Ok(()) => doubts.push(format!("it passes without `{store}`")),
+            Err(Ended { by_itself: true, .. }) => {}
+            Err(Ended { status, .. }) => {
+                doubts.push(format!("without `{store}` it does not end by its own word ({status})"));
+            }
         }
     }
-    Ok(Told::Passed { took, blind })
+    if let Err(Ended { status, .. }) = attempt(lent.len() + 1, None)? {
+        doubts.push(format!(
+            "it does not pass a second time ({status}), so what it misses is not told from that"
+        ));
+    }
+    Ok(Told::Passed { took, doubts })
 }
 
 /// The outer error means that nothing is known; the inner one is the command's, with what it said.
@@ -218,7 +244,7 @@ fn attempt_one(
     variables: &BTreeMap<&str, String>,
     scratch: &Path,
     stage: &Stage<'_>,
-) -> Result<Result<(), (String, Vec<String>)>, Failure> {
+) -> Result<Result<(), Ended>, Failure> {
     let mut command = command(application, stage.clock)?;
     command.env("HOME", scratch).env("TMPDIR", scratch).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
     command.envs(variables).current_dir(&application.folder);
@@ -226,9 +252,11 @@ fn attempt_one(
     let how = Run { limit: application.within, clock: stage.clock, cancelled: &cancelled };
     match run(command, &how) {
         Ok(_said) => Ok(Ok(())),
-        Err(OutsideError::Program { status, message, .. }) => {
-            Ok(Err((status, message.lines().map(str::to_owned).collect())))
-        }
+        Err(OutsideError::Program { status, code, message, .. }) => Ok(Err(Ended {
+            status,
+            by_itself: code.is_some_and(|code| code <= SIGNALLED),
+            said: message.lines().map(str::to_owned).collect(),
+        })),
         Err(OutsideError::Cancelled) => {
             Err(Failure::new(FailureKind::Refused, format!("trying {} was stopped", application.name)))
         }

@@ -122,7 +122,9 @@ pub enum EtcdError {
 impl From<OutsideError> for EtcdError {
     fn from(error: OutsideError) -> Self {
         match error {
-            OutsideError::Program { program, status, message } => Self::Program { program, status, message },
+            OutsideError::Program { program, status, message, .. } => {
+                Self::Program { program, status, message }
+            }
             OutsideError::Cancelled => Self::Cancelled,
             OutsideError::Io { what, source } => Self::Io { what, source },
         }

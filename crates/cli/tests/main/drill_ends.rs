@@ -15,11 +15,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::tree;
 use super::world::{World, texts};
 
-/// Where there is a gate, it says so to whoever holds it open, and then works for a day.
+/// Where there is a gate, a process that left the group says so to whoever holds it open; both then work for a day.
 const FRONT: &str = r#"#!/bin/sh
 if test -p gate; then
-  echo here > gate
-  setsid sleep DAY &
+  setsid sh -c 'echo here > gate; exec sleep DAY' &
   exec sleep DAY
 fi
 test -f "$STORE_ORDERS"
@@ -61,7 +60,8 @@ impl Gate {
     }
 
     fn sleepers(&self) -> usize {
-        let is_ours = |pid: &i32| arguments(*pid).iter().any(|word| *word == *self.day);
+        let is_ours =
+            |pid: &i32| arguments(*pid).iter().any(|word| word.to_string_lossy().contains(&self.day));
         everyone().iter().filter(|pid| is_ours(pid)).count()
     }
 

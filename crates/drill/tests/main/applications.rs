@@ -74,6 +74,29 @@ fn one_that_passes_without_a_store_has_no_power() {
 }
 
 #[test]
+fn a_failure_that_would_have_come_anyway_shows_nothing() {
+    for (script, doubt) in [
+        // What it consumes is gone when the stores are away, and afterwards.
+        (r#"test -f "$STORE_ORDERS" && rm "$STORE_UPLOADS""#, "it does not pass a second time"),
+        (
+            r#"test -f "$STORE_ORDERS" || kill -KILL $$; test -f "$STORE_UPLOADS""#,
+            "without `orders` it does not end",
+        ),
+    ] {
+        let report = tried(script, &Told::well());
+        let (web, codes) = outcome(&report);
+        assert_eq!((web.canary_caught, codes), (Some(false), vec!["application/web"]));
+        assert!(web.detail[0].starts_with(doubt), "{:?}", web.detail);
+    }
+    // Its home is new each time, and so is the place where nothing is.
+    let script = format!(
+        r#"test ! -e "$HOME/ran" && : > "$HOME/ran"; {BOTH} || {{ mkdir -p "$STORE_ORDERS"; exit 1; }}"#
+    );
+    let report = tried(&script, &Told::well());
+    assert_eq!(outcome(&report).1, Vec::<&str>::new(), "{:?}", outcome(&report).0);
+}
+
+#[test]
 fn what_it_says_when_it_fails_is_told() {
     let report = tried("echo no orders of today >&2; exit 3", &Told::well());
     let (web, codes) = outcome(&report);

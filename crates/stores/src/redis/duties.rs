@@ -319,6 +319,7 @@ pub(super) fn canaries(scratch: &Path, programs: &[PathBuf]) -> Result<Vec<Canar
             let wrong = |message: String| OutsideError::Program {
                 program: "a sample".to_owned(),
                 status: "refused".to_owned(),
+                code: None,
                 message,
             };
             let options = ConnectOptions::parse(&Secret::new(address.to_owned()))
