@@ -111,7 +111,10 @@ struct Lent<'a> {
 }
 
 fn one(application: &Application, restored: &[Restored<'_>], stage: &Stage<'_>) -> CheckOutcome {
-    let expected = format!("status 0 within {}", human::duration(application.within));
+    let program = application.command.first().map(String::as_str).unwrap_or_default();
+    let alone = if application.network == Network::None { "without a network" } else { "on our network" };
+    let expected =
+        format!("`{program}` ends with status 0 within {}, {alone}", human::duration(application.within));
     let outcome = |state, measured: String, detail: Vec<String>| CheckResult {
         id: format!("{FAMILY}/{}", application.name),
         state,

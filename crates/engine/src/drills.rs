@@ -389,9 +389,12 @@ impl Engine {
                 report.agreement.iter().filter(|outcome| rules.contains(&rule_name(outcome))).collect();
             let agrees = said.iter().all(|outcome| outcome.has_shown());
             // What the drill as a whole is called failed for is no pass for the row either.
-            let ok = store.verdict == DrillVerdict::Passed && ready.findings.is_empty() && agrees;
+            let left = |finding: &Finding| finding.code == "drill.teardown";
+            let gone = !report.findings.iter().any(left);
+            let ok = store.verdict == DrillVerdict::Passed && ready.findings.is_empty() && agrees && gone;
             let of_row = |finding: &&Finding| {
                 finding.subject == store.name.as_str()
+                    || left(finding)
                     || ready.findings.contains(finding)
                     || said.iter().any(|outcome| rule_name(outcome) == finding.subject)
             };

@@ -162,25 +162,28 @@ fn lessened(policy: &Policy, plan: &DrillPlan) -> Policy {
     policy
 }
 
-/// What a plan asks for: itself, the rows it restores and the rules they are asked; how often it does is not part of it. A row
-/// that joined the policy was in no drill before.
+/// What a plan asks for and restores from: itself, the rows with their promises and the rules they are asked, the places of their copies
+/// and who opens them; how often it is due is not part of it. A row that joined the policy was in no drill before.
 fn digest(policy: &Policy, plan: &DrillPlan) -> Digest {
     let rows: Vec<_> = policy
         .stores
         .values()
         .filter(|row| plan.stores.is_empty() || plan.stores.contains(&row.name))
         .map(|row| {
-            (
-                &row.name,
-                row.retention.value.keeps_points(),
-                drill_digest(row),
-                rules_digests(policy, &row.name),
-            )
+            let places: Vec<_> = row
+                .copies
+                .value
+                .iter()
+                .map(|copy| (copy, policy.copies.get(copy).map(|place| &place.url)))
+                .collect();
+            let promised = (row.retention.value.keeps_points(), row.rto.value, row.rpo.value, &row.needs);
+            (&row.name, promised, places, drill_digest(row), rules_digests(policy, &row.name))
         })
         .collect();
+    let opened: Vec<String> = policy.keys.recipients.iter().map(Recipient::to_string).collect();
     let without: Vec<&str> = plan.without.iter().map(CopyName::as_str).collect();
     let open_with: Vec<String> = plan.open_with.iter().map(Recipient::to_string).collect();
-    Digest::of(format!("{rows:?} {without:?} {open_with:?} {:?}", plan.back).as_bytes())
+    Digest::of(format!("{rows:?} {opened:?} {without:?} {open_with:?} {:?}", plan.back).as_bytes())
 }
 
 /// Plans and stores are named by one rule; their records are told apart by kind.
@@ -248,6 +251,15 @@ every = \"daily\"
         assert_eq!(state(Some(run(1, true, &policy(&format!("{NOW}{UPLOADS}"))))), PromiseState::Unproven);
         let checked = NOW.replace("./orders.db\"", "./orders.db\"\nchecks = { unique = [\"orders(no)\"] }");
         assert_eq!(state(Some(run(1, true, &policy(&checked)))), PromiseState::Unproven);
+        // Before its copies were elsewhere, others could open them, or it had to be faster.
+        for (was, is) in [
+            ("file:./here", "file:./elsewhere"),
+            ("keyfile:./key", "keyfile:./other-key"),
+            ("retention = \"7d\"", "retention = \"7d\"\nrto = \"1m\""),
+        ] {
+            let before = policy(&NOW.replace(was, is));
+            assert_eq!(state(Some(run(1, true, &before))), PromiseState::Unproven, "{is}");
+        }
         // How often it is due changes nothing of what it showed.
         assert_eq!(state(Some(run(1, true, &policy(&NOW.replace("daily", "hourly"))))), PromiseState::Kept);
         // What claims to come from the future proves nothing.
