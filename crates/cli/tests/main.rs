@@ -41,6 +41,7 @@ mod main {
     mod redis_load;
     mod redis_log;
     mod redis_merge;
+    mod redis_resume;
     mod redis_scan;
     mod redis_sentinel;
     mod reference_estate;

@@ -264,7 +264,9 @@ impl Engine {
         let point = PointId::generate(started, self.env.entropy.as_ref());
         let spool = self.spool()?;
         let known = self.identities(row, adapter.as_ref())?;
-        let context = CaptureContext { clock: self.env.clock.as_ref(), spool: &spool, known: &known };
+        let kept = self.kept(&row.name)?;
+        let clock = self.env.clock.as_ref();
+        let context = CaptureContext { clock, spool: &spool, kept: Some(&kept), known: &known };
         let capture = adapter.capture(&context)?;
         let parent = newest(&primary.vault)?;
         let stamp = SnapshotStamp {

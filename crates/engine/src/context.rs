@@ -185,6 +185,14 @@ impl Engine {
         Ok(dir)
     }
 
+    /// The file that a capture of this store may leave for the next one.
+    pub(crate) fn kept(&self, store: &StoreName) -> Result<PathBuf, Failure> {
+        let dir = self.state.join("captures");
+        crashsafe::create_dir_all(&dir)
+            .map_err(|error| Failure::io(format!("failed to make {}", dir.display()), error))?;
+        Ok(dir.join(store.as_str()))
+    }
+
     /// Where sandboxes are made, with a way in for the servers that run in them.
     pub(crate) fn sandboxes(&self) -> Result<PathBuf, Failure> {
         crashsafe::create_dir_all(&self.state)

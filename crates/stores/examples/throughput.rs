@@ -31,7 +31,8 @@ fn adapter(kind: &str, path: &Path) -> Option<Box<dyn Adapter>> {
 fn measure(adapter: &dyn Adapter) -> Result<String, Failure> {
     let (clock, monitor) = (SystemClock::new(), Findings::new());
     let spool = std::env::temp_dir();
-    let mut capture = adapter.capture(&CaptureContext { clock: &clock, spool: &spool, known: &[] })?;
+    let mut capture =
+        adapter.capture(&CaptureContext { clock: &clock, spool: &spool, kept: None, known: &[] })?;
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut read = std::time::Duration::ZERO;
     while let Some(entry) = capture.next_entry(&monitor)? {

@@ -57,6 +57,9 @@ pub struct CaptureContext<'a> {
     pub clock: &'a dyn Clock,
     /// An existing directory for scratch data. Scratch files have no name: a killed process leaves nothing there.
     pub spool: &'a Path,
+    /// A file of this store alone, in a folder that exists, which a capture may leave for the next one when it is killed; nobody else
+    /// writes there meanwhile. Nothing where nothing is to be kept.
+    pub kept: Option<&'a Path>,
     /// What the store was known as before, such as a system identifier: another store is refused. Empty if nothing is
     /// known, or for a kind without an identity.
     pub known: &'a [String],

@@ -147,7 +147,7 @@ impl<'a> Bench<'a> {
     }
 
     fn start(&self, adapter: &dyn Adapter) -> Result<Box<dyn Capture>, Failure> {
-        adapter.capture(&CaptureContext { clock: &self.clock, spool: &self.spool, known: &[] })
+        adapter.capture(&CaptureContext { clock: &self.clock, spool: &self.spool, kept: None, known: &[] })
     }
 
     fn record(&self, adapter: &dyn Adapter) -> Result<Recording, Failure> {

@@ -16,6 +16,9 @@ mod redis;
 #[path = "main/redis_rest.rs"]
 mod redis_rest;
 #[cfg(test)]
+#[path = "main/redis_resume.rs"]
+mod redis_resume;
+#[cfg(test)]
 #[path = "main/redis_scan.rs"]
 mod redis_scan;
 #[cfg(test)]

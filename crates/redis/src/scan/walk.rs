@@ -49,12 +49,37 @@ pub struct Walk<'a> {
     epoch: Option<u64>,
     restarts: u32,
     is_over: bool,
+    /// Whether the cursor is another walk's, and nobody has said yet that it means anything.
+    is_foreign: bool,
 }
 
 impl<'a> Walk<'a> {
     /// Begins at the beginning.
     pub fn new(db: u64, scope: &'a Scope) -> Self {
-        Self { db, scope, cursor: b"0".to_vec(), epoch: None, restarts: 0, is_over: false }
+        let cursor = b"0".to_vec();
+        Self { db, scope, cursor, epoch: None, restarts: 0, is_over: false, is_foreign: false }
+    }
+
+    /// Begins where another walk has come to, if the server takes that for a place. It shows what it likes then: whoever needs
+    /// every name has to walk from the beginning as well.
+    pub fn from(db: u64, scope: &'a Scope, cursor: u64) -> Self {
+        Self { cursor: cursor.to_string().into_bytes(), is_foreign: true, ..Self::new(db, scope) }
+    }
+
+    /// Where it goes on; nothing at the end, or if the server's word for it is no number.
+    pub fn place(&self) -> Option<u64> {
+        let cursor = std::str::from_utf8(&self.cursor).ok()?.parse().ok();
+        cursor.filter(|_| !self.is_over)
+    }
+
+    /// Whether it has come to its end.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// The database.
+    pub fn db(&self) -> u64 {
+        self.db
     }
 
     /// How often it began again.
@@ -79,13 +104,20 @@ impl<'a> Walk<'a> {
                 question.extend([b"MATCH".as_slice(), &pattern]);
             }
             question.extend([b"COUNT".as_slice(), PAGE_KEYS]);
-            let reply = single(link.ask(self.db, &[command(&question)])?, "SCAN")?;
+            let reply = match single(link.ask(self.db, &[command(&question)])?, "SCAN") {
+                Err(RedisError::Server { .. }) if self.is_foreign => {
+                    (self.cursor, self.is_foreign) = (b"0".to_vec(), false);
+                    continue;
+                }
+                other => other?,
+            };
             if link.epoch() != epoch {
                 // Asked again, and answered by another: its page is for a cursor that it did not give.
                 continue;
             }
             let (cursor, names) = page(reply)?;
             self.is_over = cursor == b"0";
+            self.is_foreign = false;
             self.cursor = cursor;
             let names = texts(names)?.into_iter().filter(|name| self.scope.holds(name)).collect();
             return Ok(Some(names));
@@ -99,5 +131,85 @@ impl<'a> Walk<'a> {
         }
         (self.cursor, self.is_over) = (b"0".to_vec(), false);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lifeboat_base::time::SystemClock;
+
+    use super::super::link::Command;
+    use super::super::pace::Pace;
+    use super::*;
+    use crate::wire::{Reply, ServerError};
+
+    /// A service that takes no cursor which it has not given itself; no server that can be had here does that.
+    struct Fussy {
+        pace: Pace,
+        given: Vec<Vec<u8>>,
+        asked: Vec<Vec<u8>>,
+    }
+
+    impl Link for Fussy {
+        fn ask(&mut self, _db: u64, questions: &[Command]) -> Result<Vec<Reply>, RedisError> {
+            let cursor = questions[0][1].clone();
+            self.asked.push(cursor.clone());
+            if !self.given.contains(&cursor) {
+                let source = ServerError { code: "ERR".to_owned(), message: "invalid cursor".to_owned() };
+                return Ok(vec![Reply::Error(source)]);
+            }
+            let next: &[u8] = if cursor == b"0" { b"8" } else { b"0" };
+            self.given.push(next.to_vec());
+            let name = Reply::Bulk([b"after ", &cursor[..]].concat());
+            Ok(vec![Reply::Array(vec![Reply::Bulk(next.to_vec()), Reply::Array(vec![name])])])
+        }
+
+        fn tell(&mut self, _db: u64, _commands: &[Command]) -> Result<Vec<Reply>, RedisError> {
+            Ok(Vec::new())
+        }
+
+        fn target(&self) -> String {
+            "fussy".to_owned()
+        }
+
+        fn epoch(&self) -> u64 {
+            1
+        }
+
+        fn has_databases(&self) -> bool {
+            false
+        }
+
+        fn pace(&self) -> &Pace {
+            &self.pace
+        }
+
+        fn most_commands(&self) -> usize {
+            1
+        }
+
+        fn most_bytes(&self) -> usize {
+            1024
+        }
+    }
+
+    #[test]
+    fn a_foreign_cursor_that_is_refused_is_given_up_and_an_own_one_is_an_error() {
+        let pace = Pace::new(Arc::new(SystemClock::new()), None);
+        let mut link = Fussy { pace, given: vec![b"0".to_vec()], asked: Vec::new() };
+        let scope = Scope::default();
+        let mut walk = Walk::from(0, &scope, 17);
+        assert_eq!(walk.next_page(&mut link).unwrap().unwrap(), [b"after 0"]);
+        assert_eq!((walk.place(), walk.is_over(), walk.restarts()), (Some(8), false, 0));
+        assert_eq!(walk.next_page(&mut link).unwrap().unwrap(), [b"after 8"]);
+        assert!(walk.is_over() && walk.place().is_none());
+        assert_eq!(walk.next_page(&mut link).unwrap(), None);
+        assert_eq!(link.asked, [&b"17"[..], b"0", b"8"]);
+        let mut walk = Walk::new(0, &scope);
+        walk.next_page(&mut link).unwrap();
+        link.given.clear();
+        walk.next_page(&mut link).unwrap_err();
     }
 }

@@ -108,7 +108,7 @@ pub(crate) fn run(scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
         .map_err(|error| Failure::io("failed to make the sample of the canaries", error))?;
     let adapter = FilesAdapter::new(FilesOptions { root, exclude: Vec::new(), one_file_system: false });
     let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-    let context = CaptureContext { clock: &clock, spool: place.path(), known: &[] };
+    let context = CaptureContext { clock: &clock, spool: place.path(), kept: None, known: &[] };
     let recording = Recording::record(adapter.capture(&context)?, &Findings::new())?;
     let mut results = canary::run(&adapter, &recording, &COMMON, place.path())?;
     // Where the scratch space cannot hold attributes there are none to compare.

@@ -69,7 +69,12 @@ impl fmt::Debug for RedisAdapter {
 impl RedisAdapter {
     /// An adapter for one server. Nothing is contacted yet.
     pub fn new(options: RedisOptions) -> Self {
-        Self { options, clock: Arc::new(SystemClock::new()) }
+        Self::with_clock(options, Arc::new(SystemClock::new()))
+    }
+
+    /// The same, by this clock.
+    pub fn with_clock(options: RedisOptions, clock: Arc<dyn Clock>) -> Self {
+        Self { options, clock }
     }
 
     fn subject<'a>(&'a self, facts: &'a CaptureFacts, monitor: &'a dyn Monitor) -> Subject<'a> {

@@ -235,7 +235,7 @@ fn sample(
         scan,
         token: None,
     });
-    let at = CaptureContext { clock: &clock, spool: scratch, known: &[] };
+    let at = CaptureContext { clock: &clock, spool: scratch, kept: None, known: &[] };
     let recording = Recording::record(adapter.capture(&at)?, &Findings::new())?;
     server
         .stop(wait)

@@ -118,7 +118,7 @@ pub(crate) fn run(scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
         sql: vec!["SELECT count(*) = 0 FROM orders WHERE total < 0".to_owned()],
     });
     let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-    let context = CaptureContext { clock: &clock, spool: place.path(), known: &[] };
+    let context = CaptureContext { clock: &clock, spool: place.path(), kept: None, known: &[] };
     let recording = Recording::record(adapter.capture(&context)?, &Findings::new())?;
     canary::run(&adapter, &recording, &CANARIES, place.path())
 }

@@ -140,7 +140,8 @@ fn the_etcd_adapter_conforms_on_the_newer_version() {
 fn record(adapter: &dyn Adapter, monitor: &Findings) -> Result<Recording, Failure> {
     let spool = tempfile::tempdir().unwrap();
     let clock = SystemClock::new();
-    let capture = adapter.capture(&CaptureContext { clock: &clock, spool: spool.path(), known: &[] })?;
+    let capture =
+        adapter.capture(&CaptureContext { clock: &clock, spool: spool.path(), kept: None, known: &[] })?;
     let point = Recording::record(capture, monitor);
     assert_eq!(fs::read_dir(spool.path()).unwrap().count(), 0, "scratch files were left behind");
     point

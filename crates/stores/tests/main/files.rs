@@ -34,7 +34,7 @@ fn put(path: &Path, content: &[u8]) {
 
 fn start(adapter: &FilesAdapter, spool: &Path) -> Box<dyn Capture> {
     let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-    adapter.capture(&CaptureContext { clock: &clock, spool, known: &[] }).unwrap()
+    adapter.capture(&CaptureContext { clock: &clock, spool, kept: None, known: &[] }).unwrap()
 }
 
 fn record(adapter: &FilesAdapter) -> (Recording, Findings) {

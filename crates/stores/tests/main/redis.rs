@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use lifeboat_base::failure::Failure;
 use lifeboat_base::secret::Secret;
+use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_stores::conformance::{Answer, Fixture, violations};
 use lifeboat_stores::{
     Adapter, Address, RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions as Options,
@@ -40,15 +41,25 @@ pub(super) fn adapter_with(
     scan: Option<ScanOptions>,
     token: Option<&'static str>,
 ) -> Box<dyn Adapter> {
+    adapter_by(Arc::new(SystemClock::new()), address, scan, token)
+}
+
+pub(super) fn adapter_by(
+    clock: Arc<dyn Clock>,
+    address: String,
+    scan: Option<ScanOptions>,
+    token: Option<&'static str>,
+) -> Box<dyn Adapter> {
     let url = move || Ok(Secret::new(address.clone()));
-    Box::new(RedisAdapter::new(Options {
+    let options = Options {
         url: Arc::new(url),
         programs: Vec::new(),
         commands: Vec::new(),
         upkeep: Upkeep::default(),
         scan,
         token: token.map(|token| Arc::new(move || Ok(Secret::new(token.to_owned()))) as Address),
-    }))
+    };
+    Box::new(RedisAdapter::with_clock(options, clock))
 }
 
 fn options() -> RedisOptions {

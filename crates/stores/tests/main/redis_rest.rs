@@ -90,7 +90,7 @@ fn a_service_that_does_not_take_what_is_no_text_is_refused_and_nothing_is_left_o
     let scratch = tempfile::tempdir().unwrap();
     let front = RestFront::start(&server, TOKEN, false, |_| Mood::Answer);
     let keeper = adapter_with(front.url(), None, Some(TOKEN));
-    let at = CaptureContext { clock: &SystemClock::new(), spool: scratch.path(), known: &[] };
+    let at = CaptureContext { clock: &SystemClock::new(), spool: scratch.path(), kept: None, known: &[] };
     let failure = Recording::record(keeper.capture(&at).unwrap(), &Findings::new()).unwrap_err();
     assert!(failure.chain().contains("use its redis:// address"), "{}", failure.chain());
 }

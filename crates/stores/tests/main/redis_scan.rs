@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use lifeboat_base::capture::{Body, ConsistencyLevel};
 use lifeboat_base::failure::FailureKind;
 use lifeboat_base::monitor::Findings;
 use lifeboat_base::path::RelPath;
-use lifeboat_base::time::SystemClock;
+use lifeboat_base::time::{Clock, ManualClock, SystemClock};
 use lifeboat_stores::{Adapter, CaptureContext, CheckState, Recording, ScanOptions};
 use lifeboat_testkit::{RedisOptions, RedisServer};
 use serde_json::Value;
 
-use super::redis::adapter;
+use super::redis::{adapter, adapter_by};
 
 pub(super) fn words(text: &str) -> Vec<Vec<u8>> {
     text.split(' ').map(|word| word.as_bytes().to_vec()).collect()
@@ -24,7 +26,7 @@ pub(super) fn address(server: &RedisServer) -> String {
 }
 
 pub(super) fn capture(adapter: &dyn Adapter, spool: &Path) -> Recording {
-    let at = CaptureContext { clock: &SystemClock::new(), spool, known: &[] };
+    let at = CaptureContext { clock: &SystemClock::new(), spool, kept: None, known: &[] };
     Recording::record(adapter.capture(&at).unwrap(), &Findings::new()).unwrap()
 }
 
@@ -136,10 +138,11 @@ fn what_changed_appeared_vanished_and_ended_during_the_capture_is_counted() {
         let set = vec![b"SET".to_vec(), format!("large:{n}").into_bytes(), vec![b'x'; 60_000]];
         [words("SELECT 1"), set]
     }));
-    server.run("SET ends soon PX 300");
+    server.run("SET ends soon PX 3600000");
     let scratch = tempfile::tempdir().unwrap();
-    let adapter = adapter(address(&server), Some(ScanOptions::default()));
-    let at = CaptureContext { clock: &SystemClock::new(), spool: scratch.path(), known: &[] };
+    let clock = Arc::new(ManualClock::at(SystemClock::new().now()));
+    let adapter = adapter_by(clock.clone(), address(&server), Some(ScanOptions::default()), None);
+    let at = CaptureContext { clock: clock.as_ref(), spool: scratch.path(), kept: None, known: &[] };
     let monitor = Findings::new();
     let mut capture = adapter.capture(&at).unwrap();
     capture.next_entry(&monitor).unwrap();
@@ -155,9 +158,9 @@ fn what_changed_appeared_vanished_and_ended_during_the_capture_is_counted() {
     for new in 0..4 {
         server.run(&format!("SET new:{new} 1"));
     }
-    while server.run("EXISTS ends") != lifeboat_redis::wire::Reply::Integer(0) {
-        std::thread::yield_now();
-    }
+    // Its hour is over.
+    server.run("DEL ends");
+    clock.advance(Duration::from_hours(2));
     std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
     drop(reader);
     while let Some(entry) = capture.next_entry(&monitor).unwrap() {
@@ -182,7 +185,7 @@ fn what_is_not_understood_is_named_with_its_number_and_left_out_only_if_told_so(
     server.run("XGROUP CREATE stream g 0");
     server.run("XREADGROUP GROUP g c COUNT 10010 STREAMS stream >");
     let scratch = tempfile::tempdir().unwrap();
-    let at = CaptureContext { clock: &SystemClock::new(), spool: scratch.path(), known: &[] };
+    let at = CaptureContext { clock: &SystemClock::new(), spool: scratch.path(), kept: None, known: &[] };
     let refusing = adapter(address(&server), Some(ScanOptions::default()));
     let failure = Recording::record(refusing.capture(&at).unwrap(), &Findings::new()).unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Refused, "{}", failure.chain());

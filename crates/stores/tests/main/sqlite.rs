@@ -26,7 +26,12 @@ fn adapter(path: &Path) -> SqliteAdapter {
 
 fn start(path: &Path) -> Result<Box<dyn Capture>, Failure> {
     let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-    adapter(path).capture(&CaptureContext { clock: &clock, spool: Path::new("/nowhere"), known: &[] })
+    adapter(path).capture(&CaptureContext {
+        clock: &clock,
+        spool: Path::new("/nowhere"),
+        kept: None,
+        known: &[],
+    })
 }
 
 fn record(path: &Path) -> (Recording, Findings) {

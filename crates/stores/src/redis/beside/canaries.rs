@@ -62,7 +62,7 @@ pub(super) fn run(scratch: &Path, programs: &[PathBuf]) -> Result<Vec<CanaryResu
         programs: programs.to_vec(),
         commands: Vec::new(),
     });
-    let at = CaptureContext { clock: &clock, spool: scratch, known: &[] };
+    let at = CaptureContext { clock: &clock, spool: scratch, kept: None, known: &[] };
     let recording = Recording::record(adapter.capture(&at)?, &Findings::new())?;
     run_all(&adapter, &recording, &CANARIES, scratch)
 }

@@ -13,6 +13,7 @@ use lifeboat_base::capture::{
     Body, Capture, CaptureFacts, Consistency, ConsistencyLevel, DATA, Entry, Layout, MEASURED, META, Meta,
 };
 use lifeboat_base::digest::Digest;
+use lifeboat_base::entropy::OsEntropy;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::human;
 use lifeboat_base::monitor::{Finding, Monitor};
@@ -20,12 +21,13 @@ use lifeboat_base::path::RelPath;
 use lifeboat_base::time::Timestamp;
 use lifeboat_redis::place::Found as Server;
 use lifeboat_redis::rdb::Sum;
-use lifeboat_redis::scan::{Abilities, Link, Scope};
+use lifeboat_redis::scan::{Abilities, Known, Link, Scope};
 use lifeboat_redis::wire::{Info, Reply};
 use serde_json::{Value, json};
 
 use super::lines::{FORMAT, LineSink};
 use super::passes::{Found, Passes, ScanOptions};
+use super::trail::{Beginning, Subject, Trail};
 use crate::adapter::{CaptureContext, Inspection};
 use crate::redis::capture::{KEYS, describe};
 use crate::redis::feed::lag;
@@ -106,6 +108,8 @@ struct ScanCapture {
     rest: VecDeque<Entry>,
     found: Shared,
     findings: Vec<Finding>,
+    /// How many keys a capture had met that was ended, until it is told.
+    resumed: Option<u64>,
     lost: Option<String>,
     described: Option<Digest>,
 }
@@ -127,8 +131,11 @@ pub(in crate::redis) fn start(
     findings.extend(shards::moved(shard, at.known));
     let server = reach.found.clone();
     let found = Shared::default();
+    let beginning = begin(reach.link.as_ref(), &abilities, options, at)?;
+    let resumed = beginning.place.map(|_| beginning.known.count() as u64);
     let walker = Walker {
         reach,
+        beginning,
         abilities: abilities.clone(),
         options: options.clone(),
         asked,
@@ -143,7 +150,33 @@ pub(in crate::redis) fn start(
         Entry { path: path(&format!("{DATA}/{KEYS_FILE}"))?, meta: meta(0o600), body },
     ]);
     let (options, lost, described) = (options.clone(), None, None);
-    Ok(Box::new(ScanCapture { options, abilities, server, asked, rest, found, findings, lost, described }))
+    Ok(Box::new(ScanCapture {
+        options,
+        abilities,
+        server,
+        asked,
+        rest,
+        found,
+        findings,
+        resumed,
+        lost,
+        described,
+    }))
+}
+
+/// Where the walk begins. Whoever walks once only rests on nothing that he has not walked over himself.
+fn begin(
+    link: &dyn Link,
+    abilities: &Abilities,
+    options: &ScanOptions,
+    at: &CaptureContext<'_>,
+) -> Result<Beginning, Failure> {
+    let Some(path) = at.kept.filter(|_| options.second_pass) else {
+        return Ok(Beginning { trail: None, known: Known::new(&OsEntropy), place: None });
+    };
+    let subject =
+        Subject { target: link.target(), prefix: options.prefix.clone(), exact_ends: abilities.exact_ends };
+    Trail::open(path, &subject, at.clock.now())
 }
 
 fn path(text: &str) -> Result<RelPath, Failure> {
@@ -217,7 +250,7 @@ impl ScanCapture {
         let scan = json!({
             "prefix": self.options.prefix, "second_pass": second, "torn": found.torn, "gone": found.gone,
             "repeated": found.repeated, "restarts": found.restarts, "unknown": found.unknown,
-            "exact_ends": self.abilities.exact_ends, "server_counts": self.abilities.keys,
+            "exact_ends": self.abilities.exact_ends, "server_counts": self.abilities.keys, "earlier": found.earlier,
         });
         note("scan", scan);
         environment
@@ -261,6 +294,12 @@ impl Capture for ScanCapture {
         if self.rest.is_empty() && self.described.is_none() {
             self.describe()?;
         }
+        if let Some(earlier) = self.resumed.take() {
+            let keys = human::count(earlier);
+            monitor.notice(&format!(
+                "going on where a capture was ended; the {keys} keys it had met are read anew"
+            ));
+        }
         for finding in self.findings.drain(..) {
             monitor.finding(finding);
         }
@@ -303,6 +342,7 @@ impl Capture for ScanCapture {
 /// What the thread needs.
 struct Walker {
     reach: Reach,
+    beginning: Beginning,
     abilities: Abilities,
     options: ScanOptions,
     asked: Timestamp,
@@ -338,8 +378,11 @@ impl Walker {
             scope: &Scope { prefix: prefix.to_vec() },
             stop: &self.stop,
             now_ms: self.asked.as_millisecond(),
+            trail: self.beginning.trail,
         };
-        let found = passes.run(&mut sink, self.options.second_pass)?;
+        let Beginning { known, place, .. } = self.beginning;
+        let found = passes.run(&mut sink, known, place, self.options.second_pass)?;
+        let trail = passes.trail;
         in_role(&mut self.reach, &self.abilities)?;
         if !found.unknown.is_empty() && !self.options.skip_unknown {
             return Err(unknown(&found.unknown));
@@ -348,6 +391,8 @@ impl Walker {
             found.survey.databases.iter().map(|(db, of)| (format!("db{db}"), of.sum.to_string())).collect();
         sink.other(&json!({ "keys": found.survey.keys(), "content": content })).map_err(io)?;
         sink.finish().map_err(io)?;
+        // Here the keys are with the caller, who makes a point of them or fails and has nothing to go on with.
+        trail.map_or(Ok(()), Trail::remove)?;
         Ok(found)
     }
 }

@@ -8,6 +8,7 @@ mod lines;
 mod parse;
 mod passes;
 mod restore;
+mod trail;
 
 pub(super) use capture::{Reach, inspect, start};
 pub use passes::ScanOptions;

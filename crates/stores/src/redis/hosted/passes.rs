@@ -10,11 +10,12 @@ use lifeboat_base::human;
 use lifeboat_redis::census::shown;
 use lifeboat_redis::rdb::Survey;
 use lifeboat_redis::scan::{
-    Abilities, Closed, Head, Known, Link, MAX_KEYS, Outcome, Part, ReadError, Scope, Seen, Sink, Walk,
+    Abilities, Closed, Head, Known, Link, MAX_KEYS, Note, Outcome, Part, ReadError, Scope, Seen, Sink, Walk,
     read_page,
 };
 
 use super::parse::count;
+use super::trail::{Place, Trail};
 use crate::redis::error;
 
 /// How many names of keys that could not be read are kept.
@@ -73,6 +74,8 @@ pub(super) struct Found {
     pub(super) unread: u64,
     /// Nothing where the second walk was not wanted.
     pub(super) changes: Option<Changes>,
+    /// How many keys were met by a run before this one, which was ended; nothing if there was none.
+    pub(super) earlier: Option<u64>,
 }
 
 /// A capture's work on one server.
@@ -82,6 +85,7 @@ pub(super) struct Passes<'a> {
     pub(super) scope: &'a Scope,
     pub(super) stop: &'a AtomicBool,
     pub(super) now_ms: i64,
+    pub(super) trail: Option<Trail>,
 }
 
 fn lost(error: ReadError<io::Error>) -> Failure {
@@ -99,125 +103,179 @@ impl Passes<'_> {
         Ok(())
     }
 
-    /// Hands every key to `sink`, and then looks again if that is wanted.
+    /// Hands every key to `sink`, and then looks again if that is wanted. `known` is what a run before this one met, which had
+    /// come to `from`: then the second walk reads for `sink` whatever the first did not, so nothing rests on that run's word.
     pub(super) fn run<S: Sink<Error = io::Error>>(
         &mut self,
         sink: &mut S,
+        mut known: Known,
+        from: Option<Place>,
         second: bool,
     ) -> Result<Found, Failure> {
-        let mut known = Known::new(&OsEntropy);
-        let mut found = Found::default();
-        for db in &self.abilities.databases {
-            self.first(*db, sink, &mut known, &mut found)?;
+        let mut taking = Taking { sink: Counting { inner: sink, bytes: 0 }, found: Found::default() };
+        taking.found.earlier = from.map(|_| known.count() as u64);
+        let mut databases = self.abilities.databases.clone();
+        databases.sort_unstable();
+        for db in &databases {
+            let walk = match from {
+                Some(place) if *db < place.db || (*db == place.db && place.cursor.is_none()) => continue,
+                Some(Place { db: at, cursor: Some(cursor) }) if *db == at => {
+                    Walk::from(*db, self.scope, cursor)
+                }
+                _ => Walk::new(*db, self.scope),
+            };
+            self.first(walk, &mut taking, &mut known)?;
         }
-        if second {
-            found.changes = Some(self.second(&mut known, &mut found.restarts)?);
+        self.note(Place::END, &[]);
+        if second || from.is_some() {
+            let mut changes = Changes::default();
+            for db in &databases {
+                self.second(*db, &mut taking, &mut known, &mut changes)?;
+            }
+            let now_s = u64::try_from(self.link.clock().now().as_second()).unwrap_or_default();
+            let (ended, vanished) = known.missed(now_s);
+            changes.ended += ended;
+            changes.vanished += vanished;
+            taking.found.changes = Some(changes);
         }
+        let Taking { sink, mut found } = taking;
+        found.bytes = sink.bytes;
         Ok(found)
+    }
+
+    fn note(&mut self, place: Place, keys: &[Note]) {
+        if let Some(trail) = &mut self.trail {
+            trail.note(place, keys);
+        }
     }
 
     fn first<S: Sink<Error = io::Error>>(
         &mut self,
-        db: u64,
-        sink: &mut S,
+        mut walk: Walk<'_>,
+        taking: &mut Taking<'_, S>,
         known: &mut Known,
-        found: &mut Found,
     ) -> Result<(), Failure> {
-        let mut walk = Walk::new(db, self.scope);
-        let mut sink = Counting { inner: sink, bytes: 0 };
+        let db = walk.db();
         while let Some(mut names) = next(&mut walk, self.link)? {
             self.going()?;
             let all = names.len();
             names.sort_unstable();
             names.dedup();
             names.retain(|name| !known.has(db, name));
-            found.repeated += (all - names.len()) as u64;
-            let now_ms = self.now_ms;
-            let mut done = |name: &[u8], outcome: Outcome| {
-                let seen = match outcome {
-                    Outcome::Gone => {
-                        found.gone += 1;
-                        return Ok(());
-                    }
-                    Outcome::Read(read) => {
-                        count(&mut found.survey, &read.head, &read.closed, now_ms);
-                        found.torn += u64::from(read.is_torn);
-                        seen(self.abilities, &read.head, &read.closed)
-                    }
-                    Outcome::Unknown(word) => {
-                        *found.unknown.entry(word).or_default() += 1;
-                        Seen::new(&[0; 32], None)
-                    }
-                    Outcome::Unreadable(why) => {
-                        found.unread += 1;
-                        if found.unreadable.len() < MAX_NAMES {
-                            found.unreadable.push(format!("db{db} {}: {why}", shown(name)));
-                        }
-                        Seen::new(&[0; 32], None)
-                    }
-                };
-                if known.add(db, name, seen) { Ok(()) } else { Err(io::Error::other(too_many())) }
-            };
-            read_page(self.link, (db, self.abilities), &names, &mut sink, &mut done).map_err(lost)?;
+            taking.found.repeated += (all - names.len()) as u64;
+            let mut notes = Vec::new();
+            self.take(db, &names, taking, &mut |name, seen| {
+                let Some(seen) = seen else { return true };
+                notes.push(known.note(db, name, &seen));
+                known.add(db, name, seen)
+            })?;
+            if walk.is_over() || walk.place().is_some() {
+                self.note(Place { db, cursor: walk.place() }, &notes);
+            }
         }
-        found.bytes += sink.bytes;
         // What repeats because a walk began again was not repeated by the server.
-        found.restarts += walk.restarts();
+        taking.found.restarts += walk.restarts();
         Ok(())
     }
 
-    fn second(&mut self, known: &mut Known, restarts: &mut u32) -> Result<Changes, Failure> {
-        let mut changes = Changes::default();
+    /// Reads keys for the capture. `heard` is told what was seen of each, nothing of one that is gone, and says whether there is room.
+    fn take<S: Sink<Error = io::Error>>(
+        &mut self,
+        db: u64,
+        names: &[Vec<u8>],
+        taking: &mut Taking<'_, S>,
+        heard: &mut dyn FnMut(&[u8], Option<Seen>) -> bool,
+    ) -> Result<(), Failure> {
+        let Taking { sink, found } = taking;
+        let mut done = |name: &[u8], outcome: Outcome| {
+            let seen = seen(self.abilities, &outcome);
+            match outcome {
+                Outcome::Gone => found.gone += 1,
+                Outcome::Read(read) => {
+                    count(&mut found.survey, &read.head, &read.closed, self.now_ms);
+                    found.torn += u64::from(read.is_torn);
+                }
+                Outcome::Unknown(word) => *found.unknown.entry(word).or_default() += 1,
+                Outcome::Unreadable(why) => {
+                    found.unread += 1;
+                    if found.unreadable.len() < MAX_NAMES {
+                        found.unreadable.push(format!("db{db} {}: {why}", shown(name)));
+                    }
+                }
+            }
+            if heard(name, seen) { Ok(()) } else { Err(io::Error::other(too_many())) }
+        };
+        read_page(self.link, (db, self.abilities), names, sink, &mut done).map_err(lost)
+    }
+
+    fn second<S: Sink<Error = io::Error>>(
+        &mut self,
+        db: u64,
+        taking: &mut Taking<'_, S>,
+        known: &mut Known,
+        changes: &mut Changes,
+    ) -> Result<(), Failure> {
+        let goes_on = taking.found.earlier.is_some();
         let mut appeared = Known::new(&OsEntropy);
-        for db in &self.abilities.databases {
-            let db = *db;
-            let mut walk = Walk::new(db, self.scope);
-            while let Some(names) = next(&mut walk, self.link)? {
-                self.going()?;
-                let mut again = Vec::new();
-                let mut before = BTreeMap::new();
-                for name in names {
-                    match known.again(db, &name) {
-                        Some((_, true)) => {}
-                        Some((seen, false)) => {
-                            before.insert(name.clone(), seen);
-                            again.push(name);
+        let mut walk = Walk::new(db, self.scope);
+        while let Some(names) = next(&mut walk, self.link)? {
+            self.going()?;
+            let (mut again, mut missing) = (Vec::new(), Vec::new());
+            let mut before = BTreeMap::new();
+            for name in names {
+                match known.again(db, &name) {
+                    Some((_, true)) => {}
+                    Some((seen, false)) => {
+                        if seen.is_earlier() {
+                            missing.push(name.clone());
+                        } else {
+                            again.push(name.clone());
                         }
-                        None if appeared.has(db, &name) => {}
-                        None => {
-                            appeared.add(db, &name, Seen::new(&[0; 32], None));
-                            changes.appeared += 1;
+                        before.insert(name, seen);
+                    }
+                    None if appeared.has(db, &name) => {}
+                    None => {
+                        appeared.add(db, &name, Seen::new(&[0; 32], None));
+                        changes.appeared += 1;
+                        if goes_on {
+                            missing.push(name);
                         }
                     }
                 }
-                let now_s = self.link.clock().now().as_second();
-                let mut done = |name: &[u8], outcome: Outcome| {
-                    let Some(was) = before.get(name) else { return Ok(()) };
-                    match outcome {
-                        Outcome::Read(read) => {
-                            let is = seen(self.abilities, &read.head, &read.closed);
-                            changes.changed += u64::from(differs(self.abilities, was, &is));
-                        }
-                        Outcome::Gone if was.end_s > 0 && i64::from(was.end_s) <= now_s + 1 => {
-                            changes.ended += 1;
-                        }
-                        Outcome::Gone => changes.vanished += 1,
-                        // It was no key that could be read before, or is none now.
-                        Outcome::Unknown(_) | Outcome::Unreadable(_) => {
-                            changes.changed += u64::from(!was.has_content_of(&Seen::new(&[0; 32], None)));
-                        }
-                    }
-                    Ok(())
-                };
-                read_page(self.link, (db, self.abilities), &again, &mut Nowhere, &mut done).map_err(lost)?;
             }
-            *restarts += walk.restarts();
+            let now_s = self.link.clock().now().as_second();
+            self.take(db, &missing, taking, &mut |name, is| {
+                if let Some(was) = before.get(name) {
+                    changes.compare(self.abilities, was, is.as_ref(), now_s);
+                }
+                is.is_none_or(|is| known.take(db, name, is) && known.again(db, name).is_some())
+            })?;
+            let mut done = |name: &[u8], outcome: Outcome| {
+                if let Some(was) = before.get(name) {
+                    changes.compare(self.abilities, was, seen(self.abilities, &outcome).as_ref(), now_s);
+                }
+                Ok(())
+            };
+            read_page(self.link, (db, self.abilities), &again, &mut Nowhere, &mut done).map_err(lost)?;
         }
-        let now_s = u64::try_from(self.link.clock().now().as_second()).unwrap_or_default();
-        let (ended, vanished) = known.missed(now_s);
-        changes.ended += ended;
-        changes.vanished += vanished;
-        Ok(changes)
+        taking.found.restarts += walk.restarts();
+        Ok(())
+    }
+}
+
+/// What a capture gathers.
+struct Taking<'s, S> {
+    sink: Counting<'s, S>,
+    found: Found,
+}
+
+impl Changes {
+    fn compare(&mut self, abilities: &Abilities, was: &Seen, is: Option<&Seen>, now_s: i64) {
+        match is {
+            Some(is) => self.changed += u64::from(differs(abilities, was, is)),
+            None if was.end_s > 0 && i64::from(was.end_s) <= now_s + 1 => self.ended += 1,
+            None => self.vanished += 1,
+        }
     }
 }
 
@@ -233,10 +291,16 @@ fn next(walk: &mut Walk<'_>, link: &mut dyn Link) -> Result<Option<Vec<Vec<u8>>>
     walk.next_page(link).map_err(error::connection("the keys could not be listed"))
 }
 
-/// What is kept of a key. An end that is counted from our clock moves by itself and is not part of the content.
-fn seen(abilities: &Abilities, head: &Head, closed: &Closed) -> Seen {
-    let content = if abilities.exact_ends { &closed.digest } else { &closed.timeless };
-    Seen::new(content, head.end_ms)
+/// What is kept of a key that is there. An end that is counted from our clock moves by itself and is not part of the content.
+fn seen(abilities: &Abilities, outcome: &Outcome) -> Option<Seen> {
+    match outcome {
+        Outcome::Gone => None,
+        Outcome::Read(read) => {
+            let content = if abilities.exact_ends { &read.closed.digest } else { &read.closed.timeless };
+            Some(Seen::new(content, read.head.end_ms))
+        }
+        Outcome::Unknown(_) | Outcome::Unreadable(_) => Some(Seen::new(&[0; 32], None)),
+    }
 }
 
 /// How far an end may move that is counted from our clock.
