@@ -49,11 +49,17 @@ fn goes_on(world: &World, server: &RedisServer) {
     let ran = world.run(&["backup", "cache"]).expect(0);
     assert!(ran.stderr.contains("going on where a capture was ended"), "{ran:?}");
     assert!(!world.path(TRAIL).exists());
+    let point = &world.json(&["points", "cache"], 0)["points"][0];
+    assert!(point["changes"].is_null() && point["consistency"] == "fuzzy", "{point}");
     assert_eq!(world.json(&["drill", "cache"], 0)["verdict"], "passed");
     world.run(&["restore", "cache", "--to", "back"]).expect(0);
     assert_eq!(content(&start_restored(&world.path("back"))).databases, content(server).databases);
     let ran = world.run(&["backup", "cache"]).expect(0);
     assert!(!ran.stderr.contains("going on"), "{ran:?}");
+    // What is stored already was not sent again: nothing has changed but the line that says when.
+    let points = world.json(&["points", "cache"], 0)["points"].clone();
+    let newest = points.as_array().unwrap().last().unwrap();
+    assert!(newest["changes"] == 0, "{newest}");
 }
 
 #[test]

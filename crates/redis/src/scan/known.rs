@@ -16,11 +16,6 @@ const MIN_RECENT: usize = 64 * 1024;
 
 type Name = [u8; 16];
 
-/// Bytes of a [`Note`].
-pub const NOTE_BYTES: usize = 27;
-/// What is known about one key, for a later run: name, content, end.
-pub type Note = [u8; NOTE_BYTES];
-
 /// What is known about one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -28,8 +23,6 @@ pub struct Seen {
     content: [u8; 7],
     /// Whether it was met in the second walk.
     again: bool,
-    /// Whether a run before this one met it, and this one has not read it.
-    earlier: bool,
     /// When it ends, in seconds since 1970, rounded up; 0 if it does not.
     pub end_s: u32,
 }
@@ -39,12 +32,7 @@ impl Seen {
     pub fn new(digest: &[u8; 32], end_ms: Option<i64>) -> Self {
         let content = *digest.first_chunk().unwrap_or(&[0; 7]);
         let end_s = end_ms.map_or(0, |end_ms| u32::try_from(end_ms.div_euclid(1000) + 1).unwrap_or(u32::MAX));
-        Self { content, again: false, earlier: false, end_s }
-    }
-
-    /// Whether only a run before this one has read it.
-    pub fn is_earlier(&self) -> bool {
-        self.earlier
+        Self { content, again: false, end_s }
     }
 
     /// Whether the content is the same.
@@ -72,17 +60,7 @@ impl Known {
     pub fn new(entropy: &dyn Entropy) -> Self {
         let mut secret = [0; 32];
         entropy.fill(&mut secret);
-        Self::with_secret(secret)
-    }
-
-    /// Knows nothing yet, and takes names for the same that whoever had this secret took for the same.
-    pub fn with_secret(secret: [u8; 32]) -> Self {
         Self { secret, sorted: Vec::new(), recent: HashMap::new() }
-    }
-
-    /// What names are known by.
-    pub fn secret(&self) -> &[u8; 32] {
-        &self.secret
     }
 
     /// How many keys are known.
@@ -117,47 +95,11 @@ impl Known {
             return false;
         }
         let name = self.name(db, name);
-        self.insert(name, seen);
-        true
-    }
-
-    fn insert(&mut self, name: Name, seen: Seen) {
         self.recent.insert(name, seen);
         if self.recent.len() >= MIN_RECENT.max(self.sorted.len() / 8) {
             self.settle();
         }
-    }
-
-    /// Keeps what was seen of a key, in place of what an earlier run saw; false where there is no room for it.
-    pub fn take(&mut self, db: u64, name: &[u8], seen: Seen) -> bool {
-        let hashed = self.name(db, name);
-        match self.find(&hashed) {
-            Some(old) => {
-                *old = Seen { again: old.again, ..seen };
-                true
-            }
-            None => self.add(db, name, seen),
-        }
-    }
-
-    /// What a later run may be told of a key.
-    pub fn note(&self, db: u64, name: &[u8], seen: &Seen) -> Note {
-        let mut note = [0; NOTE_BYTES];
-        let parts = self.name(db, name).into_iter().chain(seen.content).chain(seen.end_s.to_be_bytes());
-        note.iter_mut().zip(parts).for_each(|(place, byte)| *place = byte);
-        note
-    }
-
-    /// What an earlier run noted of a key, unless something is known of it.
-    pub fn remember(&mut self, note: &Note) {
-        let (Some((name, rest)), true) = (note.split_first_chunk::<16>(), self.count() < MAX_KEYS) else {
-            return;
-        };
-        let (Some(content), Some(end)) = (rest.first_chunk(), rest.last_chunk()) else { return };
-        if self.find(name).is_none() {
-            let end_s = u32::from_be_bytes(*end);
-            self.insert(*name, Seen { content: *content, again: false, earlier: true, end_s });
-        }
+        true
     }
 
     /// Puts what came last among the rest, from the end on, without a copy of the rest.
@@ -238,24 +180,6 @@ mod tests {
         }
         assert!(known.again(0, b"key:0").unwrap().1);
         assert_eq!(known.missed(0), (0, count as u64 / 2));
-    }
-
-    #[test]
-    fn what_an_earlier_run_noted_is_known_until_it_is_read_again() {
-        let mut before = Known::new(&OsEntropy);
-        let seen = Seen::new(&[7; 32], Some(5_000));
-        before.add(3, b"a", seen);
-        let mut known = Known::with_secret(*before.secret());
-        known.remember(&before.note(3, b"a", &seen));
-        assert!(known.has(3, b"a") && !known.has(0, b"a"));
-        let (was, _) = known.again(3, b"a").unwrap();
-        assert!(was.is_earlier() && was.has_content_of(&seen) && was.end_s == seen.end_s);
-        known.take(3, b"a", Seen::new(&[8; 32], None));
-        // It stays met, is this run's now, and no note changes that.
-        known.remember(&before.note(3, b"a", &seen));
-        let (is, met) = known.again(3, b"a").unwrap();
-        assert!(met && !is.is_earlier() && !is.has_content_of(&seen) && is.end_s == 0);
-        assert_eq!((known.count(), known.missed(0)), (1, (0, 0)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod walk;
 
 pub(crate) use answers::{command, good, single};
 pub use key::{Outcome, Read, ReadError, read_page};
-pub use known::{Known, MAX_KEYS, NOTE_BYTES, Note, Seen};
+pub use known::{Known, MAX_KEYS, Seen};
 pub(crate) use link::name;
 pub use link::{Command, Link, RespLink};
 pub use pace::{Pace, Patience};

@@ -40,6 +40,11 @@ impl Scope {
     }
 }
 
+/// Nobody answers, whatever the cursor.
+fn is_away(error: &RedisError) -> bool {
+    matches!(error, RedisError::GaveUp { .. }) || error.is_passing()
+}
+
 /// A walk that has come so far.
 #[derive(Debug)]
 pub struct Walk<'a> {
@@ -104,8 +109,9 @@ impl<'a> Walk<'a> {
                 question.extend([b"MATCH".as_slice(), &pattern]);
             }
             question.extend([b"COUNT".as_slice(), PAGE_KEYS]);
-            let reply = match single(link.ask(self.db, &[command(&question)])?, "SCAN") {
-                Err(RedisError::Server { .. }) if self.is_foreign => {
+            let asked = link.ask(self.db, &[command(&question)]);
+            let reply = match asked.and_then(|replies| single(replies, "SCAN")) {
+                Err(error) if self.is_foreign && !is_away(&error) => {
                     (self.cursor, self.is_foreign) = (b"0".to_vec(), false);
                     continue;
                 }
@@ -150,6 +156,8 @@ mod tests {
         pace: Pace,
         given: Vec<Vec<u8>>,
         asked: Vec<Vec<u8>>,
+        /// Whether it refuses the request, as over REST, or the command.
+        refuses_requests: bool,
     }
 
     impl Link for Fussy {
@@ -158,6 +166,9 @@ mod tests {
             self.asked.push(cursor.clone());
             if !self.given.contains(&cursor) {
                 let source = ServerError { code: "ERR".to_owned(), message: "invalid cursor".to_owned() };
+                if self.refuses_requests {
+                    return Err(RedisError::Server { command: "SCAN".to_owned(), source });
+                }
                 return Ok(vec![Reply::Error(source)]);
             }
             let next: &[u8] = if cursor == b"0" { b"8" } else { b"0" };
@@ -197,19 +208,21 @@ mod tests {
 
     #[test]
     fn a_foreign_cursor_that_is_refused_is_given_up_and_an_own_one_is_an_error() {
-        let pace = Pace::new(Arc::new(SystemClock::new()), None);
-        let mut link = Fussy { pace, given: vec![b"0".to_vec()], asked: Vec::new() };
-        let scope = Scope::default();
-        let mut walk = Walk::from(0, &scope, 17);
-        assert_eq!(walk.next_page(&mut link).unwrap().unwrap(), [b"after 0"]);
-        assert_eq!((walk.place(), walk.is_over(), walk.restarts()), (Some(8), false, 0));
-        assert_eq!(walk.next_page(&mut link).unwrap().unwrap(), [b"after 8"]);
-        assert!(walk.is_over() && walk.place().is_none());
-        assert_eq!(walk.next_page(&mut link).unwrap(), None);
-        assert_eq!(link.asked, [&b"17"[..], b"0", b"8"]);
-        let mut walk = Walk::new(0, &scope);
-        walk.next_page(&mut link).unwrap();
-        link.given.clear();
-        walk.next_page(&mut link).unwrap_err();
+        for refuses_requests in [false, true] {
+            let pace = Pace::new(Arc::new(SystemClock::new()), None);
+            let mut link = Fussy { pace, given: vec![b"0".to_vec()], asked: Vec::new(), refuses_requests };
+            let scope = Scope::default();
+            let mut walk = Walk::from(0, &scope, 17);
+            assert_eq!(walk.next_page(&mut link).unwrap().unwrap(), [b"after 0"]);
+            assert_eq!((walk.place(), walk.is_over(), walk.restarts()), (Some(8), false, 0));
+            assert_eq!(walk.next_page(&mut link).unwrap().unwrap(), [b"after 8"]);
+            assert!(walk.is_over() && walk.place().is_none());
+            assert_eq!(walk.next_page(&mut link).unwrap(), None);
+            assert_eq!(link.asked, [&b"17"[..], b"0", b"8"]);
+            let mut walk = Walk::new(0, &scope);
+            walk.next_page(&mut link).unwrap();
+            link.given.clear();
+            walk.next_page(&mut link).unwrap_err();
+        }
     }
 }

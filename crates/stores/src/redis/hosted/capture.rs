@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufWriter, Cursor, Read, Write};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,6 @@ use lifeboat_base::capture::{
     Body, Capture, CaptureFacts, Consistency, ConsistencyLevel, DATA, Entry, Layout, MEASURED, META, Meta,
 };
 use lifeboat_base::digest::Digest;
-use lifeboat_base::entropy::OsEntropy;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::human;
 use lifeboat_base::monitor::{Finding, Monitor};
@@ -21,13 +21,13 @@ use lifeboat_base::path::RelPath;
 use lifeboat_base::time::Timestamp;
 use lifeboat_redis::place::Found as Server;
 use lifeboat_redis::rdb::Sum;
-use lifeboat_redis::scan::{Abilities, Known, Link, Scope};
+use lifeboat_redis::scan::{Abilities, Link, Scope};
 use lifeboat_redis::wire::{Info, Reply};
 use serde_json::{Value, json};
 
 use super::lines::{FORMAT, LineSink};
 use super::passes::{Found, Passes, ScanOptions};
-use super::trail::{Beginning, Subject, Trail};
+use super::trail::{Place, Subject, Trail};
 use crate::adapter::{CaptureContext, Inspection};
 use crate::redis::capture::{KEYS, describe};
 use crate::redis::feed::lag;
@@ -108,8 +108,8 @@ struct ScanCapture {
     rest: VecDeque<Entry>,
     found: Shared,
     findings: Vec<Finding>,
-    /// How many keys a capture had met that was ended, until it is told.
-    resumed: Option<u64>,
+    /// What has to be told first.
+    notice: Option<String>,
     lost: Option<String>,
     described: Option<Digest>,
 }
@@ -131,8 +131,8 @@ pub(in crate::redis) fn start(
     findings.extend(shards::moved(shard, at.known));
     let server = reach.found.clone();
     let found = Shared::default();
-    let beginning = begin(reach.link.as_ref(), &abilities, options, at)?;
-    let resumed = beginning.place.map(|_| beginning.known.count() as u64);
+    let mut beginning = begin(reach.link.as_ref(), options, at);
+    let notice = beginning.notice.take();
     let walker = Walker {
         reach,
         beginning,
@@ -158,25 +158,40 @@ pub(in crate::redis) fn start(
         rest,
         found,
         findings,
-        resumed,
+        notice,
         lost,
         described,
     }))
 }
 
+/// Where a walk begins, and the trail that it leaves.
+struct Beginning {
+    trail: Option<(Trail, PathBuf)>,
+    place: Option<Place>,
+    /// What has to be told of it.
+    notice: Option<String>,
+}
+
 /// Where the walk begins. Whoever walks once only rests on nothing that he has not walked over himself.
-fn begin(
-    link: &dyn Link,
-    abilities: &Abilities,
-    options: &ScanOptions,
-    at: &CaptureContext<'_>,
-) -> Result<Beginning, Failure> {
+fn begin(link: &dyn Link, options: &ScanOptions, at: &CaptureContext<'_>) -> Beginning {
     let Some(path) = at.kept.filter(|_| options.second_pass) else {
-        return Ok(Beginning { trail: None, known: Known::new(&OsEntropy), place: None });
+        return Beginning { trail: None, place: None, notice: None };
     };
-    let subject =
-        Subject { target: link.target(), prefix: options.prefix.clone(), exact_ends: abilities.exact_ends };
-    Trail::open(path, &subject, at.clock.now())
+    let subject = Subject { target: link.target(), prefix: options.prefix.clone() };
+    match Trail::open(path, &subject, at.clock.now()) {
+        Ok((trail, place)) => {
+            let notice = place.map(|_| {
+                "going on where a capture was ended; how much changes meanwhile is not measured this time"
+                    .to_owned()
+            });
+            Beginning { trail: Some((trail, path.to_owned())), place, notice }
+        }
+        Err(error) => {
+            let notice =
+                format!("if this run is killed the next one begins anew: {}: {error}", path.display());
+            Beginning { trail: None, place: None, notice: Some(notice) }
+        }
+    }
 }
 
 fn path(text: &str) -> Result<RelPath, Failure> {
@@ -245,12 +260,15 @@ impl ScanCapture {
                 "measured": true, "changed": changes.changed, "appeared": changes.appeared,
                 "vanished": changes.vanished, "ended": changes.ended,
             }),
-            None => json!({ "measured": false }),
+            None => match found.once {
+                Some(once) => json!({ "measured": false, "read_once": once }),
+                None => json!({ "measured": false }),
+            },
         };
         let scan = json!({
             "prefix": self.options.prefix, "second_pass": second, "torn": found.torn, "gone": found.gone,
             "repeated": found.repeated, "restarts": found.restarts, "unknown": found.unknown,
-            "exact_ends": self.abilities.exact_ends, "server_counts": self.abilities.keys, "earlier": found.earlier,
+            "exact_ends": self.abilities.exact_ends, "server_counts": self.abilities.keys,
         });
         note("scan", scan);
         environment
@@ -294,11 +312,8 @@ impl Capture for ScanCapture {
         if self.rest.is_empty() && self.described.is_none() {
             self.describe()?;
         }
-        if let Some(earlier) = self.resumed.take() {
-            let keys = human::count(earlier);
-            monitor.notice(&format!(
-                "going on where a capture was ended; the {keys} keys it had met are read anew"
-            ));
+        if let Some(text) = self.notice.take() {
+            monitor.notice(&text);
         }
         for finding in self.findings.drain(..) {
             monitor.finding(finding);
@@ -372,17 +387,16 @@ impl Walker {
             "version": self.abilities.version,
         });
         sink.other(&header).map_err(io)?;
+        let Beginning { mut trail, place, .. } = self.beginning;
         let mut passes = Passes {
             link: self.reach.link.as_mut(),
             abilities: &self.abilities,
             scope: &Scope { prefix: prefix.to_vec() },
             stop: &self.stop,
             now_ms: self.asked.as_millisecond(),
-            trail: self.beginning.trail,
+            trail: trail.as_mut().map(|(trail, _)| trail),
         };
-        let Beginning { known, place, .. } = self.beginning;
-        let found = passes.run(&mut sink, known, place, self.options.second_pass)?;
-        let trail = passes.trail;
+        let found = passes.run(&mut sink, place, self.options.second_pass)?;
         in_role(&mut self.reach, &self.abilities)?;
         if !found.unknown.is_empty() && !self.options.skip_unknown {
             return Err(unknown(&found.unknown));
@@ -392,7 +406,9 @@ impl Walker {
         sink.other(&json!({ "keys": found.survey.keys(), "content": content })).map_err(io)?;
         sink.finish().map_err(io)?;
         // Here the keys are with the caller, who makes a point of them or fails and has nothing to go on with.
-        trail.map_or(Ok(()), Trail::remove)?;
+        if let Some((trail, path)) = trail {
+            trail.remove(&path);
+        }
         Ok(found)
     }
 }

@@ -10,7 +10,7 @@ use lifeboat_base::human;
 use lifeboat_redis::census::shown;
 use lifeboat_redis::rdb::Survey;
 use lifeboat_redis::scan::{
-    Abilities, Closed, Head, Known, Link, MAX_KEYS, Note, Outcome, Part, ReadError, Scope, Seen, Sink, Walk,
+    Abilities, Closed, Head, Known, Link, MAX_KEYS, Outcome, Part, ReadError, Scope, Seen, Sink, Walk,
     read_page,
 };
 
@@ -74,8 +74,8 @@ pub(super) struct Found {
     pub(super) unread: u64,
     /// Nothing where the second walk was not wanted.
     pub(super) changes: Option<Changes>,
-    /// How many keys were met by a run before this one, which was ended; nothing if there was none.
-    pub(super) earlier: Option<u64>,
+    /// After a run that was ended, how many keys only the second walk has read; nothing otherwise.
+    pub(super) once: Option<u64>,
 }
 
 /// A capture's work on one server.
@@ -85,7 +85,7 @@ pub(super) struct Passes<'a> {
     pub(super) scope: &'a Scope,
     pub(super) stop: &'a AtomicBool,
     pub(super) now_ms: i64,
-    pub(super) trail: Option<Trail>,
+    pub(super) trail: Option<&'a mut Trail>,
 }
 
 fn lost(error: ReadError<io::Error>) -> Failure {
@@ -103,17 +103,16 @@ impl Passes<'_> {
         Ok(())
     }
 
-    /// Hands every key to `sink`, and then looks again if that is wanted. `known` is what a run before this one met, which had
-    /// come to `from`: then the second walk reads for `sink` whatever the first did not, so nothing rests on that run's word.
+    /// Hands every key to `sink`, and then looks again if that is wanted. A run before this one had come to `from`: then the second walk
+    /// reads for `sink` whatever the first did not, so nothing rests on that run's word.
     pub(super) fn run<S: Sink<Error = io::Error>>(
         &mut self,
         sink: &mut S,
-        mut known: Known,
         from: Option<Place>,
         second: bool,
     ) -> Result<Found, Failure> {
+        let mut known = Known::new(&OsEntropy);
         let mut taking = Taking { sink: Counting { inner: sink, bytes: 0 }, found: Found::default() };
-        taking.found.earlier = from.map(|_| known.count() as u64);
         let mut databases = self.abilities.databases.clone();
         databases.sort_unstable();
         for db in &databases {
@@ -126,26 +125,36 @@ impl Passes<'_> {
             };
             self.first(walk, &mut taking, &mut known)?;
         }
-        self.note(Place::END, &[]);
-        if second || from.is_some() {
-            let mut changes = Changes::default();
-            for db in &databases {
-                self.second(*db, &mut taking, &mut known, &mut changes)?;
+        self.note(Place::END);
+        match from {
+            Some(_) => {
+                let mut once = 0;
+                for db in &databases {
+                    once += self.rest(*db, &mut taking, &mut known)?;
+                }
+                taking.found.once = Some(once);
             }
-            let now_s = u64::try_from(self.link.clock().now().as_second()).unwrap_or_default();
-            let (ended, vanished) = known.missed(now_s);
-            changes.ended += ended;
-            changes.vanished += vanished;
-            taking.found.changes = Some(changes);
+            None if second => {
+                let mut changes = Changes::default();
+                for db in &databases {
+                    taking.found.restarts += self.second(*db, &mut known, &mut changes)?;
+                }
+                let now_s = u64::try_from(self.link.clock().now().as_second()).unwrap_or_default();
+                let (ended, vanished) = known.missed(now_s);
+                changes.ended += ended;
+                changes.vanished += vanished;
+                taking.found.changes = Some(changes);
+            }
+            None => {}
         }
         let Taking { sink, mut found } = taking;
         found.bytes = sink.bytes;
         Ok(found)
     }
 
-    fn note(&mut self, place: Place, keys: &[Note]) {
+    fn note(&mut self, place: Place) {
         if let Some(trail) = &mut self.trail {
-            trail.note(place, keys);
+            trail.note(place);
         }
     }
 
@@ -156,21 +165,11 @@ impl Passes<'_> {
         known: &mut Known,
     ) -> Result<(), Failure> {
         let db = walk.db();
-        while let Some(mut names) = next(&mut walk, self.link)? {
-            self.going()?;
+        while let Some(names) = next(&mut walk, self.link)? {
             let all = names.len();
-            names.sort_unstable();
-            names.dedup();
-            names.retain(|name| !known.has(db, name));
-            taking.found.repeated += (all - names.len()) as u64;
-            let mut notes = Vec::new();
-            self.take(db, &names, taking, &mut |name, seen| {
-                let Some(seen) = seen else { return true };
-                notes.push(known.note(db, name, &seen));
-                known.add(db, name, seen)
-            })?;
+            taking.found.repeated += (all - self.take(db, names, taking, known)?) as u64;
             if walk.is_over() || walk.place().is_some() {
-                self.note(Place { db, cursor: walk.place() }, &notes);
+                self.note(Place { db, cursor: walk.place() });
             }
         }
         // What repeats because a walk began again was not repeated by the server.
@@ -178,14 +177,35 @@ impl Passes<'_> {
         Ok(())
     }
 
-    /// Reads keys for the capture. `heard` is told what was seen of each, nothing of one that is gone, and says whether there is room.
+    /// Walks over a database from its beginning, and takes every key that this run has not taken; gives how many.
+    fn rest<S: Sink<Error = io::Error>>(
+        &mut self,
+        db: u64,
+        taking: &mut Taking<'_, S>,
+        known: &mut Known,
+    ) -> Result<u64, Failure> {
+        let before = known.count();
+        let mut walk = Walk::new(db, self.scope);
+        while let Some(names) = next(&mut walk, self.link)? {
+            self.take(db, names, taking, known)?;
+        }
+        taking.found.restarts += walk.restarts();
+        Ok((known.count() - before) as u64)
+    }
+
+    /// Reads those keys of a page for the capture that it does not have; gives how many that were. A key that is named and gone when it is
+    /// read is not known by that: another server may have it.
     fn take<S: Sink<Error = io::Error>>(
         &mut self,
         db: u64,
-        names: &[Vec<u8>],
+        mut names: Vec<Vec<u8>>,
         taking: &mut Taking<'_, S>,
-        heard: &mut dyn FnMut(&[u8], Option<Seen>) -> bool,
-    ) -> Result<(), Failure> {
+        known: &mut Known,
+    ) -> Result<usize, Failure> {
+        self.going()?;
+        names.sort_unstable();
+        names.dedup();
+        names.retain(|name| !known.has(db, name));
         let Taking { sink, found } = taking;
         let mut done = |name: &[u8], outcome: Outcome| {
             let seen = seen(self.abilities, &outcome);
@@ -203,53 +223,36 @@ impl Passes<'_> {
                     }
                 }
             }
-            if heard(name, seen) { Ok(()) } else { Err(io::Error::other(too_many())) }
+            let has_room = seen.is_none_or(|seen| known.add(db, name, seen));
+            if has_room { Ok(()) } else { Err(io::Error::other(too_many())) }
         };
-        read_page(self.link, (db, self.abilities), names, sink, &mut done).map_err(lost)
+        read_page(self.link, (db, self.abilities), &names, sink, &mut done).map_err(lost)?;
+        Ok(names.len())
     }
 
-    fn second<S: Sink<Error = io::Error>>(
-        &mut self,
-        db: u64,
-        taking: &mut Taking<'_, S>,
-        known: &mut Known,
-        changes: &mut Changes,
-    ) -> Result<(), Failure> {
-        let goes_on = taking.found.earlier.is_some();
+    /// Looks at every key once more; gives how often the walk began again.
+    fn second(&mut self, db: u64, known: &mut Known, changes: &mut Changes) -> Result<u32, Failure> {
         let mut appeared = Known::new(&OsEntropy);
         let mut walk = Walk::new(db, self.scope);
         while let Some(names) = next(&mut walk, self.link)? {
             self.going()?;
-            let (mut again, mut missing) = (Vec::new(), Vec::new());
+            let mut again = Vec::new();
             let mut before = BTreeMap::new();
             for name in names {
                 match known.again(db, &name) {
                     Some((_, true)) => {}
                     Some((seen, false)) => {
-                        if seen.is_earlier() {
-                            missing.push(name.clone());
-                        } else {
-                            again.push(name.clone());
-                        }
-                        before.insert(name, seen);
+                        before.insert(name.clone(), seen);
+                        again.push(name);
                     }
                     None if appeared.has(db, &name) => {}
                     None => {
                         appeared.add(db, &name, Seen::new(&[0; 32], None));
                         changes.appeared += 1;
-                        if goes_on {
-                            missing.push(name);
-                        }
                     }
                 }
             }
             let now_s = self.link.clock().now().as_second();
-            self.take(db, &missing, taking, &mut |name, is| {
-                if let Some(was) = before.get(name) {
-                    changes.compare(self.abilities, was, is.as_ref(), now_s);
-                }
-                is.is_none_or(|is| known.take(db, name, is) && known.again(db, name).is_some())
-            })?;
             let mut done = |name: &[u8], outcome: Outcome| {
                 if let Some(was) = before.get(name) {
                     changes.compare(self.abilities, was, seen(self.abilities, &outcome).as_ref(), now_s);
@@ -258,8 +261,7 @@ impl Passes<'_> {
             };
             read_page(self.link, (db, self.abilities), &again, &mut Nowhere, &mut done).map_err(lost)?;
         }
-        taking.found.restarts += walk.restarts();
-        Ok(())
+        Ok(walk.restarts())
     }
 }
 
@@ -358,5 +360,44 @@ impl Sink for Nowhere {
 
     fn void(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lifeboat_base::time::SystemClock;
+    use lifeboat_redis::scan::{Pace, RespLink};
+    use lifeboat_testkit::{RedisOptions, RedisServer};
+
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_gone_when_it_is_read_is_taken_where_it_is_there_after_all() {
+        let server = RedisServer::start(RedisOptions::default());
+        let pace = Pace::new(Arc::new(SystemClock::new()), None);
+        let mut link = RespLink::open(&server.options(), pace).unwrap();
+        let abilities = Abilities::probe(&mut link, b"").unwrap();
+        let (scope, stop) = (Scope::default(), AtomicBool::new(false));
+        let mut passes = Passes {
+            link: &mut link,
+            abilities: &abilities,
+            scope: &scope,
+            stop: &stop,
+            now_ms: 0,
+            trail: None,
+        };
+        let mut known = Known::new(&OsEntropy);
+        let mut sink = Nowhere;
+        let mut taking = Taking { sink: Counting { inner: &mut sink, bytes: 0 }, found: Found::default() };
+        let names = || vec![b"late".to_vec(), b"late".to_vec()];
+        passes.take(0, names(), &mut taking, &mut known).unwrap();
+        assert_eq!((known.count(), taking.found.gone), (0, 1));
+        // It is not there yet on a replica that has just become the primary.
+        server.run("SET late 1");
+        passes.take(0, names(), &mut taking, &mut known).unwrap();
+        passes.take(0, names(), &mut taking, &mut known).unwrap();
+        assert_eq!((known.count(), taking.found.survey.keys()), (1, 1));
     }
 }
