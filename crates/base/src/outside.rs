@@ -84,46 +84,103 @@ fn pause() {
 
 /// Runs `command` to its end, in a process group of its own; anything but success is an error with the end of what it
 /// said. Gives its standard output.
-pub fn run(mut command: Command, how: &Run<'_>) -> Result<String, OutsideError> {
-    let program = command.get_program().to_owned();
-    let name = program.to_string_lossy().rsplit('/').next().unwrap_or_default().to_owned();
+pub fn run(command: Command, how: &Run<'_>) -> Result<String, OutsideError> {
     let started = how.clock.monotonic();
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let mut child = command.spawn().map_err(OutsideError::doing(&format!("run {}", program.display())))?;
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let (out, err) = (Heard::from(out), Heard::from(err));
-    let failed = |status: String, code, message: String| OutsideError::Program {
-        program: name,
-        status,
-        code,
-        message,
-    };
-    while !has_ended(&child)? {
+    let mut running = Running::start(command)?;
+    while !running.has_ended()? {
         if (how.cancelled)() {
-            end(&mut child);
+            running.end();
             return Err(OutsideError::Cancelled);
         }
         if how.clock.monotonic().saturating_sub(started) > how.limit {
-            end(&mut child);
+            running.end();
             let message = format!("no end within {} s", how.limit.as_secs());
-            return Err(failed("ended by us".to_owned(), None, message));
+            return Err(running.failed("ended by us".to_owned(), None, message));
         }
         pause();
     }
-    // What it left running would keep the pipes open. Until it is waited for, its number is nobody else's.
-    kill_group(&child);
-    let status = child.wait().map_err(OutsideError::doing("wait for a program"))?;
-    let ended = how.clock.monotonic();
-    while !(out.is_all() && err.is_all()) && how.clock.monotonic().saturating_sub(ended) < OUTPUT_LIMIT {
-        pause();
+    running.wait(how.clock)
+}
+
+/// Runs `command` while `work` goes on, and ends it then with everything in its process group. One that ends before is an error,
+/// whatever came of the work; `work` may ask whether it still runs.
+pub fn beside<T>(
+    command: Command,
+    clock: &dyn Clock,
+    work: impl FnOnce(&dyn Fn() -> bool) -> T,
+) -> Result<T, OutsideError> {
+    let mut running = Running::start(command)?;
+    let came = work(&|| running.has_ended().is_ok_and(|ended| !ended));
+    if running.has_ended()? {
+        let program = running.name.clone();
+        return Err(match running.wait(clock) {
+            Err(error) => error,
+            Ok(_said) => {
+                let (status, message) = ("exit status: 0".to_owned(), "it did not keep running".to_owned());
+                OutsideError::Program { program, status, code: Some(0), message }
+            }
+        });
     }
-    let (out, err) = (out.take(), err.take());
-    if status.success() {
-        return Ok(String::from_utf8_lossy(&out).into_owned());
+    running.end();
+    Ok(came)
+}
+
+/// A program that was started.
+struct Running {
+    name: String,
+    child: Child,
+    out: Heard,
+    err: Heard,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Result<Self, OutsideError> {
+        let program = command.get_program().to_owned();
+        let name = program.to_string_lossy().rsplit('/').next().unwrap_or_default().to_owned();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child =
+            command.spawn().map_err(OutsideError::doing(&format!("run {}", program.display())))?;
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        Ok(Self { name, child, out: Heard::from(out), err: Heard::from(err) })
     }
-    let said = String::from_utf8_lossy(if err.is_empty() { &out } else { &err }).trim().to_owned();
-    let skipped = said.chars().count().saturating_sub(MAX_MESSAGE_CHARS);
-    Err(failed(status.to_string(), status.code(), printable(&said.chars().skip(skipped).collect::<String>())))
+
+    /// Whether it has ended; it stays to be waited for.
+    fn has_ended(&self) -> Result<bool, OutsideError> {
+        let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) else { return Ok(true) };
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let ended = waitid(WaitId::Pid(pid), look).map_err(io::Error::from);
+        Ok(ended.map_err(OutsideError::doing("look at a program"))?.is_some())
+    }
+
+    /// Ends it, if it was not waited for yet, and everything in its process group.
+    fn end(&mut self) {
+        kill_group(&self.child);
+        drop(self.child.wait());
+    }
+
+    /// What it said, once it has ended.
+    fn wait(&mut self, clock: &dyn Clock) -> Result<String, OutsideError> {
+        // What it left running would keep the pipes open. Until it is waited for, its number is nobody else's.
+        kill_group(&self.child);
+        let status = self.child.wait().map_err(OutsideError::doing("wait for a program"))?;
+        let ended = clock.monotonic();
+        let is_all = || self.out.is_all() && self.err.is_all();
+        while !is_all() && clock.monotonic().saturating_sub(ended) < OUTPUT_LIMIT {
+            pause();
+        }
+        let (out, err) = (self.out.take(), self.err.take());
+        if status.success() {
+            return Ok(String::from_utf8_lossy(&out).into_owned());
+        }
+        let said = String::from_utf8_lossy(if err.is_empty() { &out } else { &err }).trim().to_owned();
+        let skipped = said.chars().count().saturating_sub(MAX_MESSAGE_CHARS);
+        let message = printable(&said.chars().skip(skipped).collect::<String>());
+        Err(self.failed(status.to_string(), status.code(), message))
+    }
+
+    fn failed(&self, status: String, code: Option<i32>, message: String) -> OutsideError {
+        OutsideError::Program { program: self.name.clone(), status, code, message }
+    }
 }
 
 /// What a program says. It is read by a thread of its own, which lives until the last process that has the pipe is gone: one
@@ -147,20 +204,6 @@ impl Heard {
     fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-/// Whether a child has ended; it stays to be waited for.
-fn has_ended(child: &Child) -> Result<bool, OutsideError> {
-    let Some(pid) = Pid::from_raw(child.id().cast_signed()) else { return Ok(true) };
-    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    let ended = waitid(WaitId::Pid(pid), look).map_err(io::Error::from);
-    Ok(ended.map_err(OutsideError::doing("look at a program"))?.is_some())
-}
-
-/// Ends a child that was not waited for yet, and everything in its process group.
-fn end(child: &mut Child) {
-    kill_group(child);
-    drop(child.wait());
 }
 
 fn kill_group(child: &Child) {
@@ -212,5 +255,26 @@ mod tests {
         let late = ran(script, Duration::ZERO, false).unwrap_err().to_string();
         assert!(late.contains("ended by us"), "{late}");
         assert!(matches!(ran(script, Duration::from_secs(60), true), Err(OutsideError::Cancelled)));
+    }
+
+    #[test]
+    fn a_program_runs_beside_the_work_and_ends_with_it_and_one_that_ends_before_is_an_error() {
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.arg("-c").arg(script);
+            command
+        };
+        let clock = SystemClock::new();
+        let came = beside(shell("sleep 1000 & wait"), &clock, |runs| (runs(), 7)).unwrap();
+        assert_eq!(came, (true, 7));
+        let wait = |runs: &dyn Fn() -> bool| {
+            while runs() {
+                pause();
+            }
+        };
+        for (script, status) in [("exit 0", "exit status: 0"), ("echo why >&2; exit 3", "exit status: 3")] {
+            let failed = beside(shell(script), &clock, wait).unwrap_err().to_string();
+            assert!(failed.contains(status), "{failed}");
+        }
     }
 }

@@ -187,6 +187,9 @@ pub(crate) enum Command {
         /// Every planned drill that is due, that failed or that never ran
         #[arg(long, conflicts_with_all = ["stores", "all", "at", "copy", "plan"])]
         due: bool,
+        /// Record how fast applications answer, for later drills to be compared with
+        #[arg(long, conflicts_with_all = ["at", "copy", "plan", "due"])]
+        baseline: bool,
     },
     /// The continuous log of a store
     Wal {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lifeboat_base::crashsafe;
 use lifeboat_base::entropy::OsEntropy;
 use lifeboat_base::failure::{Failure, FailureKind};
-use lifeboat_base::ids::StoreName;
+use lifeboat_base::ids::{CopyName, StoreName};
 use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_engine::{
     BackupOptions, DrillOptions, DrillReport, DrillVerdict, Endpoint, Engine, EngineError, Environment,
@@ -193,7 +193,7 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
             Ok(outcome.worst())
         }
         Command::Verify { stores, level: Level::Restored, copy } => {
-            let options = DrillOptions { copy: copy.clone(), ..DrillOptions::default() };
+            let options = drill_options(None, copy.clone(), false);
             drilled(&engine.drill(stores, &options)?, args.verbose, output)
         }
         Command::Verify { stores, level, copy } => {
@@ -206,8 +206,8 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
             drilled(&engine.drill_planned(plan)?, args.verbose, output)
         }
         Command::Drill { due: true, .. } => due_drills(engine, args.verbose, output),
-        Command::Drill { stores, all, at, copy, .. } => {
-            let options = DrillOptions { at: at.clone(), copy: copy.clone(), ..DrillOptions::default() };
+        Command::Drill { stores, all, at, copy, baseline, .. } => {
+            let options = drill_options(at.clone(), copy.clone(), *baseline);
             drilled(&drill(engine, stores, *all, &options)?, args.verbose, output)
         }
         Command::Wal { action: WalAction::Stream { store, once, spool_limit } } => {
@@ -224,6 +224,10 @@ fn work(args: &Args, engine: &Engine, output: &Output) -> Outcome {
         }
         _ => Err(EngineError::new(FailureKind::Internal, "this command has no way to run")),
     }
+}
+
+fn drill_options(at: Option<String>, copy: Option<CopyName>, baseline: bool) -> DrillOptions {
+    DrillOptions { at, copy, baseline, ..DrillOptions::default() }
 }
 
 fn drill(

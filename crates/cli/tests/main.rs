@@ -8,6 +8,7 @@
 )]
 
 mod main {
+    mod application_http;
     mod applications;
     mod archive;
     mod capture;

@@ -3,7 +3,10 @@
 //! A command of the user's is told where the restored stores are and passes by ending with status 0. It sees nothing else of
 //! ours: a bare environment, an empty folder as its home, and no network unless the policy lets it. Afterwards it is run once
 //! more for each store, with nothing in that store's place, and must fail by its own word each time; and at last on everything again,
-//! which it must pass: a failure that would have come anyway shows nothing.
+//! which it must pass: a failure that would have come anyway shows nothing. An application that is asked over HTTP keeps running
+//! instead, and passes by its answers.
+
+mod http;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,10 +18,12 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::human;
 use lifeboat_base::ids::{ApplicationName, StoreName};
 use lifeboat_base::monitor::{Finding, Monitor};
-use lifeboat_base::outside::{OutsideError, Run, run};
+use lifeboat_base::outside::{OutsideError, Run, beside, run};
 use lifeboat_base::time::Clock;
 use lifeboat_stores::{CheckResult, CheckState, Serve};
 
+pub use self::http::{Answers, Question};
+use self::http::{Asking, Place, TIMES, no_place, wrong};
 use crate::report::CheckOutcome;
 use crate::run::Restored;
 use crate::sandbox::Sandbox;
@@ -45,6 +50,8 @@ pub struct Application {
     pub within: Duration,
     /// What it may reach beside the stores.
     pub network: Network,
+    /// What it is asked over HTTP; empty for a command that shows by its end that it works.
+    pub http: Vec<Question>,
 }
 
 /// A store that an application needs, and the variables that tell it of it.
@@ -65,17 +72,17 @@ pub(crate) struct Stage<'a> {
     pub(crate) monitor: &'a dyn Monitor,
 }
 
-/// Tries every application; what fails or proves nothing is a finding.
+/// Tries every application; what fails or proves nothing is a finding. `answers` gets what those said that were asked.
 pub(crate) fn attempt(
     applications: &[Application],
     restored: &[Restored<'_>],
     stage: &Stage<'_>,
-    findings: &mut Vec<Finding>,
+    (answers, findings): (&mut Vec<Answers>, &mut Vec<Finding>),
 ) -> Vec<CheckOutcome> {
     let mut outcomes = Vec::new();
     for application in applications {
         stage.monitor.phase(&format!("trying {}", application.name), None);
-        let outcome = one(application, restored, stage);
+        let outcome = one(application, restored, stage, answers);
         findings.extend(finding(application, &outcome));
         outcomes.push(outcome);
     }
@@ -110,11 +117,19 @@ struct Lent<'a> {
     serve: &'a dyn Serve,
 }
 
-fn one(application: &Application, restored: &[Restored<'_>], stage: &Stage<'_>) -> CheckOutcome {
+fn one(
+    application: &Application,
+    restored: &[Restored<'_>],
+    stage: &Stage<'_>,
+    answers: &mut Vec<Answers>,
+) -> CheckOutcome {
     let program = application.command.first().map(String::as_str).unwrap_or_default();
     let alone = if application.network == Network::None { "without a network" } else { "on our network" };
-    let expected =
-        format!("`{program}` ends with status 0 within {}, {alone}", human::duration(application.within));
+    let within = human::duration(application.within);
+    let expected = match application.http.len() {
+        0 => format!("`{program}` ends with status 0 within {within}, {alone}"),
+        count => format!("`{program}` answers {count} questions {TIMES} times within {within}, {alone}"),
+    };
     let outcome = |state, measured: String, detail: Vec<String>| CheckResult {
         id: format!("{FAMILY}/{}", application.name),
         state,
@@ -142,7 +157,7 @@ fn one(application: &Application, restored: &[Restored<'_>], stage: &Stage<'_>) 
     }
     let mut told = None;
     let served = serve(&lent, &mut Vec::new(), stage, &mut |places| {
-        told = Some(attempts(application, &lent, places, stage)?);
+        told = Some(attempts(application, &lent, places, stage, answers)?);
         Ok(())
     });
     match (served, told) {
@@ -154,10 +169,14 @@ fn one(application: &Application, restored: &[Restored<'_>], stage: &Stage<'_>) 
             ..CheckOutcome::from_result(outcome(CheckState::Failed, status, said))
         },
         (Ok(()), Some(Told::Passed { took, doubts })) => {
-            let measured = format!("status 0 after {}", human::duration(took));
+            let what = if application.http.is_empty() { "status 0" } else { "answered as expected" };
+            let measured = format!("{what} after {}", human::duration(took));
+            let canary_caught = Some(doubts.is_empty());
+            let own = answers.iter().filter(|all| all.application == application.name);
+            let lines = doubts.into_iter().chain(own.map(Answers::line)).collect();
             CheckOutcome {
-                canary_caught: Some(doubts.is_empty()),
-                ..CheckOutcome::from_result(outcome(CheckState::Passed, measured, doubts))
+                canary_caught,
+                ..CheckOutcome::from_result(outcome(CheckState::Passed, measured, lines))
             }
         }
     }
@@ -201,6 +220,7 @@ fn attempts(
     lent: &[Lent<'_>],
     places: &[PathBuf],
     stage: &Stage<'_>,
+    answers: &mut Vec<Answers>,
 ) -> Result<Told, Failure> {
     let variables = |missing: Option<usize>, nowhere: &Path| -> BTreeMap<&str, String> {
         let all = lent.iter().zip(places).enumerate().map(|(number, (lent, place))| {
@@ -212,12 +232,12 @@ fn attempts(
         all.flatten().collect()
     };
     let started = stage.clock.monotonic();
-    let attempt = |number: usize, missing| {
+    let attempt = |number: usize, missing, heard: Option<&mut Vec<Answers>>| {
         // A folder and an empty place of its own for each: what one run leaves there is not the next one's.
         let scratch = stage.sandbox.folder(&format!(".{FAMILY}.{}.{number}", application.name))?;
-        attempt_one(application, &variables(missing, &scratch.join(NOWHERE)), &scratch, stage)
+        attempt_one(application, &variables(missing, &scratch.join(NOWHERE)), &scratch, stage, heard)
     };
-    if let Err(ended) = attempt(0, None)? {
+    if let Err(ended) = attempt(0, None, Some(answers))? {
         return Ok(Told::Failed(ended));
     }
     let took = stage.clock.monotonic().saturating_sub(started);
@@ -225,7 +245,7 @@ fn attempts(
     for (number, lent) in lent.iter().enumerate() {
         stage.monitor.phase(&format!("trying {} without {}", application.name, lent.need.store), None);
         let store = &lent.need.store;
-        match attempt(number + 1, Some(number))? {
+        match attempt(number + 1, Some(number), None)? {
             Ok(()) => doubts.push(format!("it passes without `{store}`")),
             Err(Ended { by_itself: true, .. }) => {}
             Err(Ended { status, .. }) => {
@@ -233,7 +253,7 @@ fn attempts(
             }
         }
     }
-    if let Err(Ended { status, .. }) = attempt(lent.len() + 1, None)? {
+    if let Err(Ended { status, .. }) = attempt(lent.len() + 1, None, None)? {
         doubts.push(format!(
             "it does not pass a second time ({status}), so what it misses is not told from that"
         ));
@@ -247,14 +267,20 @@ fn attempt_one(
     variables: &BTreeMap<&str, String>,
     scratch: &Path,
     stage: &Stage<'_>,
+    heard: Option<&mut Vec<Answers>>,
 ) -> Result<Result<(), Ended>, Failure> {
     let mut command = command(application, stage.clock)?;
     command.env("HOME", scratch).env("TMPDIR", scratch).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
     command.envs(variables).current_dir(&application.folder);
     let cancelled = || stage.monitor.cancelled();
-    let how = Run { limit: application.within, clock: stage.clock, cancelled: &cancelled };
-    match run(command, &how) {
-        Ok(_said) => Ok(Ok(())),
+    let came = if application.http.is_empty() {
+        let how = Run { limit: application.within, clock: stage.clock, cancelled: &cancelled };
+        run(command, &how).map(|_said| Ok(()))
+    } else {
+        questioned(application, command, (stage.clock, &cancelled), heard)?
+    };
+    match came {
+        Ok(came) => Ok(came),
         Err(OutsideError::Program { status, code, message, .. }) => Ok(Err(Ended {
             status,
             by_itself: code.is_some_and(|code| code <= SIGNALLED),
@@ -265,6 +291,42 @@ fn attempt_one(
         }
         Err(error @ OutsideError::Io { .. }) => Err(not_run(application, error)),
     }
+}
+
+/// Lets it run and asks it: for `heard` often enough to be measured, else once.
+fn questioned(
+    application: &Application,
+    mut command: Command,
+    (clock, cancelled): (&dyn Clock, &dyn Fn() -> bool),
+    heard: Option<&mut Vec<Answers>>,
+) -> Result<Result<Result<(), Ended>, OutsideError>, Failure> {
+    let name = &application.name;
+    let place = Place::make(name).map_err(|error| no_place(name, error))?;
+    command.env("HTTP_SOCKET", &place.socket);
+    let times = if heard.is_some() { TIMES } else { 1 };
+    let asking = Asking {
+        application: name,
+        questions: &application.http,
+        socket: &place.socket,
+        clock,
+        within: application.within,
+        cancelled,
+        times,
+    };
+    let came = beside(command, clock, |runs| asking.ask(runs));
+    if cancelled() {
+        return Ok(Err(OutsideError::Cancelled));
+    }
+    Ok(came.map(|answers| {
+        let ended = wrong(&answers, times).map(|(status, said)| {
+            let by_itself = answers.iter().any(Answers::are_otherwise);
+            Ended { status, by_itself, said }
+        });
+        if let Some(heard) = heard {
+            heard.extend(answers);
+        }
+        ended.map_or(Ok(()), Err)
+    }))
 }
 
 fn command(application: &Application, clock: &dyn Clock) -> Result<Command, Failure> {

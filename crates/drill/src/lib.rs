@@ -16,7 +16,7 @@ mod run;
 mod sandbox;
 
 pub use agreement::{Expect, Rule, Side};
-pub use application::{Application, Need};
+pub use application::{Answers, Application, Need, Question};
 pub use forecast::{Forecast, Past, forecast};
 pub use replay::{ReplaySubject, replay};
 pub use report::{

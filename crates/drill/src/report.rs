@@ -7,6 +7,7 @@ use lifeboat_base::time::Timestamp;
 use lifeboat_stores::{CheckResult, CheckState};
 use serde::{Deserialize, Serialize};
 
+use crate::application::Answers;
 use crate::forecast::Forecast;
 
 /// How a drill ended.
@@ -211,6 +212,12 @@ pub struct DrillReport {
     pub replays: Vec<ReplayDrill>,
     /// Agreement between stores; empty without rules between the stores of the drill.
     pub agreement: Vec<CheckOutcome>,
+    /// What applications answered over HTTP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Answers>,
+    /// Whether later drills are compared with these answers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub baseline: bool,
     /// Passed only if every store passed, all rules hold, and the sandbox is gone.
     pub verdict: DrillVerdict,
     /// What is wrong.

@@ -104,7 +104,8 @@ pub fn run(
     let mut findings = Vec::new();
     let mut agreement = agree(&rules, &restored, &sandbox, (moment, monitor), &mut findings);
     let trial = application::Stage { sandbox: &sandbox, clock, monitor };
-    agreement.extend(attempt(&applications, &restored, &trial, &mut findings));
+    let mut answers = Vec::new();
+    agreement.extend(attempt(&applications, &restored, &trial, (&mut answers, &mut findings)));
     let stores = side_by_side(restored, &|restored| stage.finish(restored));
     let mut found: Vec<Finding> = Vec::new();
     let stores = stores
@@ -134,6 +135,8 @@ pub fn run(
         stores,
         replays: Vec::new(),
         agreement,
+        answers,
+        baseline: false,
         verdict: if passed { DrillVerdict::Passed } else { DrillVerdict::Failed },
         findings: found,
         environment: None,

@@ -8,13 +8,13 @@ use std::path::Path;
 use lifeboat_base::apart::Network;
 use lifeboat_base::capture::{CaptureFacts, RestoreSource};
 use lifeboat_base::failure::{Failure, FailureKind};
-use lifeboat_base::ids::{AgreementName, CopyName, DrillId, PlanName, StoreName};
+use lifeboat_base::ids::{AgreementName, ApplicationName, CopyName, DrillId, PlanName, StoreName};
 use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel};
 use lifeboat_drill::{
-    Application, CheckOutcome, DrillReport, DrillSubject, DrillVerdict, Expect, Need, ProveLog, Rehearsal,
-    Rule, Side, StoreDrill,
+    Application, CheckOutcome, DrillReport, DrillSubject, DrillVerdict, Expect, Need, ProveLog, Question,
+    Rehearsal, Rule, Side, StoreDrill,
 };
 use lifeboat_policy::{
     Agreement, Expectation, Retention, Selected, Selection, Span, Store, restore_order, variable,
@@ -44,6 +44,8 @@ pub struct DrillOptions {
     pub plan: Option<PlanName>,
     /// Copies or keys are treated as gone.
     pub lessened: bool,
+    /// What applications answer over HTTP is what later drills are compared with.
+    pub baseline: bool,
 }
 
 impl DrillOptions {
@@ -113,6 +115,7 @@ impl Engine {
         let before = prepared.iter().map(|ready| &ready.findings);
         let before = before.chain(impossible.iter().map(|(_, findings)| findings));
         let findings: Vec<Finding> = before.flatten().cloned().collect();
+        let applications = self.applications(&prepared, &impossible, options)?;
         let id = DrillId::generate(now, self.env.entropy.as_ref());
         let monitor = Collector::new(self.observer.job(&format!("drill {id}")));
         let root = self.sandboxes()?;
@@ -122,7 +125,7 @@ impl Engine {
             common,
             waves: self.waves(&prepared)?,
             rules: rules(&self.policy.agreements, &prepared, &impossible),
-            applications: self.applications(&prepared, &impossible),
+            applications,
         };
         let mut report = lifeboat_drill::run(rehearsal, &root, self.env.clock.as_ref(), &monitor)
             .map_err(Failure::from)?;
@@ -140,6 +143,7 @@ impl Engine {
         for store in &mut report.stores {
             store.forecast = self.forecast(&store.name, store.bytes)?;
         }
+        report.baseline = options.baseline && report.verdict == DrillVerdict::Passed;
         report.environment = Some(self.environment());
         report.plan.clone_from(&options.plan);
         self.file_impossible(&impossible, options, &mut report)?;
@@ -308,10 +312,31 @@ impl Engine {
     }
 
     /// The applications of which all stores are in the drill.
-    fn applications(&self, prepared: &[Prepared<'_>], impossible: &[Impossible<'_>]) -> Vec<Application> {
+    fn applications(
+        &self,
+        prepared: &[Prepared<'_>],
+        impossible: &[Impossible<'_>],
+        options: &DrillOptions,
+    ) -> Result<Vec<Application>, EngineError> {
         let has = |store: &StoreName| takes_part(store, prepared, impossible);
         let all = self.policy.applications.iter();
-        all.filter(|(_, application)| application.stores.iter().all(has))
+        let tried: Vec<_> = all.filter(|(_, application)| application.stores.iter().all(has)).collect();
+        let is_asked = tried.iter().any(|(_, application)| !application.http.is_empty());
+        if options.baseline && !is_asked {
+            return Err(EngineError::new(FailureKind::Usage, "this drill asks no application over HTTP")
+                .next("give an application `http = [\"/health\"]`, and drill all of its stores"));
+        }
+        // A new baseline is not compared with the old one.
+        let compares = is_asked && !options.baseline;
+        let baseline = if compares { self.baselines()? } else { BTreeMap::new() };
+        let asked = |name: &ApplicationName, question: &lifeboat_policy::Question| Question {
+            path: question.path.clone(),
+            status: question.status,
+            text: question.text.clone(),
+            baseline_p95_ms: baseline.get(&(name.clone(), question.path.clone())).copied(),
+        };
+        Ok(tried
+            .into_iter()
             .map(|(name, application)| Application {
                 name: name.clone(),
                 stores: application.stores.iter().map(need).collect(),
@@ -322,8 +347,9 @@ impl Engine {
                     lifeboat_policy::Network::None => Network::None,
                     lifeboat_policy::Network::Host => Network::Host,
                 },
+                http: application.http.iter().map(|question| asked(name, question)).collect(),
             })
-            .collect()
+            .collect())
     }
 
     /// A drill that could not even begin is one that failed: an older one that passed must not stand for it.

@@ -51,6 +51,7 @@ impl Engine {
             copy: None,
             plan: Some(name.clone()),
             lessened: !plan.without.is_empty() || !plan.open_with.is_empty(),
+            baseline: false,
         };
         let policy = lessened(&self.policy, plan);
         let result = self.with_policy(policy).drill(&plan.stores, &options);

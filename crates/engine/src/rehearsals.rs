@@ -3,12 +3,14 @@
 //! Each store's part is a record of its own, which the matrix is judged by. The record of the whole holds the rest and names
 //! those by number, so that nothing is said twice and no record grows with the number of stores.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use lifeboat_base::failure::{Failure, FailureKind};
-use lifeboat_base::ids::StoreName;
-use lifeboat_drill::{DrillReport, DrillVerdict, Environment, Forecast, Past, StoreDrill};
+use lifeboat_base::ids::{ApplicationName, StoreName};
+use lifeboat_drill::{Answers, DrillReport, DrillVerdict, Environment, Forecast, Past, StoreDrill};
 use lifeboat_evidence::{BundleSummary, Chain, Filter, Page, Record};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::context::{Engine, TOOL};
@@ -45,6 +47,23 @@ impl Engine {
         let times = self.catalog()?.restore_times(store, FORETELLING_DRILLS).map_err(Failure::from)?;
         let past: Vec<Past> = times.into_iter().map(|(bytes, seconds)| Past { bytes, seconds }).collect();
         Ok(lifeboat_drill::forecast(&past, bytes))
+    }
+
+    /// How long answers of applications took in the newest drill that recorded each, by application and path.
+    pub(crate) fn baselines(&self) -> Result<BTreeMap<(ApplicationName, String), f64>, EngineError> {
+        let mut found = BTreeMap::new();
+        for stored in Chain::open(&self.evidence_dir()).map_err(evidence)?.iter().rev() {
+            let Record { seq, kind, body, .. } = stored.map_err(evidence)?.record;
+            let recorded = body.get("baseline").and_then(Value::as_bool) == Some(true);
+            let (true, Some(answers)) = (kind == KIND && recorded, body.get("answers")) else { continue };
+            let answers = Vec::<Answers>::deserialize(answers).map_err(|error| unreadable(seq, error))?;
+            for Answers { application, path, p95_ms, .. } in answers {
+                if let Some(p95_ms) = p95_ms {
+                    found.entry((application, path)).or_insert(p95_ms);
+                }
+            }
+        }
+        Ok(found)
     }
 
     pub(crate) fn environment(&self) -> Environment {

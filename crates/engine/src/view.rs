@@ -57,7 +57,14 @@ pub(crate) fn rules_digests(policy: &Policy, store: &StoreName) -> BTreeMap<Stri
     let own = policy.applications.iter().filter(|(_, application)| application.stores.contains(store));
     let applications = own.map(|(name, application)| {
         let rows: Vec<_> = application.stores.iter().map(row).collect();
-        let said = (&application.stores, &application.command, application.within, application.network, rows);
+        let said = (
+            &application.stores,
+            &application.command,
+            application.within,
+            application.network,
+            rows,
+            &application.http,
+        );
         (name.to_string(), Digest::of(format!("{said:?}").as_bytes()))
     });
     rules.chain(applications).collect()

@@ -6,7 +6,7 @@ use lifeboat_base::ids::{AgreementName, ApplicationName, StoreName};
 
 use crate::keys;
 use crate::kind::Kind;
-use crate::model::{Agreement, Application, Network, Store};
+use crate::model::{Agreement, Application, Network, Question, Store};
 use crate::reader::{Context, Field, Section};
 use crate::sections::{NAME_RULE, bad_name};
 use crate::span::Span;
@@ -44,6 +44,7 @@ pub(crate) fn applications(
         let command = command(&table, context);
         let within = table.parsed("within", "bad-duration", context, str::parse::<Span>);
         let network = table.parsed("network", "bad-application", context, network);
+        let http = questions(&table, context);
         let broken = matches!(within, Field::Broken) || matches!(network, Field::Broken);
         let Ok(id) = ApplicationName::new(name) else {
             bad_name("check of an application", name, &at, NAME_RULE, context);
@@ -55,12 +56,14 @@ pub(crate) fn applications(
             continue;
         }
         let within = within.value().or_else(|| USUAL.parse().ok());
-        let (Some(stores), Some(command), Some(within), false) = (stores, command, within, broken) else {
+        let (Some(stores), Some(command), Some(within), Some(http), false) =
+            (stores, command, within, http, broken)
+        else {
             continue;
         };
         let network = network.value().unwrap_or_default();
         let line = context.line(at.start);
-        applications.insert(id, Application { stores, command, within, network, line });
+        applications.insert(id, Application { stores, command, within, network, http, line });
     }
     applications
 }
@@ -71,6 +74,27 @@ fn network(text: &str) -> Result<Network, InvalidValue> {
         let help = suggest::help(text, &all.map(Network::word), "a command can have");
         InvalidValue::new(format!("unknown network `{text}`"), help)
     })
+}
+
+/// What it is asked; nothing if that is broken.
+fn questions(table: &Section<'_>, context: &mut Context) -> Option<Vec<Question>> {
+    let asked = match table.texts("http", context) {
+        Field::Set(asked, _) => asked,
+        Field::Absent => return Some(Vec::new()),
+        Field::Broken => return None,
+    };
+    let mut questions: Vec<Question> = Vec::new();
+    for (text, at) in &asked {
+        match text.parse::<Question>() {
+            Ok(question) if questions.iter().any(|other| other.path == question.path) => {
+                let message = format!("`{}` is asked twice", question.path);
+                context.error("bad-application", at, message, "ask each path once");
+            }
+            Ok(question) => questions.push(question),
+            Err(error) => context.invalid("bad-application", at, &error),
+        }
+    }
+    (questions.len() == asked.len()).then_some(questions)
 }
 
 fn command(table: &Section<'_>, context: &mut Context) -> Option<Vec<String>> {

@@ -183,7 +183,16 @@ pub(crate) const APPLICATION: &[Key] = &[
         Shape::StoreNames,
         "The stores it needs; it is tried where all of them were restored. Required.",
     ),
-    key("command", Shape::Texts, "Program and arguments; it passes by ending with status 0. Required."),
+    key(
+        "command",
+        Shape::Texts,
+        "Program and arguments; it passes by ending with status 0, or by its answers over HTTP. Required.",
+    ),
+    key(
+        "http",
+        Shape::Texts,
+        "What it is asked over HTTP on the socket `HTTP_SOCKET`: path, status (200) and a text of the answer.",
+    ),
     key("within", Shape::Span, "How long it may take. Default: 5m."),
     key(
         "network",

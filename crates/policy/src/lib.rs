@@ -38,8 +38,8 @@ pub use explain::{ExplainLine, explain};
 pub use kind::Kind;
 pub use model::{
     Agreement, Application, Checks, CopyPlace, CopyUrl, DrillPlan, Encryption, Endpoint, EtcdAccess,
-    Expectation, Keys, Lock, LockMode, Network, Origin, Policy, Promises, Recipient, RedisCapture, RedisScan,
-    Selected, Selection, Source, Sourced, Store, Tier, Verify, Written,
+    Expectation, Keys, Lock, LockMode, Network, Origin, Policy, Promises, Question, Recipient, RedisCapture,
+    RedisScan, Selected, Selection, Source, Sourced, Store, Tier, Verify, Written,
 };
 pub use order::{Phase, restore_order};
 pub use parse::{digest, parse};

@@ -528,8 +528,43 @@ pub struct Application {
     pub within: Span,
     /// What it may reach beside the stores.
     pub network: Network,
+    /// What it answers over HTTP; empty for a command that shows by its end that it works.
+    pub http: Vec<Question>,
     /// The line of its name, from 1.
     pub line: usize,
+}
+
+/// What an application is asked over HTTP, and what it must answer: `/orders?newest 200 total`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The path, with what follows it.
+    pub path: String,
+    /// The status of the answer.
+    pub status: u16,
+    /// What must stand in the answer, if it says.
+    pub text: Option<String>,
+}
+
+impl std::str::FromStr for Question {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let help = "write a path, a status if it is not 200, and a text if one must stand in the answer: \
+                    `/orders?newest 200 total`";
+        let wrong = |what: &str| InvalidValue::new(format!("{what}: `{text}`"), help);
+        let (path, rest) = text.split_once(' ').unwrap_or((text, ""));
+        if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+            return Err(wrong("no path of a request"));
+        }
+        let (status, rest) = match rest.split_once(' ') {
+            Some((status, rest)) => (status, Some(rest)),
+            None => (rest, None),
+        };
+        let status = if status.is_empty() { Some(200) } else { status.parse().ok() };
+        let status = status.filter(|status| (200..600).contains(status)).ok_or_else(|| wrong("no status"))?;
+        let text = rest.filter(|rest| !rest.is_empty()).map(str::to_owned);
+        Ok(Self { path: path.to_owned(), status, text })
+    }
 }
 
 /// What a command of a drill may reach.

@@ -109,6 +109,8 @@ fn report() -> DrillReport {
             detail: vec!["`7` of orders is not in uploads".to_owned()],
             ..check("agreement/attachments", CheckState::Failed, Some(true))
         }],
+        answers: Vec::new(),
+        baseline: false,
         verdict: DrillVerdict::Failed,
         findings: vec![
             Finding::new("files.content", "uploads", "files.content measured 3 rows, expected 4"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lifeboat_base::apart::Network;
 use lifeboat_base::ids::{ApplicationName, DrillId, StoreName};
 use lifeboat_base::monitor::Findings;
-use lifeboat_drill::{Application, CheckOutcome, DrillReport, DrillVerdict, Need, Rehearsal, run};
+use lifeboat_drill::{Application, CheckOutcome, DrillReport, DrillVerdict, Need, Question, Rehearsal, run};
 use lifeboat_stores::CheckState;
 
 use super::adapters::{Told, facts, listing, now};
@@ -15,6 +15,10 @@ const BOTH: &str = r#"test -f "$STORE_ORDERS" && test -f "$STORE_UPLOADS""#;
 
 /// A drill of two stores, tried by a script of a shell.
 fn tried(script: &str, uploads: &Told) -> DrillReport {
+    tried_with(&["sh", "-c", script], Vec::new(), uploads)
+}
+
+fn tried_with(command: &[&str], http: Vec<Question>, uploads: &Told) -> DrillReport {
     let (orders, facts) = (Told::well(), facts());
     let root = tempfile::tempdir().unwrap();
     let need = |name: &str| Need {
@@ -31,10 +35,11 @@ fn tried(script: &str, uploads: &Told) -> DrillReport {
         applications: vec![Application {
             name: ApplicationName::new("web").unwrap(),
             stores: vec![need("orders"), need("uploads")],
-            command: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
             folder: root.path().to_owned(),
             within: Duration::from_secs(60),
             network: Network::None,
+            http,
         }],
     };
     let report = run(rehearsal, root.path(), orders.clock.as_ref(), &Findings::new()).unwrap();
@@ -131,4 +136,83 @@ fn it_sees_its_stores_and_nothing_else_of_ours() {
     let report = tried(&script, &Told::well());
     let (web, codes) = outcome(&report);
     assert_eq!((web.state, codes), (CheckState::Passed, vec![]), "{web:?}");
+}
+
+/// A shop that answers from both of its stores.
+const SHOP: &str = r#"
+import http.server, os, socketserver, sys
+class Shop(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    asked = 0
+    def do_GET(self):
+        Shop.asked += 1
+        there = all(os.path.isfile(os.environ["STORE_" + name]) for name in sys.argv[1].split())
+        if self.path == "/breaks" and Shop.asked % 50 == 49:
+            self.send_response(200); self.send_header("Content-Length", "9"); self.end_headers()
+            self.wfile.write(b"half"); self.close_connection = True
+            return
+        status = 200 if there else 503
+        if self.path == "/odd" and Shop.asked % 40 == 39: status = 500
+        body = b'{"orders": 3}' if there else b"{}"
+        self.send_response(status); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *words): pass
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer): daemon_threads = True
+Server(os.environ["HTTP_SOCKET"], Shop).serve_forever()
+"#;
+const ALL: &str = "ORDERS UPLOADS";
+
+fn question(text: &str, baseline_p95_ms: Option<f64>) -> Question {
+    let mut words = text.splitn(3, ' ');
+    let path = words.next().unwrap().to_owned();
+    let status = words.next().map_or(200, |status| status.parse().unwrap());
+    Question { path, status, text: words.next().map(str::to_owned), baseline_p95_ms }
+}
+
+fn asked(needs: &str, questions: &[Question]) -> DrillReport {
+    tried_with(&["python3", "-c", SHOP, needs], questions.to_vec(), &Told::well())
+}
+
+#[test]
+fn an_application_that_answers_from_its_stores_passes_and_is_measured() {
+    let report = asked(ALL, &[question("/orders 200 \"orders\": 3", None), question("/", Some(60_000.0))]);
+    let (web, codes) = outcome(&report);
+    assert_eq!((web.state, web.canary_caught), (CheckState::Passed, Some(true)), "{web:#?}");
+    assert_eq!((codes, report.verdict), (vec![], DrillVerdict::Passed));
+    let said: Vec<_> = report.answers.iter().map(|all| (all.path.as_str(), all.requests)).collect();
+    assert_eq!(said, [("/orders", 200), ("/", 200)]);
+    assert!(report.answers.iter().all(|all| all.unexpected.is_empty() && all.p95_ms.is_some()));
+    assert!(web.detail[0].ends_with("(no baseline is recorded)"), "{web:#?}");
+    assert!(web.detail[1].ends_with("(baseline 60000.0 ms)"), "{web:#?}");
+}
+
+#[test]
+fn wrong_answers_have_a_class_and_fail_the_application() {
+    for (question, class) in [
+        (question("/ 404", None), "headers/200"),
+        (question("/ 200 nobody says this", None), "body/text"),
+        (question("/odd", None), "headers/500"),
+        (question("/breaks", None), "body/cut"),
+    ] {
+        let report = asked(ALL, std::slice::from_ref(&question));
+        let (web, codes) = outcome(&report);
+        assert_eq!((web.state, codes), (CheckState::Failed, vec!["application/web"]), "{web:#?}");
+        let classes: Vec<_> = report.answers[0].unexpected.keys().map(String::as_str).collect();
+        assert_eq!(classes, [class], "{web:#?}");
+        assert!(web.detail[0].contains(class), "{web:#?}");
+    }
+}
+
+#[test]
+fn an_application_that_answers_without_a_store_or_does_not_keep_running_shows_nothing() {
+    let report = asked("ORDERS", &[question("/", None)]);
+    let (web, codes) = outcome(&report);
+    assert_eq!((web.state, web.canary_caught), (CheckState::Passed, Some(false)));
+    assert_eq!((web.detail[0].as_str(), codes), ("it passes without `uploads`", vec!["application/web"]));
+    for (script, said) in [("exit 0", "did not keep running"), ("echo no >&2; exit 3", "no")] {
+        let report = tried_with(&["sh", "-c", script], vec![question("/", None)], &Told::well());
+        let (web, codes) = outcome(&report);
+        assert_eq!((web.state, codes), (CheckState::Failed, vec!["application/web"]), "{web:#?}");
+        assert!(web.detail[0].contains(said), "{web:#?}");
+    }
 }

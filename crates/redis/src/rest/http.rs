@@ -7,11 +7,11 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lifeboat_net::{Door, LineError, NoNames};
 use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
 use ureq::{Agent, AsSendBody, Error, Timeout};
 use zeroize::Zeroizing;
 
-use super::line::{Door, NoNames};
 use super::options::RestOptions;
 use crate::wire::{CONNECT_TIMEOUT, RedisError, SILENCE_LIMIT};
 
@@ -77,7 +77,8 @@ impl Http {
             .user_agent("lifeboat")
             .accept("application/json")
             .build();
-        let agent = Agent::with_parts(config, Door::new(options.clone()), NoNames);
+        let agent =
+            Agent::with_parts(config, Door::new(options.address.clone(), options.tls.clone()), NoNames);
         Self { options, limits, agent }
     }
 
@@ -140,7 +141,13 @@ impl Http {
         let silent = |limit| RedisError::Silent { target: target.clone(), limit };
         match error {
             // What our own connection had to say.
-            Error::Other(own) => own.downcast().map_or_else(|_other| malformed(), |own| *own),
+            Error::Other(own) => match own.downcast().map(|own| *own) {
+                Ok(LineError::Unreachable(source)) => RedisError::Unreachable { target, source },
+                Ok(LineError::Tls(source)) => RedisError::Tls { target, source },
+                Ok(LineError::Closed(source)) => RedisError::Closed { target, source },
+                Ok(LineError::Endless) => RedisError::Protocol { what: "a line of HTTP that does not end" },
+                Err(_other) => malformed(),
+            },
             Error::Timeout(Timeout::Connect) => silent(self.limits.connect),
             Error::Timeout(Timeout::PerRead | Timeout::PerWrite) => silent(self.limits.silence),
             Error::Timeout(_) => silent(self.limits.whole),

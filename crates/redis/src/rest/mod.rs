@@ -7,7 +7,6 @@
 
 mod http;
 mod json;
-mod line;
 mod link;
 mod options;
 
