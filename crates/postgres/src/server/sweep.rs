@@ -1,7 +1,8 @@
 //! Ends sandboxes whose owner died, and removes what they left.
 //!
 //! A sandbox is an orphan when nobody holds its lease. Its server is ended only where the process shows that it is the
-//! server of the recorded data directory with that sandbox's socket folder on its command line.
+//! server of the recorded data directory with that sandbox's socket folder on its command line, or a child that such a
+//! server left there: where the machine lets us, the server itself has ended with its owner.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -18,8 +19,8 @@ use rustix::process::Signal;
 
 use super::error::ServerError;
 use super::memory::release_shared_memory;
-use super::postmaster::{pause, read_pid_file};
-use super::processes::end_remains;
+use super::postmaster::{PidFile, pause, read_pid_file};
+use super::processes::{end_remains, end_widowed};
 
 /// How a sandbox's own folder is called.
 pub(super) const FOLDER_PREFIX: &str = "lb-pg-";
@@ -99,10 +100,15 @@ fn end_orphan(data: &Path, sockets: &Path, clock: &dyn Clock) -> Result<bool, Se
         }
         found |= !living.is_empty();
         // The first process is the last to end when all goes well; after a kill its children are ended here.
-        if living.is_empty() && (!found || end_remains(data, &relatives) == 0) {
-            release_shared_memory(data);
-            forget(data, &ended)?;
-            return Ok(found);
+        if living.is_empty() {
+            let widowed = end_widowed(data);
+            let remains = if found { end_remains(data, &relatives) } else { 0 };
+            found |= widowed > 0;
+            if widowed + remains == 0 {
+                release_shared_memory(data);
+                forget(data, sockets, &ended)?;
+                return Ok(found);
+            }
         }
         if waited > 2 * ORPHAN_LIMIT {
             let limit_s = 2 * ORPHAN_LIMIT.as_secs();
@@ -112,10 +118,12 @@ fn end_orphan(data: &Path, sockets: &Path, clock: &dyn Clock) -> Result<bool, Se
     }
 }
 
-/// Removes the pid file of a server that had to be killed: its number goes to whatever is started next, and the folder would
-/// be taken for one in use.
-fn forget(data: &Path, ended: &BTreeSet<i32>) -> Result<(), ServerError> {
-    if read_pid_file(data).is_some_and(|file| ended.contains(&file.pid)) {
+/// Removes the pid file of a server that was killed: its number goes to whatever is started next, and the folder would be taken
+/// for one in use.
+fn forget(data: &Path, sockets: &Path, ended: &BTreeSet<i32>) -> Result<(), ServerError> {
+    // Nobody else has sockets in that folder.
+    let is_its = |file: &PidFile| ended.contains(&file.pid) || file.sockets.as_deref() == Some(sockets);
+    if read_pid_file(data).as_ref().is_some_and(is_its) {
         let path = data.join("postmaster.pid");
         crashsafe::remove(&path).map_err(ServerError::io("remove", &path))?;
     }
