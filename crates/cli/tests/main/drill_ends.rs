@@ -93,6 +93,36 @@ fn nothing_that_an_application_started_outlives_a_drill_that_is_killed() {
 }
 
 #[test]
+fn case_25_a_drill_that_hangs_is_never_taken_for_one_that_passed_and_keeps_no_other_from_its_work() {
+    let gate = Gate::new(3);
+    let mut drill = gate.started();
+    kill_process(Pid::from_raw(drill.id().cast_signed()).unwrap(), Signal::STOP).unwrap();
+    let (state, why) = gate.world.promise("orders", "drill");
+    assert_ne!(state, "kept", "{why}");
+    // Another does its work beside it, and does not take away what the first holds.
+    gate.world.run(&["drill", "orders"]).expect(0);
+    assert_eq!(gate.world.promise("orders", "drill").0, "kept");
+    assert_eq!(fs::read_dir(gate.world.path("state/sandbox")).unwrap().count(), 2, "its folder and its lock");
+    assert!(drill.try_wait().unwrap().is_none(), "it still hangs");
+    drill.kill().unwrap();
+    drill.wait().unwrap();
+    gate.assert_clean();
+}
+
+#[test]
+fn case_25_an_application_that_never_ends_fails_its_drill_in_time() {
+    let world = World::of_everything();
+    let lines =
+        "\n[application.front]\nstores = [\"orders\"]\ncommand = [\"sleep\", \"86399\"]\nwithin = \"2s\"\n";
+    world.write_policy(&format!("{}{lines}", world.policy));
+    world.run(&["backup"]).expect(0);
+    let report = world.json(&["drill", "orders"], 5);
+    assert_eq!(texts(&report["findings"], "code"), ["application/front"]);
+    let (state, why) = world.promise("orders", "drill");
+    assert_eq!(state, "broken", "{why}");
+}
+
+#[test]
 fn a_drill_that_is_asked_to_end_says_so_and_files_it() {
     let gate = Gate::new(2);
     let drill = gate.started();

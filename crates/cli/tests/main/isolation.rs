@@ -2,8 +2,10 @@
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::process::Command;
 
 use super::postgres;
+use super::world::finished;
 
 /// Calls production from the server, and says what came of it. Whoever captures the database captures this.
 const CALL_HOME: &str = r#"CREATE FUNCTION call_home() RETURNS text LANGUAGE plpgsql AS $$
@@ -41,4 +43,25 @@ fn production_that_a_restored_database_calls_hears_nothing_of_a_drill() {
     // The listener does hear the same call of a server that is on its network.
     assert_eq!(server.psql("SELECT call_home()"), "reached");
     production.accept().unwrap();
+
+    // And a drill that may make no network: it is told, and so is what the row's own check found.
+    let ran = finished(&mut without_own_networks(&world.command(&["drill", "shop"]))).expect(5);
+    production.accept().unwrap();
+    for needle in ["throwaway servers were on this machine's network", "postgres.sql/1"] {
+        assert!(ran.stdout.contains(needle), "{ran:?}");
+    }
+}
+
+/// The same command without the right to make networks, which is what a container often lacks.
+fn without_own_networks(command: &Command) -> Command {
+    let mut bare = Command::new("setpriv");
+    bare.args(["--bounding-set=-sys_admin", "--"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bare.env(name, value),
+            None => bare.env_remove(name),
+        };
+    }
+    bare.current_dir(command.get_current_dir().unwrap());
+    bare
 }

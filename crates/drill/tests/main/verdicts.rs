@@ -135,6 +135,28 @@ fn whatever_goes_wrong_fails_the_drill_and_says_what() {
 }
 
 #[test]
+fn case_23_a_drill_whose_checks_cannot_tell_good_from_bad_is_broken_whichever_way_they_err() {
+    // What the check says of what was restored, whether it notices damage, and what the drill says of it.
+    let cases = [
+        (CheckState::Passed, Some(true), vec![]),
+        (CheckState::Passed, Some(false), vec!["drill.no-power"]),
+        (CheckState::Passed, None, vec!["drill.no-power"]),
+        (CheckState::Failed, Some(true), vec!["told.rows/orders"]),
+        (CheckState::Failed, Some(false), vec!["told.rows/orders", "drill.no-power"]),
+        (CheckState::Failed, None, vec!["told.rows/orders", "drill.no-power"]),
+    ];
+    for (state, canary, expected) in cases {
+        let told = Told { check_state: state, canary, ..Told::well() };
+        let report = drilled(&told, &facts(), true);
+        let mut found = codes(&report);
+        found.dedup();
+        assert_eq!(found, expected, "{state:?} {canary:?}");
+        assert_eq!(report.verdict == DrillVerdict::Passed, expected.is_empty(), "{state:?} {canary:?}");
+        assert_eq!(report.stores[0].checks[0].has_shown(), expected.is_empty(), "{state:?} {canary:?}");
+    }
+}
+
+#[test]
 fn a_point_that_does_not_open_fails_the_drill_as_damaged() {
     let report = drilled(&Told::well(), &facts(), false);
     assert_eq!(report.verdict, DrillVerdict::Failed);

@@ -10,7 +10,8 @@ use lifeboat_base::crashsafe;
 use lifeboat_base::entropy::OsEntropy;
 use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_redis::rdb::Survey;
-use lifeboat_redis::server::{Sandbox, SandboxOptions, Wait, sweep};
+use lifeboat_redis::server::{Launch, Process, Sandbox, SandboxOptions, Wait, sweep};
+use lifeboat_redis::wire::{Connection, Reply};
 use lifeboat_testkit::{RedisOptions, RedisServer, redis_programs};
 
 use super::samples::{every_kind, words};
@@ -101,4 +102,47 @@ fn a_primary_that_a_sandbox_is_told_of_hears_nothing_and_one_on_its_network_does
     server.run(&follow);
     production.set_nonblocking(false).unwrap();
     production.accept().unwrap();
+}
+
+#[test]
+fn case_27_a_server_is_asked_only_once_it_has_loaded_everything() {
+    let root = tempfile::tempdir().unwrap();
+    let server = RedisServer::start(RedisOptions::default());
+    server.load((0..3_000).map(|n| words(&format!("SET key:{n} {n}"))));
+    server.run("SAVE");
+    crashsafe::write_new(&root.path().join("dump.rdb"), &fs::read(server.data().join("dump.rdb")).unwrap())
+        .unwrap();
+    let socket = root.path().join("s");
+    let text = |value: &std::path::Path| value.to_str().unwrap().to_owned();
+    // Half a millisecond a key: long enough to be asked too early.
+    let settings = [
+        ("port", "0".to_owned()),
+        ("unixsocket", text(&socket)),
+        ("dir", text(root.path())),
+        ("key-load-delay", "500".to_owned()),
+        ("loading-process-events-interval-bytes", "1024".to_owned()),
+    ];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value));
+    let launch = Launch {
+        programs: &redis_programs(),
+        settings: &settings,
+        configuration: &root.path().join("redis.conf"),
+        socket: &socket,
+        log: &root.path().join("log"),
+        apart: true,
+    };
+    let clock = SystemClock::new();
+    let mut process = Process::spawn(&launch).unwrap();
+    let limit = clock.monotonic() + LIMIT;
+    let early = loop {
+        if let Ok(mut connection) = Connection::open(&process.options()) {
+            break connection.ask("DBSIZE");
+        }
+        assert!(clock.monotonic() < limit, "{}", process.log_tail());
+        std::thread::park_timeout(Duration::from_millis(1));
+    };
+    assert_eq!(early.unwrap_err().server().unwrap().code, "LOADING", "this shows nothing");
+    process.wait_ready(Wait::for_at_most(LIMIT, &clock)).unwrap();
+    let mut connection = Connection::open(&process.options()).unwrap();
+    assert_eq!(connection.ask("DBSIZE").unwrap(), Reply::Integer(3_000));
 }
