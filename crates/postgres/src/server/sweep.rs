@@ -18,7 +18,7 @@ use lifeboat_base::time::Clock;
 use rustix::process::Signal;
 
 use super::error::ServerError;
-use super::memory::release_shared_memory;
+use super::memory::{attached, release_shared_memory};
 use super::postmaster::{PidFile, pause, read_pid_file};
 use super::processes::{end_remains, end_widowed};
 
@@ -104,9 +104,14 @@ fn end_orphan(data: &Path, sockets: &Path, clock: &dyn Clock) -> Result<bool, Se
             let widowed = end_widowed(data);
             let remains = if found { end_remains(data, &relatives) } else { 0 };
             found |= widowed > 0;
-            if widowed + remains == 0 {
+            let file = read_pid_file(data).filter(is_its(sockets, &ended));
+            let attached = file.as_ref().and_then(|file| attached(data, file)).unwrap_or_default();
+            // Who is attached for longer is none of ours.
+            if widowed + remains == 0 && (attached == 0 || waited > ORPHAN_LIMIT) {
                 release_shared_memory(data);
-                forget(data, sockets, &ended)?;
+                if file.is_some() {
+                    forget(data)?;
+                }
                 return Ok(found);
             }
         }
@@ -118,14 +123,14 @@ fn end_orphan(data: &Path, sockets: &Path, clock: &dyn Clock) -> Result<bool, Se
     }
 }
 
+/// Tells the pid file of the server that had its sockets there: nobody else has any in that folder.
+fn is_its(sockets: &Path, ended: &BTreeSet<i32>) -> impl Fn(&PidFile) -> bool {
+    move |file| ended.contains(&file.pid) || file.sockets.as_deref() == Some(sockets)
+}
+
 /// Removes the pid file of a server that was killed: its number goes to whatever is started next, and the folder would be taken
 /// for one in use.
-fn forget(data: &Path, sockets: &Path, ended: &BTreeSet<i32>) -> Result<(), ServerError> {
-    // Nobody else has sockets in that folder.
-    let is_its = |file: &PidFile| ended.contains(&file.pid) || file.sockets.as_deref() == Some(sockets);
-    if read_pid_file(data).as_ref().is_some_and(is_its) {
-        let path = data.join("postmaster.pid");
-        crashsafe::remove(&path).map_err(ServerError::io("remove", &path))?;
-    }
-    Ok(())
+fn forget(data: &Path) -> Result<(), ServerError> {
+    let path = data.join("postmaster.pid");
+    crashsafe::remove(&path).map_err(ServerError::io("remove", &path))
 }
