@@ -1,6 +1,8 @@
-//! Runs a program to its end: no shell, bounded output, a deadline, and no child of it left behind.
+//! Runs a program to its end: no shell, bounded output, a deadline, and no child of it left behind, also if we end first.
 //!
 //! In: a command whose words and environment are the caller's. Out: what it said, or why it failed.
+
+mod guard;
 
 use std::fmt;
 use std::io::{self, Read};
@@ -14,6 +16,8 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use crate::human::printable;
 use crate::time::Clock;
+
+pub use guard::Guard;
 
 /// How much of each output stream of a program is kept; the rest is read and dropped.
 const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
@@ -89,7 +93,9 @@ pub fn run(mut command: Command, how: &Run<'_>) -> Result<String, OutsideError> 
     let name = program.to_string_lossy().rsplit('/').next().unwrap_or_default().to_owned();
     let started = how.clock.monotonic();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut guard = Guard::new();
     let mut child = command.spawn().map_err(OutsideError::doing(&format!("run {}", program.display())))?;
+    guard.over_group(&child);
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let (out, err) = (Heard::from(out), Heard::from(err));
     let failed = |status: String, code, message: String| OutsideError::Program {
@@ -100,11 +106,11 @@ pub fn run(mut command: Command, how: &Run<'_>) -> Result<String, OutsideError> 
     };
     while !has_ended(&child)? {
         if (how.cancelled)() {
-            end(&mut child);
+            end(&mut child, guard);
             return Err(OutsideError::Cancelled);
         }
         if how.clock.monotonic().saturating_sub(started) > how.limit {
-            end(&mut child);
+            end(&mut child, guard);
             let message = format!("no end within {} s", how.limit.as_secs());
             return Err(failed("ended by us".to_owned(), None, message));
         }
@@ -112,6 +118,7 @@ pub fn run(mut command: Command, how: &Run<'_>) -> Result<String, OutsideError> 
     }
     // What it left running would keep the pipes open. Until it is waited for, its number is nobody else's.
     kill_group(&child);
+    drop(guard);
     let status = child.wait().map_err(OutsideError::doing("wait for a program"))?;
     let ended = how.clock.monotonic();
     while !(out.is_all() && err.is_all()) && how.clock.monotonic().saturating_sub(ended) < OUTPUT_LIMIT {
@@ -158,8 +165,9 @@ fn has_ended(child: &Child) -> Result<bool, OutsideError> {
 }
 
 /// Ends a child that was not waited for yet, and everything in its process group.
-fn end(child: &mut Child) {
+fn end(child: &mut Child, guard: Guard) {
     kill_group(child);
+    drop(guard);
     drop(child.wait());
 }
 
