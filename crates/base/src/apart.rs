@@ -1,13 +1,20 @@
-//! Commands that are kept to themselves: without a network but their own loopback, and gone with whoever started them.
+//! Commands and servers that are kept to themselves: without a network but their own loopback, and gone with whoever started
+//! them.
 //!
 //! In: program and arguments, never a line for a shell. Out: the same command behind the programs that keep it apart.
-//! On Linux, with `setpriv` and `unshare` of util-linux, where the machine lets us; elsewhere there is none.
+//! On Linux, with `setpriv` and `unshare` of util-linux, where the machine lets us; elsewhere there is none. What the machine
+//! lets us do is found out once per process.
+
+mod server;
 
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::outside::{OutsideError, Run, run};
-use crate::time::Clock;
+use crate::time::SystemClock;
+
+pub use server::{Servers, servers};
 
 /// Where programs are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -44,37 +51,33 @@ pub enum Network {
 
 /// `words` as a command with an environment that holds `PATH` only; nothing if this machine cannot keep it apart as asked. Where
 /// it may reach the network, what can be done is done.
-pub fn command(
-    words: &[String],
-    network: Network,
-    clock: &dyn Clock,
-) -> Result<Option<Command>, OutsideError> {
-    let own_network: &[&str] = match network {
-        Network::None => &["--net"],
-        Network::Host => &[],
+pub fn command(words: &[String], network: Network) -> Option<Command> {
+    static WITHOUT: OnceLock<Option<Vec<&str>>> = OnceLock::new();
+    static WITH: OnceLock<Option<Vec<&str>>> = OnceLock::new();
+    let found = match network {
+        Network::None => WITHOUT.get_or_init(|| way(&["--net"])),
+        Network::Host => WITH.get_or_init(|| way(&[])),
     };
-    let ways: [&[&str]; 2] = [&[], &OWN_USERS];
-    for users in ways {
-        let before = [&MORTAL[..], &["unshare"], users, own_network, &FAMILY, &["--"]].concat();
-        let before = [&before[..], &BEGIN, &POWERLESS].concat();
-        if works(&before, clock)? {
-            return Ok(Some(build(before.iter().copied(), words)));
-        }
+    match (found, network) {
+        (Some(before), _) => Some(build(before.iter().copied(), words)),
+        (None, Network::None) => None,
+        (None, Network::Host) => Some(build(std::iter::empty(), words)),
     }
-    Ok(match network {
-        Network::None => None,
-        Network::Host => Some(build(std::iter::empty(), words)),
-    })
 }
 
-fn works(before: &[&str], clock: &dyn Clock) -> Result<bool, OutsideError> {
-    let command = build(before.iter().copied(), &["true".to_owned()]);
-    match run(command, &Run { limit: PROBE_LIMIT, clock, cancelled: &|| false }) {
-        Ok(_) => Ok(true),
-        // Not there, or not allowed.
-        Err(OutsideError::Program { .. } | OutsideError::Io { .. }) => Ok(false),
-        Err(OutsideError::Cancelled) => Err(OutsideError::Cancelled),
-    }
+/// What goes before a command so that it is kept apart.
+fn way(own_network: &[&'static str]) -> Option<Vec<&'static str>> {
+    let ways: [&[&str]; 2] = [&[], &OWN_USERS];
+    let mut ways = ways.into_iter().map(|users| {
+        let before = [&MORTAL[..], &["unshare"], users, own_network, &FAMILY, &["--"]].concat();
+        [&before[..], &BEGIN, &POWERLESS].concat()
+    });
+    ways.find(|before| said(build(before.iter().copied(), &["true".to_owned()])).is_ok())
+}
+
+/// What a probe says; an error where its programs are not there or not allowed.
+fn said(command: Command) -> Result<String, OutsideError> {
+    run(command, &Run { limit: PROBE_LIMIT, clock: &SystemClock::new(), cancelled: &|| false })
 }
 
 fn build<'a>(before: impl Iterator<Item = &'a str>, words: &[String]) -> Command {
@@ -90,12 +93,11 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::time::SystemClock;
 
     fn said(script: &str, network: Network) -> Result<String, OutsideError> {
         let clock = SystemClock::new();
         let words = ["bash", "-c", script].map(str::to_owned);
-        let command = command(&words, network, &clock)?.ok_or(OutsideError::Cancelled)?;
+        let command = command(&words, network).ok_or(OutsideError::Cancelled)?;
         run(command, &Run { limit: Duration::from_secs(60), clock: &clock, cancelled: &|| false })
     }
 
@@ -134,7 +136,7 @@ mod tests {
     fn words_stay_words_and_the_end_is_told() {
         let clock = SystemClock::new();
         let words = ["printf", "%s|", "a b", "$(id)", "\"; exit 0"].map(str::to_owned);
-        let command = command(&words, Network::None, &clock).unwrap().unwrap();
+        let command = command(&words, Network::None).unwrap();
         let run = run(command, &Run { limit: Duration::from_secs(60), clock: &clock, cancelled: &|| false });
         assert_eq!(run.unwrap(), "a b|$(id)|\"; exit 0|");
         let failed = said("echo why >&2; exit 7", Network::None).unwrap_err().to_string();

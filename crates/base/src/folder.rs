@@ -21,8 +21,8 @@ use rustix::io::Errno;
 
 use crate::crashsafe;
 
-/// How deep a tree may be that is removed: what a path can name, and then some. Each level holds one folder open.
-const MAX_DEPTH: usize = 4096;
+/// How deep a tree may be that is removed: far deeper than a path can name. A level costs memory for the names in it.
+const MAX_DEPTH: usize = 1 << 20;
 /// Bits by which others than the owner may write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
@@ -313,10 +313,29 @@ impl Folder {
     }
 
     /// Removes what has this name with everything below it, also where a mode forbids it. No link is followed, no other file
-    /// system is entered: what is mounted below is an error. What is not there is fine.
+    /// system is entered: what is mounted below is an error. What is not there is fine. Holds two folders open, however deep
+    /// the tree is; a folder in it that is moved elsewhere meanwhile is an error.
     pub fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
         let device = self.file.metadata()?.dev();
-        absent(self.remove_on(name.as_ref(), device, 0)).map(drop)
+        let Some(mut inner) = absent(self.emptied(name.as_ref(), device))?.flatten() else { return Ok(()) };
+        let mut above: Vec<Level> = Vec::new();
+        let mut level = Level::of(&inner, name.as_ref())?;
+        loop {
+            if let Some(child) = level.names.pop() {
+                let Some(deeper) = absent(inner.emptied(&child, device))?.flatten() else { continue };
+                if above.len() >= MAX_DEPTH {
+                    return refuse(&child, io::ErrorKind::InvalidInput, "lies too deep to be removed");
+                }
+                let next = Level::of(&deeper, &child)?;
+                above.push(std::mem::replace(&mut level, next));
+                inner = deeper;
+                continue;
+            }
+            let Some(parent) = above.pop() else { return absent(self.remove_empty(&level.name)).map(drop) };
+            inner = inner.back_to(&parent)?;
+            absent(inner.remove_empty(&level.name))?;
+            level = parent;
+        }
     }
 
     /// Removes everything in it, as [`Folder::remove`] does.
@@ -329,23 +348,30 @@ impl Folder {
         self.file.sync_all()
     }
 
-    fn remove_on(&self, name: &OsStr, device: u64, depth: usize) -> io::Result<()> {
+    /// Removes what has this name if it is no folder; else holds the folder, which has to be emptied first.
+    fn emptied(&self, name: &OsStr, device: u64) -> io::Result<Option<Self>> {
         let found = statat(self, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
-            return self.remove_file(name);
+            return self.remove_file(name).map(|()| None);
         }
-        let refuse = |kind, why: &str| Err(io::Error::new(kind, format!("`{}` {why}", name.display())));
         if found.st_dev != device || self.is_mount(name)? {
-            return refuse(io::ErrorKind::CrossesDevices, "is a mount of its own, which is not emptied");
+            return refuse(
+                name,
+                io::ErrorKind::CrossesDevices,
+                "is a mount of its own, which is not emptied",
+            );
         }
-        if depth >= MAX_DEPTH {
-            return refuse(io::ErrorKind::InvalidInput, "lies too deep to be removed");
+        self.inner_opened_up(name, found.st_mode).map(Some)
+    }
+
+    /// Holds the folder this one lies in, which was `before` when it was entered from there.
+    fn back_to(&self, before: &Level) -> io::Result<Self> {
+        let outer = self.inner("..")?;
+        if outer.entry()?.identity != before.identity {
+            let why = "is not where it was: something in it was moved while it was being removed";
+            return refuse(&before.name, io::ErrorKind::InvalidData, why);
         }
-        let inner = self.inner_opened_up(name, found.st_mode)?;
-        for child in inner.names()? {
-            absent(inner.remove_on(&child, device, depth + 1))?;
-        }
-        self.remove_empty(name)
+        Ok(outer)
     }
 
     /// Holds the folder of this name, with a mode by which its owner may empty it. Root may in any case.
@@ -366,11 +392,30 @@ impl Folder {
     }
 }
 
+/// A folder on the way down to one that is being emptied.
+struct Level {
+    name: OsString,
+    /// Tells it when it is come back to.
+    identity: (u64, u64),
+    /// What is still to be removed in it.
+    names: Vec<OsString>,
+}
+
+impl Level {
+    fn of(folder: &Folder, name: &OsStr) -> io::Result<Self> {
+        Ok(Self { name: name.to_owned(), identity: folder.entry()?.identity, names: folder.names()? })
+    }
+}
+
+fn refuse<T>(name: &OsStr, kind: io::ErrorKind, why: &str) -> io::Result<T> {
+    Err(io::Error::new(kind, format!("`{}` {why}", name.display())))
+}
+
 /// What is not there any more is fine.
-fn absent(result: io::Result<()>) -> io::Result<()> {
+fn absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
     }
 }
 
@@ -482,6 +527,54 @@ mod tests {
         folder.remove("tree").unwrap();
         assert!(folder.is_empty().unwrap());
         folder.remove("tree").unwrap();
+    }
+
+    /// A chain of folders below `folder`, each called `d`; gives the innermost.
+    fn chain(folder: &Folder, depth: usize) -> Folder {
+        let mut inner = folder.inner(".").unwrap();
+        for _level in 0..depth {
+            mkdirat(&inner, "d", Mode::RWXU).unwrap();
+            inner = inner.inner("d").unwrap();
+        }
+        inner
+    }
+
+    #[test]
+    fn a_tree_deeper_than_any_stack_is_removed() {
+        // In memory where there is such a place: some file systems take long over each folder that goes.
+        let memory = Path::new("/dev/shm");
+        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let innermost = chain(&folder, 6_000);
+        innermost.write("file", &[b"x"], None).unwrap();
+        innermost.link("link", Path::new("/etc")).unwrap();
+        drop(innermost);
+        let small = std::thread::Builder::new().stack_size(96 * 1024);
+        std::thread::scope(|scope| {
+            let thread = small.spawn_scoped(scope, || {
+                folder.remove("d").unwrap();
+                assert!(folder.is_empty().unwrap());
+            });
+            thread.unwrap().join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_folder_that_is_moved_away_while_it_is_emptied_leads_nowhere_else() {
+        let (dir, folder, _secret) = scene();
+        let victim = dir.path().join("victim");
+        crashsafe::create_dir_all(&victim.join("b")).unwrap();
+        crashsafe::write_new(&victim.join("precious"), b"precious").unwrap();
+        crashsafe::create_dir_all(&dir.path().join("inside/a/b")).unwrap();
+        let outer = folder.inner("a").unwrap();
+        let (inner, before) = (outer.inner("b").unwrap(), Level::of(&outer, OsStr::new("a")).unwrap());
+        assert_eq!(inner.back_to(&before).unwrap().entry().unwrap(), outer.entry().unwrap());
+        // As somebody would do it while the inner one is emptied.
+        fs::remove_dir(victim.join("b")).unwrap();
+        crashsafe::publish(&dir.path().join("inside/a/b"), &victim.join("b")).unwrap();
+        let refused = inner.back_to(&before).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidData, "{refused}");
+        assert_eq!(fs::read(victim.join("precious")).unwrap(), b"precious");
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! Runs a program to its end: no shell, bounded output, a deadline, and no child of it left behind.
+//! Runs a program to its end: no shell, bounded output, a deadline, and no child of it left behind, also if we end first.
 //!
 //! In: a command whose words and environment are the caller's. Out: what it said, or why it failed.
+
+mod guard;
 
 use std::fmt;
 use std::io::{self, Read};
@@ -14,6 +16,8 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use crate::human::printable;
 use crate::time::Clock;
+
+pub use guard::Guard;
 
 /// How much of each output stream of a program is kept; the rest is read and dropped.
 const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
@@ -129,6 +133,8 @@ pub fn beside<T>(
 struct Running {
     name: String,
     child: Child,
+    /// Ends it if we end first. Dropped before it is waited for: then its number is somebody else's.
+    guard: Option<Guard>,
     out: Heard,
     err: Heard,
 }
@@ -138,10 +144,12 @@ impl Running {
         let program = command.get_program().to_owned();
         let name = program.to_string_lossy().rsplit('/').next().unwrap_or_default().to_owned();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut guard = Guard::new();
         let mut child =
             command.spawn().map_err(OutsideError::doing(&format!("run {}", program.display())))?;
+        guard.over_group(&child);
         let (out, err) = (child.stdout.take(), child.stderr.take());
-        Ok(Self { name, child, out: Heard::from(out), err: Heard::from(err) })
+        Ok(Self { name, child, guard: Some(guard), out: Heard::from(out), err: Heard::from(err) })
     }
 
     /// Whether it has ended; it stays to be waited for.
@@ -155,6 +163,7 @@ impl Running {
     /// Ends it, if it was not waited for yet, and everything in its process group.
     fn end(&mut self) {
         kill_group(&self.child);
+        self.guard = None;
         drop(self.child.wait());
     }
 
@@ -162,6 +171,7 @@ impl Running {
     fn wait(&mut self, clock: &dyn Clock) -> Result<String, OutsideError> {
         // What it left running would keep the pipes open. Until it is waited for, its number is nobody else's.
         kill_group(&self.child);
+        self.guard = None;
         let status = self.child.wait().map_err(OutsideError::doing("wait for a program"))?;
         let ended = clock.monotonic();
         let is_all = || self.out.is_all() && self.err.is_all();

@@ -84,7 +84,8 @@ pub fn birth(pid: i32) -> Option<u64> {
     fields.get(19)?.parse().ok()
 }
 
-fn parent(pid: i32) -> Option<i32> {
+/// The process that a process is a child of; nothing if it is gone.
+pub fn parent(pid: i32) -> Option<i32> {
     stat(pid)?.get(1)?.parse().ok()
 }
 

@@ -25,6 +25,7 @@ mod main {
     mod holds;
     mod hostile_account;
     mod in_place;
+    mod isolation;
     mod kills;
     mod lessons;
     mod log_damage;

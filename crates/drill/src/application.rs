@@ -269,7 +269,7 @@ fn attempt_one(
     stage: &Stage<'_>,
     heard: Option<&mut Vec<Answers>>,
 ) -> Result<Result<(), Ended>, Failure> {
-    let mut command = command(application, stage.clock)?;
+    let mut command = command(application)?;
     command.env("HOME", scratch).env("TMPDIR", scratch).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
     command.envs(variables).current_dir(&application.folder);
     let cancelled = || stage.monitor.cancelled();
@@ -329,9 +329,8 @@ fn questioned(
     }))
 }
 
-fn command(application: &Application, clock: &dyn Clock) -> Result<Command, Failure> {
-    let found = apart::command(&application.command, application.network, clock);
-    found.map_err(|error| not_run(application, error))?.ok_or_else(|| {
+fn command(application: &Application) -> Result<Command, Failure> {
+    apart::command(&application.command, application.network).ok_or_else(|| {
         let why = "this machine gives no network of its own to a command (unshare of util-linux, allowed by the \
                    kernel); `network = \"host\"` runs it on the machine's, where it can reach production";
         Failure::new(FailureKind::Refused, why)

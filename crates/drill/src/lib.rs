@@ -24,4 +24,4 @@ pub use report::{
     Tally,
 };
 pub use run::{DrillSubject, OpenPoint, ProveLog, Rehearsal, run};
-pub use sandbox::{Sandbox, SandboxError, sweep};
+pub use sandbox::{Sandbox, SandboxError, Swept, sweep};

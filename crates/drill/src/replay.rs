@@ -11,7 +11,7 @@ use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_stores::Duties;
 
 use crate::report::{CheckOutcome, DrillReport, DrillVerdict, ReplayDrill};
-use crate::run::{judge_canaries, judge_checks, judge_promises};
+use crate::run::{LEFTOVER, judge_canaries, judge_checks, judge_promises};
 use crate::sandbox::{Sandbox, SandboxError};
 
 /// One store to make again.
@@ -40,7 +40,9 @@ pub fn replay(
     monitor: &dyn Monitor,
 ) -> Result<(), SandboxError> {
     let sandbox = Sandbox::create(root, &report.id)?;
-    let mut findings = Vec::new();
+    let mut findings = sandbox.swept().findings(LEFTOVER);
+    // The drill of the retained stores may have told of it.
+    findings.retain(|finding| !report.findings.contains(finding));
     for subject in subjects {
         report.replays.push(replay_one(subject, &sandbox, monitor, &mut findings));
     }

@@ -169,6 +169,10 @@ pub struct Environment {
     pub platform: String,
     /// Processors that can be used at once.
     pub processors: usize,
+    /// Whether throwaway servers get a network of their own here, in which there is nothing else; nothing in reports older
+    /// than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub servers_alone: Option<bool>,
     /// The time zone of the policy.
     pub timezone: String,
     /// SHA-256 of the policy file.

@@ -23,6 +23,8 @@ use crate::sandbox::{Sandbox, SandboxError};
 
 /// Clocks that differ by less are not worth a word.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(120);
+/// What of an earlier drill is still there.
+pub(crate) const LEFTOVER: &str = "drill.leftover";
 /// Stores that are worked on at once. Memory is that of as many restores.
 const PARALLEL_STORES: usize = 4;
 
@@ -97,6 +99,7 @@ pub fn run(
     let stage = Stage { sandbox: &sandbox, clock, monitor, moment, common, start: clock.monotonic() };
     let order: Vec<Vec<StoreName>> =
         waves.iter().map(|wave| wave.iter().map(|subject| subject.store.clone()).collect()).collect();
+    let leftovers = sandbox.swept().findings(LEFTOVER);
     let mut restored = Vec::new();
     for wave in waves {
         restored.extend(side_by_side(wave, &|subject| stage.restore(subject)));
@@ -107,7 +110,7 @@ pub fn run(
     let mut answers = Vec::new();
     agreement.extend(attempt(&applications, &restored, &trial, (&mut answers, &mut findings)));
     let stores = side_by_side(restored, &|restored| stage.finish(restored));
-    let mut found: Vec<Finding> = Vec::new();
+    let mut found: Vec<Finding> = leftovers;
     let stores = stores
         .into_iter()
         .map(|(store, own)| {

@@ -1,12 +1,14 @@
 //! Sandboxes: a folder of its own, held by a lease that dies with its process, removed at the end.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use lifeboat_base::crashsafe;
-use lifeboat_base::failure::{Failure, FailureKind};
+use lifeboat_base::failure::{Failure, FailureKind, chain};
 use lifeboat_base::ids::DrillId;
 use lifeboat_base::lease::Lease;
+use lifeboat_base::monitor::Finding;
 
 const LOCK_SUFFIX: &str = ".lock";
 
@@ -31,14 +33,15 @@ impl From<SandboxError> for Failure {
 pub struct Sandbox {
     dir: PathBuf,
     lock: PathBuf,
+    swept: Swept,
     // Released after the folder is gone: a sweep that gets the lease finds nothing left to keep.
     _lease: Lease,
 }
 
 impl Sandbox {
-    /// Makes `root/ID`, after sweeping what dead drills left in `root`.
+    /// Makes `root/ID`, after sweeping what dead drills left in `root`; see [`Sandbox::swept`].
     pub fn create(root: &Path, id: &DrillId) -> Result<Self, SandboxError> {
-        sweep(root)?;
+        let swept = sweep(root)?;
         let dir = root.join(id.as_str());
         let lock = root.join(format!("{id}{LOCK_SUFFIX}"));
         let fail = |source| SandboxError { action: "make", path: dir.clone(), source };
@@ -48,7 +51,12 @@ impl Sandbox {
         crashsafe::create_dir_all(&dir).map_err(fail)?;
         crashsafe::let_through(root).map_err(fail)?;
         crashsafe::let_through(&dir).map_err(fail)?;
-        Ok(Self { dir, lock, _lease: lease })
+        Ok(Self { dir, lock, swept, _lease: lease })
+    }
+
+    /// What was found of earlier drills when it was made.
+    pub fn swept(&self) -> &Swept {
+        &self.swept
     }
 
     /// A new empty folder inside.
@@ -89,40 +97,69 @@ impl Drop for Sandbox {
     }
 }
 
-/// Removes the sandboxes of drills that no longer run; gives how many there were.
-pub fn sweep(root: &Path) -> Result<usize, SandboxError> {
+/// What a sweep did.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// How many sandboxes were removed.
+    pub removed: usize,
+    /// What could not be removed, and why.
+    pub left: Vec<SandboxError>,
+}
+
+impl Swept {
+    /// One finding about each that is left.
+    pub fn findings(&self, code: &str) -> Vec<Finding> {
+        let told = |error: &SandboxError| {
+            let id = error.path.file_name().unwrap_or_default().to_string_lossy();
+            let message = format!("what an earlier run restored is still there: {}", chain(error));
+            Finding::new(code, id, message)
+        };
+        self.left.iter().map(told).collect()
+    }
+}
+
+/// Removes the sandboxes of drills that no longer run. One that cannot be removed keeps no other from it.
+pub fn sweep(root: &Path) -> Result<Swept, SandboxError> {
     let fail = |source| SandboxError { action: "sweep", path: root.to_owned(), source };
     crashsafe::create_dir_all(root).map_err(fail)?;
-    let mut swept = 0;
+    let mut ids = BTreeSet::new();
     for entry in std::fs::read_dir(root).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let id = name.strip_suffix(LOCK_SUFFIX).unwrap_or(name);
-        if DrillId::new(id).is_err() {
-            continue;
+        let name = entry.map_err(fail)?.file_name();
+        // A folder and its lock are one sandbox.
+        let id = name.to_str().map(|name| name.strip_suffix(LOCK_SUFFIX).unwrap_or(name));
+        ids.extend(id.and_then(|id| DrillId::new(id).ok()));
+    }
+    let mut swept = Swept::default();
+    for id in ids {
+        let dir = root.join(id.as_str());
+        match sweep_one(&dir, &root.join(format!("{id}{LOCK_SUFFIX}"))) {
+            Ok(removed) => swept.removed += usize::from(removed),
+            Err(source) => swept.left.push(SandboxError { action: "remove", path: dir, source }),
         }
-        let lock = root.join(format!("{id}{LOCK_SUFFIX}"));
-        let lease = match Lease::try_take_existing(&lock) {
-            Ok(Some(Err(_held))) => continue,
-            Ok(lease) => lease,
-            // Not a lock of ours, so not a sandbox of ours.
-            Err(error) if Lease::is_foreign(&error) => continue,
-            Err(error) => return Err(fail(error)),
-        };
-        // The lock is made before the folder and removed after it: a folder without one is dead.
-        let dir = root.join(id);
-        if std::fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir()) {
-            crashsafe::remove_tree(&dir).map_err(fail)?;
-            swept += 1;
-        }
-        match crashsafe::remove(&lock) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
-            _ => {}
-        }
-        drop(lease);
     }
     Ok(swept)
+}
+
+/// Removes one sandbox if its drill no longer runs; true if there was a folder.
+fn sweep_one(dir: &Path, lock: &Path) -> io::Result<bool> {
+    let lease = match Lease::try_take_existing(lock) {
+        Ok(Some(Err(_held))) => return Ok(false),
+        Ok(lease) => lease,
+        // Not a lock of ours, so not a sandbox of ours.
+        Err(error) if Lease::is_foreign(&error) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // The lock is made before the folder and removed after it: a folder without one is dead.
+    let is_dead = std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir());
+    if is_dead {
+        crashsafe::remove_tree(dir)?;
+    }
+    match crashsafe::remove(lock) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    drop(lease);
+    Ok(is_dead)
 }
 
 #[cfg(test)]
@@ -135,7 +172,7 @@ mod tests {
         let living = Sandbox::create(root.path(), &DrillId::new("drill-living").unwrap()).unwrap();
         let dead = root.path().join("drill-dead");
         crashsafe::create_dir_all(&dead.join("orders")).unwrap();
-        assert_eq!(sweep(root.path()).unwrap(), 1);
+        assert_eq!(sweep(root.path()).unwrap().removed, 1);
         assert!(!dead.exists());
         assert!(living.dir.exists());
         living.teardown().unwrap();
@@ -149,7 +186,8 @@ mod tests {
         crashsafe::write_new(&precious, b"precious").unwrap();
         crashsafe::create_dir_all(&root.path().join("drill-odd")).unwrap();
         std::os::unix::fs::symlink(&precious, root.path().join("drill-odd.lock")).unwrap();
-        assert_eq!(sweep(root.path()).unwrap(), 0);
+        let swept = sweep(root.path()).unwrap();
+        assert_eq!((swept.removed, swept.left.len()), (0, 0));
         assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
         assert!(root.path().join("drill-odd").exists());
     }

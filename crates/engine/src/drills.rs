@@ -415,7 +415,8 @@ impl Engine {
                 report.agreement.iter().filter(|outcome| rules.contains(&rule_name(outcome))).collect();
             let agrees = said.iter().all(|outcome| outcome.has_shown());
             // What the drill as a whole is called failed for is no pass for the row either.
-            let left = |finding: &Finding| finding.code == "drill.teardown";
+            let left =
+                |finding: &Finding| ["drill.teardown", "drill.leftover"].contains(&finding.code.as_str());
             let gone = !report.findings.iter().any(left);
             let ok = store.verdict == DrillVerdict::Passed && ready.findings.is_empty() && agrees && gone;
             let of_row = |finding: &&Finding| {

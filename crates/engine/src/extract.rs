@@ -121,6 +121,7 @@ impl Engine {
         let content = sandbox.folder(options.store.as_str())?;
         let name = format!("extract {} of {} from {}", asked.database, options.store, entry.copy);
         let monitor = Collector::new(self.observer.job(&name));
+        sandbox.swept().findings("sandbox-left").into_iter().for_each(|finding| monitor.finding(finding));
         let restored = adapter.restore(&reader, facts, &content, &monitor)?;
         let checks = if options.skip_checks {
             None

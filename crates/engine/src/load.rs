@@ -97,6 +97,7 @@ impl Engine {
             risk(EngineError::from(failure)).next(next)
         })?;
         outcome.findings.extend(monitor.take());
+        outcome.findings.extend(sandbox.swept().findings("sandbox-left"));
         if let Err(error) = sandbox.teardown() {
             let message =
                 format!("a folder with restored data stays: {}", lifeboat_base::failure::chain(&error));

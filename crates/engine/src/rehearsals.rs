@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lifeboat_base::apart::servers;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{ApplicationName, StoreName};
 use lifeboat_drill::{Answers, DrillReport, DrillVerdict, Environment, Forecast, Past, StoreDrill};
@@ -71,6 +72,7 @@ impl Engine {
             tool: TOOL.to_owned(),
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
+            servers_alone: Some(servers().are_alone()),
             timezone: self.policy.timezone.iana_name().unwrap_or("UTC").to_owned(),
             policy: self.policy_hash(),
         }

@@ -45,7 +45,9 @@ fn action(code: &str, subject: &str) -> String {
         "drill.no-power" | "drill.canaries" => {
             format!("report the check: it passed without being able to fail; until then nothing it says of {subject} counts")
         }
-        "drill.teardown" => "remove the sandbox named above, and find out what held it".to_owned(),
+        "drill.teardown" | "drill.leftover" => {
+            "remove the sandbox named above (what is mounted in it first), and find out what held it".to_owned()
+        }
         "drill.clock" => "compare the clocks of the machines (NTP)".to_owned(),
         "drill.incomplete" => format!("find out why items of {subject} could not be read; `lifeboat backup {subject}`, {again}"),
         "drill.unproven" => format!("correct what could not be asked of {subject}; {again}"),

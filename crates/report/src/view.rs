@@ -105,6 +105,10 @@ fn facts(report: &DrillReport) -> Vec<(&'static str, String)> {
         facts.push(("Program", environment.tool.clone()));
         let processors = environment.processors;
         facts.push(("Machine", format!("{}, {processors} processors", environment.platform)));
+        if let Some(alone) = environment.servers_alone {
+            let network = if alone { "of their own, without a way out" } else { "of this machine" };
+            facts.push(("Network of the throwaway servers", network.to_owned()));
+        }
         facts.push(("Time zone of the policy", environment.timezone.clone()));
         facts.push(("SHA-256 of the policy", environment.policy.to_string()));
     }

@@ -121,6 +121,7 @@ fn report() -> DrillReport {
             tool: "lifeboat 0.1.0".to_owned(),
             platform: "linux x86_64".to_owned(),
             processors: 2,
+            servers_alone: Some(true),
             timezone: "Europe/Berlin".to_owned(),
             policy: Digest::of(b"policy"),
         }),

@@ -173,6 +173,7 @@ impl PgServer {
             settings: &[],
             account: &self.account,
             log: &log,
+            apart: false,
         };
         let mut postmaster = need(Postmaster::spawn(&launch), "the server cannot be started");
         need(postmaster.wait_ready(self.wait()), "the server does not start");

@@ -107,6 +107,7 @@ impl RedisServer {
             configuration: &root.join("redis.conf"),
             socket: &root.join("socket"),
             log: &root.join("log"),
+            apart: false,
         };
         let mut process = need(Process::spawn(&launch), "the server cannot be run");
         let wait = Wait::for_at_most(SERVER_LIMIT, &self.clock);

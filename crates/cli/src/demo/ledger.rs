@@ -102,8 +102,14 @@ impl Ledger {
         ]
         .map(setting);
         let log = data.with_extension("log");
-        let launch =
-            Launch { installation: &installation, data, settings: &settings, account: &account, log: &log };
+        let launch = Launch {
+            installation: &installation,
+            data,
+            settings: &settings,
+            account: &account,
+            log: &log,
+            apart: false,
+        };
         let mut postmaster = Postmaster::spawn(&launch).map_err(failed)?;
         postmaster.wait_ready(Wait::for_at_most(LIMIT, &clock)).map_err(failed)?;
         let address = format!("host={socket_dir} port={PORT} user=postgres dbname=postgres");

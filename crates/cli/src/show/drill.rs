@@ -31,6 +31,10 @@ pub(crate) fn page(report: &DrillReport, verbose: bool) -> String {
     for rule in &report.agreement {
         one_rule(rule, &mut page);
     }
+    let alone = report.environment.as_ref().and_then(|environment| environment.servers_alone);
+    if alone == Some(false) {
+        page.line("throwaway servers were on this machine's network: it gives them none of their own");
+    }
     page.findings(&report.findings);
     if let Some(evidence) = &report.evidence {
         let id = &report.id;

@@ -8,6 +8,7 @@ use lifeboat_testkit::{EtcdOptions, EtcdServer, etcd_installations};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use super::drill_ends;
 use super::world::World;
 
 /// A server with some keys of every kind.
@@ -258,34 +259,11 @@ fn a_cluster_that_is_away_is_told_and_the_next_backup_succeeds() {
 }
 
 #[test]
-fn a_drill_killed_with_a_server_running_leaves_none_after_the_next_one() {
+fn a_drill_killed_with_a_member_running_leaves_none() {
     let server = server(EtcdOptions::new(&etcd_installations()[1]));
     let world = World::of_etcd(&server, &url(&server));
     world.backup("plane");
-    let mut drill = world.start(&["drill", "plane"]);
-    let note = format!("process {}", drill.id());
-    let folder = loop {
-        assert!(drill.try_wait().unwrap().is_none(), "the drill ended before its server was seen");
-        let folders = fs::read_dir("/tmp").unwrap().filter_map(Result::ok).map(|entry| entry.path());
-        let own = |folder: &PathBuf| {
-            folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("lb-etcd-"))
-                && fs::read_to_string(folder.join("lease")).is_ok_and(|text| text.ends_with(&note))
-                && folder.join("c:1").exists()
-        };
-        if let Some(folder) = folders.into_iter().find(own) {
-            break folder;
-        }
-    };
-    drill.kill().unwrap();
-    drill.wait().unwrap();
-    let members = || {
-        let pids = fs::read_dir("/proc").unwrap().filter_map(Result::ok).map(|entry| entry.path());
-        pids.filter(|pid| fs::read_link(pid.join("cwd")).is_ok_and(|cwd| cwd == folder)).count()
-    };
-    assert_eq!(members(), 1, "the server outlived the drill, or this test shows nothing");
-    world.run(&["drill", "plane"]).expect(0);
-    assert_eq!(members(), 0);
-    assert!(!folder.exists());
+    drill_ends::killed_with_servers_running(&world, "plane", ("lb-etcd-", "etcd"));
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use lifeboat_base::time::{Clock, SystemClock};
 use lifeboat_testkit::{PgOptions, PgServer};
 use serde_json::Value;
 
@@ -387,10 +389,15 @@ fn an_extraction_killed_at_any_moment_leaves_no_file_and_no_server_after_the_nex
         assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
         std::thread::yield_now();
     }
+    assert!(servers_below(&world) > 0, "the kill meets no server");
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!world.path("x.dump").exists());
-    assert!(servers_below(&world) > 0, "the kill met no server");
+    let killed = SystemClock::new();
+    while servers_below(&world) > 0 {
+        assert!(killed.monotonic() < Duration::from_secs(20), "a server outlives who started it");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
     set_programs(&mut world, &honest);
     world.run(&args).expect(0);
     assert_no_scratch(&world);

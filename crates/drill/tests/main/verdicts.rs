@@ -1,8 +1,11 @@
 //! Each way a drill can go wrong turns its verdict, and the sandbox is gone whatever happens.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use lifeboat_base::capture::{CaptureFacts, RestoreSource};
+use lifeboat_base::crashsafe;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, DrillId, PointId, StoreName};
 use lifeboat_base::monitor::Findings;
@@ -13,6 +16,12 @@ use super::adapters::{Empty, Told, facts, listing, now};
 
 fn drilled(told: &Told, facts: &CaptureFacts, opens: bool) -> DrillReport {
     let root = tempfile::tempdir().unwrap();
+    let report = drilled_in(root.path(), told, facts, opens);
+    assert!(listing(root.path()).is_empty(), "the sandbox is gone");
+    report
+}
+
+fn drilled_in(root: &Path, told: &Told, facts: &CaptureFacts, opens: bool) -> DrillReport {
     let subject = DrillSubject {
         store: StoreName::new("orders").unwrap(),
         point: PointId::new("pt-1").unwrap(),
@@ -41,9 +50,48 @@ fn drilled(told: &Told, facts: &CaptureFacts, opens: bool) -> DrillReport {
         rules: Vec::new(),
         applications: Vec::new(),
     };
-    let report = run(rehearsal, root.path(), clock, &Findings::new()).unwrap();
-    assert!(listing(root.path()).is_empty(), "the sandbox is gone");
-    report
+    run(rehearsal, root, clock, &Findings::new()).unwrap()
+}
+
+/// A file system in memory, unmounted when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn on(folder: &Path) -> Self {
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "lifeboat-test"]).arg(folder).status().unwrap();
+        assert!(mounted.success(), "this test mounts a file system: run it as root");
+        Self(folder.to_owned())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+#[test]
+fn what_an_earlier_drill_left_that_cannot_be_removed_is_told_and_stops_no_later_drill() {
+    let root = tempfile::tempdir().unwrap();
+    let (held, dead) = (root.path().join("drill-held"), root.path().join("drill-later"));
+    for folder in [held.join("orders"), dead.clone()] {
+        crashsafe::create_dir_all(&folder).unwrap();
+    }
+    let mount = Mount::on(&held.join("orders"));
+    for _drill in 0..2 {
+        let report = drilled_in(root.path(), &Told::well(), &facts(), true);
+        assert_eq!((report.verdict, codes(&report)), (DrillVerdict::Failed, vec!["drill.leftover"]));
+        let finding = &report.findings[0];
+        assert_eq!(finding.subject, "drill-held");
+        assert!(finding.message.contains("is a mount of its own"), "{finding:?}");
+        assert_eq!(report.stores[0].verdict, DrillVerdict::Passed, "the store itself came back");
+        assert!(!dead.exists(), "one that cannot be removed keeps no other from it");
+    }
+    drop(mount);
+    let report = drilled_in(root.path(), &Told::well(), &facts(), true);
+    assert_eq!((report.verdict, codes(&report)), (DrillVerdict::Passed, vec![]));
+    assert!(listing(root.path()).is_empty());
 }
 
 fn codes(report: &DrillReport) -> Vec<&str> {
@@ -83,6 +131,28 @@ fn whatever_goes_wrong_fails_the_drill_and_says_what() {
         let report = drilled(&told, &facts(), true);
         assert_eq!(report.verdict, DrillVerdict::Failed, "{code}");
         assert!(codes(&report).contains(&code), "{code}: {:?}", report.findings);
+    }
+}
+
+#[test]
+fn case_23_a_drill_whose_checks_cannot_tell_good_from_bad_is_broken_whichever_way_they_err() {
+    // What the check says of what was restored, whether it notices damage, and what the drill says of it.
+    let cases = [
+        (CheckState::Passed, Some(true), vec![]),
+        (CheckState::Passed, Some(false), vec!["drill.no-power"]),
+        (CheckState::Passed, None, vec!["drill.no-power"]),
+        (CheckState::Failed, Some(true), vec!["told.rows/orders"]),
+        (CheckState::Failed, Some(false), vec!["told.rows/orders", "drill.no-power"]),
+        (CheckState::Failed, None, vec!["told.rows/orders", "drill.no-power"]),
+    ];
+    for (state, canary, expected) in cases {
+        let told = Told { check_state: state, canary, ..Told::well() };
+        let report = drilled(&told, &facts(), true);
+        let mut found = codes(&report);
+        found.dedup();
+        assert_eq!(found, expected, "{state:?} {canary:?}");
+        assert_eq!(report.verdict == DrillVerdict::Passed, expected.is_empty(), "{state:?} {canary:?}");
+        assert_eq!(report.stores[0].checks[0].has_shown(), expected.is_empty(), "{state:?} {canary:?}");
     }
 }
 

@@ -1,13 +1,15 @@
 //! A throwaway member on a data directory that is a copy. Its folder `lb-etcd-RANDOM` (mode 0700) holds `lease` (held by us
-//! while we live), `log`, and the two sockets it listens on; it stands in that folder, has no port and no environment.
+//! while we live), `log`, and the two sockets it listens on; it stands in that folder, has no port and no environment. It has a
+//! network of its own where the machine allows it, and ends with us where it can.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
+use lifeboat_base::apart::servers;
 use lifeboat_base::entropy::Entropy;
 use lifeboat_base::human::printable;
 use lifeboat_base::leased::LeasedFolder;
@@ -78,7 +80,7 @@ impl Member {
         let log = log.map_err(EtcdError::io("make", &log_path))?;
         let second = log.try_clone().map_err(EtcdError::io("open", &log_path))?;
         let (clients, peers) = (format!("unix://{CLIENT_SOCKET}"), format!("unix://{PEER_SOCKET}"));
-        let mut command = Command::new(&installed.server);
+        let mut command = servers().command(&installed.server, None);
         command.arg("--data-dir").arg(&data);
         for (flag, value) in [
             ("--listen-client-urls", clients.as_str()),
@@ -94,7 +96,7 @@ impl Member {
         command.env_clear().current_dir(&folder.path);
         command.stdin(Stdio::null()).stdout(second).stderr(log);
         let started = wait.clock.monotonic();
-        let child = command.spawn().map_err(EtcdError::io("run", &installed.server))?;
+        let child = servers().start(command).map_err(EtcdError::io("run", &installed.server))?;
         let mut member = Self { child, folder, started };
         member.wait_ready(wait)?;
         Ok(member)

@@ -1,6 +1,6 @@
 //! Installed programs of etcd, data directories made by them, and members that run for a while on a copy.
 //!
-//! Invariant: no shell runs, nothing of our environment is passed on, a member listens on sockets in its own folder only,
+//! Invariant: no line is made for a shell, nothing of our environment is passed on, a member listens on sockets in its own folder only,
 //! and no process is ended that was not shown to be that member.
 
 mod installation;

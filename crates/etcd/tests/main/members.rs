@@ -65,6 +65,8 @@ fn a_throwaway_member_has_every_key_of_the_snapshot_and_no_port() {
         assert!(!sockets.lines().any(|line| own.iter().any(|inode| line.contains(inode.as_str()))));
         let environment = fs::read(format!("/proc/{}/environ", member.pid())).unwrap();
         assert!(environment.is_empty(), "{environment:?}");
+        let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+        assert_ne!(network(&member.pid().to_string()), network("self"));
         let folder = fs::read_link(format!("/proc/{}/cwd", member.pid())).unwrap();
         assert!(folder.starts_with(RUNTIME));
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);

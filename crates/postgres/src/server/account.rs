@@ -78,6 +78,11 @@ impl Account {
         &self.name
     }
 
+    /// User and group to change to; nothing where it is ourselves.
+    pub(super) fn switched(&self) -> Option<(u32, u32)> {
+        self.switch.then_some((self.uid, self.gid))
+    }
+
     /// Makes `command` run as this account, with no other groups.
     pub fn apply(&self, command: &mut Command) {
         if self.switch {

@@ -43,10 +43,12 @@ const SEALED: [(&str, &str); 27] = [
 ];
 
 /// Further ones with the first and the last version that knows them; an unknown setting would stop the start.
-const SEALED_IN: [(&str, &str, u32, u32); 8] = [
+const SEALED_IN: [(&str, &str, u32, u32); 9] = [
     ("promote_trigger_file", "", 12, 15),
     ("stats_temp_directory", "pg_stat_tmp", 8, 14),
     ("vacuum_defer_cleanup_age", "0", 9, 15),
+    // A session that computes notices otherwise only at its end that whoever asked is gone.
+    ("client_connection_check_interval", if cfg!(target_os = "linux") { "1000" } else { "0" }, 14, u32::MAX),
     ("archive_library", "", 15, u32::MAX),
     ("sync_replication_slots", "off", 17, u32::MAX),
     ("synchronized_standby_slots", "", 17, u32::MAX),

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::postmaster::read_pid_file;
+use super::postmaster::{PidFile, read_pid_file};
 
 /// A segment as the pid file names it: key and id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +31,7 @@ impl Segment {
 pub fn release_shared_memory(data: &Path) {
     let Some(file) = read_pid_file(data) else { return };
     let Some(segment) = file.segment else { return };
-    let Ok(owner) = fs::metadata(data).map(|meta| meta.uid()) else { return };
-    let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
-    if table.lines().any(|line| is_abandoned(line, segment, (file.pid, owner))) {
+    if attached(data, &file) == Some(0) {
         let mut command = Command::new("ipcrm");
         command.arg("-m").arg(segment.id.to_string());
         command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
@@ -43,18 +41,27 @@ pub fn release_shared_memory(data: &Path) {
     }
 }
 
-/// Whether a line of the kernel's table is `segment`, made by this process of this account, with nobody attached.
-fn is_abandoned(line: &str, segment: Segment, (creator, account): (i32, u32)) -> bool {
+/// How many are attached to the segment that `file` in `data` names, if it is still there. A process that is on its way out is
+/// not found by what it runs any more, and attached a moment longer.
+pub(super) fn attached(data: &Path, file: &PidFile) -> Option<i64> {
+    let segment = file.segment?;
+    let owner = fs::metadata(data).ok()?.uid();
+    let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+    table.lines().find_map(|line| attached_to(line, segment, (file.pid, owner)))
+}
+
+/// How many are attached, where a line of the kernel's table is `segment`, made by this process of this account.
+fn attached_to(line: &str, segment: Segment, (creator, account): (i32, u32)) -> Option<i64> {
     let fields: Vec<_> = line.split_whitespace().collect();
     let number = |field: usize| fields.get(field).and_then(|text| text.parse::<i64>().ok());
     // key, shmid, perms, size, cpid, lpid, nattch, uid, gid, cuid. The kernel writes the key as a signed number.
     let key = number(0).map(|key| key & i64::from(u32::MAX));
-    key == Some(i64::from(segment.key))
+    let is_it = key == Some(i64::from(segment.key))
         && number(1) == Some(i64::from(segment.id))
         && number(4) == Some(i64::from(creator))
-        && number(6) == Some(0)
         && number(7) == Some(i64::from(account))
-        && number(9) == Some(i64::from(account))
+        && number(9) == Some(i64::from(account));
+    if is_it { number(6) } else { None }
 }
 
 #[cfg(test)]
@@ -66,10 +73,12 @@ mod tests {
         let line =
             "  11480658      32768   600                    56  8037  8044      0   101   104   101   104";
         let segment = Segment::parse("  11480658     32768").unwrap();
+        let is_abandoned = |line: &str, segment, maker| attached_to(line, segment, maker) == Some(0);
         assert!(is_abandoned(line, segment, (8037, 101)));
         assert!(!is_abandoned(line, segment, (8038, 101)), "made by another process");
         assert!(!is_abandoned(line, segment, (8037, 102)), "of another account");
-        assert!(!is_abandoned(&line.replace("      0 ", "      1 "), segment, (8037, 101)), "in use");
+        let used = line.replace("      0 ", "      1 ");
+        assert_eq!(attached_to(&used, segment, (8037, 101)), Some(1), "in use");
         assert!(!is_abandoned(line, Segment { key: 1, ..segment }, (8037, 101)));
         assert!(!is_abandoned(line, Segment { id: 1, ..segment }, (8037, 101)));
         assert!(!is_abandoned("key shmid perms size cpid lpid nattch", segment, (8037, 101)));

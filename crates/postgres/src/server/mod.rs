@@ -1,7 +1,7 @@
 //! Installed server programs, and servers that run for a while on a data directory of ours.
 //!
 //! In: folders to look in, a data directory that is a copy. Out: [`Installation`]s, [`Postmaster`]s (a server as its
-//! settings say) and [`Sandbox`]es (a server that reaches nothing outside its own folders). Invariant: no shell runs,
+//! settings say) and [`Sandbox`]es (a server that reaches nothing outside its own folders). Invariant: no line is made for a shell,
 //! no process is ended that was not shown to be the server of that very data directory.
 
 mod account;

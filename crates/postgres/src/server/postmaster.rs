@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use lifeboat_base::apart::servers;
 use lifeboat_base::human::printable;
 use lifeboat_base::process::family;
 use lifeboat_base::time::Clock;
@@ -50,6 +51,8 @@ pub struct Launch<'a> {
     pub account: &'a Account,
     /// Where its messages go; made if missing, appended to.
     pub log: &'a Path,
+    /// Whether it is kept from the machine's network and ends with this process, as far as the machine lets us.
+    pub apart: bool,
 }
 
 /// How long to wait and who may end the waiting.
@@ -122,15 +125,21 @@ impl Postmaster {
         let log_start_bytes = log.metadata().map_err(ServerError::io("look at", launch.log))?.len();
         let second = log.try_clone().map_err(ServerError::io("open", launch.log))?;
         let program = launch.installation.program("postgres");
-        let mut command = Command::new(&program);
+        let mut command = if launch.apart {
+            servers().command(&program, launch.account.switched())
+        } else {
+            let mut command = Command::new(&program);
+            launch.account.apply(&mut command);
+            command
+        };
         command.arg("-D").arg(launch.data);
         for (name, value) in launch.settings {
             command.arg("-c").arg(format!("{name}={value}"));
         }
         command.env_clear().env("PATH", PATH).env("LC_ALL", "C").env("TZ", "UTC").current_dir("/");
         command.stdin(Stdio::null()).stdout(second).stderr(log).process_group(0);
-        launch.account.apply(&mut command);
-        let child = command.spawn().map_err(ServerError::io("run", &program))?;
+        let child = if launch.apart { servers().start(command) } else { command.spawn() };
+        let child = child.map_err(ServerError::io("run", &program))?;
         Ok(Self {
             child,
             data: launch.data.to_owned(),
@@ -264,6 +273,8 @@ impl Drop for Postmaster {
 /// What a server says about itself in its data directory.
 pub(super) struct PidFile {
     pub(super) pid: i32,
+    /// Its first folder with sockets.
+    pub(super) sockets: Option<PathBuf>,
     pub(super) segment: Option<Segment>,
     pub(super) state: Option<ServerState>,
 }
@@ -275,7 +286,8 @@ pub(super) fn read_pid_file(data: &Path) -> Option<PidFile> {
     file.take(MAX_PID_FILE_BYTES).read_to_string(&mut text).ok()?;
     let mut lines = text.lines();
     let pid = lines.next()?.trim().parse().ok()?;
-    let segment = lines.nth(5).and_then(Segment::parse);
+    let sockets = lines.nth(3).filter(|line| !line.is_empty()).map(PathBuf::from);
+    let segment = lines.nth(1).and_then(Segment::parse);
     let state = match lines.next().map(str::trim) {
         Some("starting") => Some(ServerState::Starting),
         Some("standby") => Some(ServerState::Recovering),
@@ -283,7 +295,7 @@ pub(super) fn read_pid_file(data: &Path) -> Option<PidFile> {
         Some("stopping") => Some(ServerState::Stopping),
         _ => None,
     };
-    Some(PidFile { pid, segment, state })
+    Some(PidFile { pid, sockets, segment, state })
 }
 
 fn tail(log: &Path, start_bytes: u64) -> io::Result<String> {

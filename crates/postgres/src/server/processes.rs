@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
-use lifeboat_base::process::{birth, end_if, everyone, stands_in};
+use lifeboat_base::process::{arguments, birth, end_if, everyone, parent, stands_in};
 use rustix::process::Signal;
 
 /// The processes of any server that works in `data`: a server's processes stand in their data directory.
@@ -19,6 +20,25 @@ pub(super) fn servers_in(data: &Path) -> BTreeSet<i32> {
 /// Whether `pid` is a server's process that stands in `data`, a path without links.
 fn is_server_in(pid: i32, data: &Path) -> bool {
     stands_in(pid, data, "postgres")
+}
+
+/// Ends what is left in `data`, which may be gone, of a server whose first process is gone: a session that computes notices
+/// late. Gives back how many were still there.
+pub(super) fn end_widowed(data: &Path) -> usize {
+    let mut removed = data.as_os_str().to_owned();
+    removed.push(" (deleted)");
+    let removed = PathBuf::from(removed);
+    let is_there = |pid: i32| is_server_in(pid, data) || is_server_in(pid, &removed);
+    // A first process has the words it was started with; its children say what they do.
+    let is_child =
+        |pid: i32| arguments(pid).first().is_some_and(|word| word.as_bytes().starts_with(b"postgres: "));
+    let is_widowed =
+        |pid: i32| is_there(pid) && is_child(pid) && parent(pid).is_some_and(|parent| !is_there(parent));
+    let widowed: Vec<i32> = everyone().into_iter().filter(|pid| is_widowed(*pid)).collect();
+    for pid in &widowed {
+        end_if(*pid, Signal::KILL, || is_widowed(*pid));
+    }
+    widowed.len()
 }
 
 /// Ends what is left of a server on `data` and of its children `family`; gives back how many were still there.

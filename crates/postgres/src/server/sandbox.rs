@@ -1,5 +1,6 @@
 //! A throwaway server on a data directory that is a copy: reachable through a private socket folder only, and
-//! reaching nothing outside its own folders.
+//! reaching nothing outside its own folders. It has a network of its own where the machine allows it, and ends with us where
+//! it can.
 //!
 //! Its folder `lb-pg-RANDOM` holds `lease` (held by us while we live), `record` (what a sweep needs), the three
 //! configuration files, `log`, and `s/`, the socket folder, which alone belongs to the server's account. The cluster's
@@ -122,7 +123,8 @@ impl Sandbox {
         let settings = settings(installation.major, &control, &options.settings, &own)?;
         set_aside(given)?;
         let log = folder.path().join("log");
-        let launch = Launch { installation, data, settings: &settings, account: &account, log: &log };
+        let launch =
+            Launch { installation, data, settings: &settings, account: &account, log: &log, apart: true };
         let mut postmaster = Postmaster::spawn(&launch)?;
         postmaster.wait_ready(wait)?;
         Ok(Self { postmaster, installation: installation.clone(), account, folder })

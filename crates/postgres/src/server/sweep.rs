@@ -1,7 +1,8 @@
 //! Ends sandboxes whose owner died, and removes what they left.
 //!
 //! A sandbox is an orphan when nobody holds its lease. Its server is ended only where the process shows that it is the
-//! server of the recorded data directory with that sandbox's socket folder on its command line.
+//! server of the recorded data directory with that sandbox's socket folder on its command line, or a child that such a
+//! server left there: where the machine lets us, the server itself has ended with its owner.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -17,9 +18,9 @@ use lifeboat_base::time::Clock;
 use rustix::process::Signal;
 
 use super::error::ServerError;
-use super::memory::release_shared_memory;
-use super::postmaster::{pause, read_pid_file};
-use super::processes::end_remains;
+use super::memory::{attached, release_shared_memory};
+use super::postmaster::{PidFile, pause, read_pid_file};
+use super::processes::{end_remains, end_widowed};
 
 /// How a sandbox's own folder is called.
 pub(super) const FOLDER_PREFIX: &str = "lb-pg-";
@@ -99,10 +100,20 @@ fn end_orphan(data: &Path, sockets: &Path, clock: &dyn Clock) -> Result<bool, Se
         }
         found |= !living.is_empty();
         // The first process is the last to end when all goes well; after a kill its children are ended here.
-        if living.is_empty() && (!found || end_remains(data, &relatives) == 0) {
-            release_shared_memory(data);
-            forget(data, &ended)?;
-            return Ok(found);
+        if living.is_empty() {
+            let widowed = end_widowed(data);
+            let remains = if found { end_remains(data, &relatives) } else { 0 };
+            found |= widowed > 0;
+            let file = read_pid_file(data).filter(is_its(sockets, &ended));
+            let attached = file.as_ref().and_then(|file| attached(data, file)).unwrap_or_default();
+            // Who is attached for longer is none of ours.
+            if widowed + remains == 0 && (attached == 0 || waited > ORPHAN_LIMIT) {
+                release_shared_memory(data);
+                if file.is_some() {
+                    forget(data)?;
+                }
+                return Ok(found);
+            }
         }
         if waited > 2 * ORPHAN_LIMIT {
             let limit_s = 2 * ORPHAN_LIMIT.as_secs();
@@ -112,12 +123,14 @@ fn end_orphan(data: &Path, sockets: &Path, clock: &dyn Clock) -> Result<bool, Se
     }
 }
 
-/// Removes the pid file of a server that had to be killed: its number goes to whatever is started next, and the folder would
-/// be taken for one in use.
-fn forget(data: &Path, ended: &BTreeSet<i32>) -> Result<(), ServerError> {
-    if read_pid_file(data).is_some_and(|file| ended.contains(&file.pid)) {
-        let path = data.join("postmaster.pid");
-        crashsafe::remove(&path).map_err(ServerError::io("remove", &path))?;
-    }
-    Ok(())
+/// Tells the pid file of the server that had its sockets there: nobody else has any in that folder.
+fn is_its(sockets: &Path, ended: &BTreeSet<i32>) -> impl Fn(&PidFile) -> bool {
+    move |file| ended.contains(&file.pid) || file.sockets.as_deref() == Some(sockets)
+}
+
+/// Removes the pid file of a server that was killed: its number goes to whatever is started next, and the folder would be taken
+/// for one in use.
+fn forget(data: &Path) -> Result<(), ServerError> {
+    let path = data.join("postmaster.pid");
+    crashsafe::remove(&path).map_err(ServerError::io("remove", &path))
 }

@@ -1,4 +1,4 @@
-//! Runs one of the server's programs to its end: no shell, bounded output, a deadline.
+//! Runs one of the server's programs to its end: no shell, bounded output, a deadline, and not longer than we live.
 
 use std::io::Read;
 use std::process::{Child, Command, Output, Stdio};
@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use lifeboat_base::human::printable;
+use lifeboat_base::outside::Guard;
 use lifeboat_base::time::Clock;
 
 use super::error::ServerError;
@@ -32,12 +33,14 @@ pub fn run_tool_on(
     let program = command.get_program().to_owned();
     let name = program.to_string_lossy().rsplit('/').next().unwrap_or_default().to_owned();
     let started = clock.monotonic();
+    let mut guard = Guard::new();
     let mut child = command
         .stdin(input)
         .stdout(output)
         .stderr(Stdio::piped())
         .spawn()
         .map_err(ServerError::io("run", program.as_ref()))?;
+    guard.over(&child);
     let (out, err) = (child.stdout.take(), child.stderr.take());
     thread::scope(|scope| {
         let out = scope.spawn(move || drain(out));

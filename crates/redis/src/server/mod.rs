@@ -1,7 +1,7 @@
 //! Installed server programs, and servers that run for a while on a directory of ours.
 //!
 //! In: folders to look in, a directory that is a copy. Out: [`Programs`], [`Process`]es (a server as its settings say),
-//! [`Sandbox`]es (a server that reaches nothing) and [`Primary`]s (one that takes writes). Invariant: no shell runs, no process is ended that was not shown
+//! [`Sandbox`]es (a server that reaches nothing) and [`Primary`]s (one that takes writes). Invariant: no line is made for a shell, no process is ended that was not shown
 //! to be ours.
 
 mod error;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use lifeboat_base::apart::servers;
 use lifeboat_base::time::SystemClock;
 use lifeboat_net::Address;
 use rustix::process::{Pid, Signal, kill_process};
@@ -34,6 +35,8 @@ pub struct Launch<'a> {
     pub socket: &'a Path,
     /// Where its messages go; made if missing, appended to.
     pub log: &'a Path,
+    /// Whether it is kept from the machine's network and ends with this process, as far as the machine lets us.
+    pub apart: bool,
 }
 
 /// A running server. Dropping it ends it.
@@ -56,11 +59,13 @@ impl Process {
         let log = log.map_err(SandboxError::io("open", launch.log))?;
         let second = log.try_clone().map_err(SandboxError::io("open", launch.log))?;
         let program = launch.programs.program("redis-server");
-        let mut command = Command::new(&program);
+        let mut command =
+            if launch.apart { servers().command(&program, None) } else { Command::new(&program) };
         command.arg(launch.configuration);
         command.env_clear().env("PATH", PATH).env("LC_ALL", "C").env("TZ", "UTC").current_dir("/");
         command.stdin(Stdio::null()).stdout(second).stderr(log).process_group(0);
-        let child = command.spawn().map_err(SandboxError::io("run", &program))?;
+        let child = if launch.apart { servers().start(command) } else { command.spawn() };
+        let child = child.map_err(SandboxError::io("run", &program))?;
         Ok(Self { child, socket: launch.socket.to_owned(), log: launch.log.to_owned(), ended: None })
     }
 
@@ -93,6 +98,7 @@ impl Process {
             configuration: &folder.join("redis.conf"),
             socket: &socket,
             log: &folder.join("log"),
+            apart: true,
         };
         let mut process = Self::spawn(&launch)?;
         process.wait_ready(wait)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lifeboat_base::failure::chain;
 use lifeboat_base::human::printable;
+use lifeboat_base::outside::Guard;
 use lifeboat_base::time::SystemClock;
 
 use super::error::SandboxError;
@@ -87,7 +88,9 @@ fn run(mut command: Command, said: &Path, wait: Wait<'_>) -> Result<String, Sand
     let out_too = || out.try_clone().map_err(SandboxError::io("open", said));
     command.env_clear().env("PATH", PATH).env("LC_ALL", "C").env("TZ", "UTC").current_dir("/");
     command.stdin(Stdio::null()).stdout(out_too()?).stderr(out_too()?);
+    let mut guard = Guard::new();
     let mut child = command.spawn().map_err(SandboxError::io("run", Path::new(&name)))?;
+    guard.over(&child);
     let started = wait.clock.monotonic();
     loop {
         if let Some(status) = child.try_wait().map_err(SandboxError::io("wait for", Path::new(&name)))? {

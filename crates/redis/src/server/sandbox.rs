@@ -1,4 +1,5 @@
-//! A throwaway server on a directory that is a copy: reachable through a private socket only, and reaching nothing.
+//! A throwaway server on a directory that is a copy: reachable through a private socket only, and reaching nothing. It has a
+//! network of its own where the machine allows it, and ends with us where it can.
 //!
 //! It runs as a replica whose primary does not exist: a replica never lets a key end by itself, so what was captured is
 //! what is found, also when its time is over. Its folder `lb-redis-RANDOM` holds `lease` (held by us while we live),

@@ -1,0 +1,67 @@
+//! Production that is named in what was restored hears nothing of a drill.
+
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::process::Command;
+
+use super::postgres;
+use super::world::finished;
+
+/// Calls production from the server, and says what came of it. Whoever captures the database captures this.
+const CALL_HOME: &str = r#"CREATE FUNCTION call_home() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE 'COPY (SELECT 1) TO PROGRAM ''bash -c "exec 3<>/dev/tcp/127.0.0.1/PORT"''';
+    RETURN 'reached';
+EXCEPTION WHEN OTHERS THEN
+    RETURN SQLERRM;
+END $$"#;
+
+#[test]
+fn production_that_a_restored_database_calls_hears_nothing_of_a_drill() {
+    let production = TcpListener::bind("127.0.0.1:0").unwrap();
+    production.set_nonblocking(true).unwrap();
+    let port = production.local_addr().unwrap().port().to_string();
+    let server = postgres::server(15);
+    server.psql(&CALL_HOME.replace("PORT", &port));
+    let world = postgres::world_of(&server);
+    let calls = "select call_home() <> 'reached'";
+    world.write_policy(&world.policy.replace("sql = [", &format!("sql = [\"{calls}\", ")));
+    world.backup("shop");
+    while production.accept().is_ok() {}
+
+    let report = world.json(&["drill", "shop"], 0);
+    assert_eq!(production.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "production was called");
+    let checks = report["stores"][0]["checks"].as_array().unwrap();
+    let called = checks.iter().any(|check| check["id"] == "postgres.sql/1" && check["state"] == "passed");
+    assert!(called, "{report:#}");
+    // The evidence says so, and so does the report that is handed over.
+    assert_eq!(report["environment"]["servers_alone"], true, "{report:#}");
+    world.run(&["evidence", "export", "last", "--to", "handed-over"]).expect(0);
+    let page = std::fs::read_to_string(world.path("handed-over/report.md")).unwrap();
+    assert!(page.contains("Network of the throwaway servers: of their own"), "{page}");
+
+    // The listener does hear the same call of a server that is on its network.
+    assert_eq!(server.psql("SELECT call_home()"), "reached");
+    production.accept().unwrap();
+
+    // And a drill that may make no network: it is told, and so is what the row's own check found.
+    let ran = finished(&mut without_own_networks(&world.command(&["drill", "shop"]))).expect(5);
+    production.accept().unwrap();
+    for needle in ["throwaway servers were on this machine's network", "postgres.sql/1"] {
+        assert!(ran.stdout.contains(needle), "{ran:?}");
+    }
+}
+
+/// The same command without the right to make networks, which is what a container often lacks.
+fn without_own_networks(command: &Command) -> Command {
+    let mut bare = Command::new("setpriv");
+    bare.args(["--bounding-set=-sys_admin", "--"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bare.env(name, value),
+            None => bare.env_remove(name),
+        };
+    }
+    bare.current_dir(command.get_current_dir().unwrap());
+    bare
+}
