@@ -25,6 +25,7 @@ mod gate;
 mod gold;
 mod identity;
 mod lambda;
+mod lsa;
 mod manifest;
 mod measure;
 mod next_fix;
@@ -64,6 +65,10 @@ pub use gold::{
 };
 pub use identity::{CorpusRoot, VectorRoot, config_hash, index_hash, snapshot_hash};
 pub use lambda::{BoardLambda, Lambda, ProbeLambda, RunFacts, jaccard};
+pub use lsa::{
+    Lsa, MAX_CORPUS_BYTES, MAX_RANK_COUNT, MAX_TERMS_COUNT, MAX_TEXTS_COUNT, RANDOM_PAIR_P5_MIN, Terms,
+    USUAL_RANK_COUNT,
+};
 pub use manifest::{
     ChunkRecipe, Contract, Contracts, Counts, Difference, FileEntry, IndexManifest, MANIFEST_VERSION,
     MAX_MANIFEST_BYTES, Metric, Normalisation, Reranker, SchemaFile, TextPreparation, differences,

@@ -7,5 +7,6 @@ mod main {
     mod board;
     mod citations;
     mod decisions;
+    mod embedder;
     mod samples;
 }
