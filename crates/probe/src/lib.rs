@@ -18,6 +18,7 @@ mod check;
 mod citation;
 mod coverage;
 mod decision;
+mod draft;
 mod drift;
 mod effects;
 mod error;
@@ -32,6 +33,7 @@ mod next_fix;
 mod number;
 mod profile;
 mod row;
+mod search;
 mod seeds;
 mod sheet;
 mod span;
@@ -52,6 +54,7 @@ pub use citation::{
 };
 pub use coverage::{Coverage, Piece, Place, Section, bleed, coverage};
 pub use decision::{Action, Decision, Identity, Reason, Step, by_identity, decide};
+pub use draft::{DraftSection, SECTION_WORDS_MIN_COUNT, draft};
 pub use drift::{
     COVERAGE_CRITICAL, COVERAGE_WARN, Crossed, DS_MEAN_ALERT, DS_P95_STOP, Drift, DriftLevel, FLIP_ALERT,
     FLIP_STOP, ProbeDrift, drift, parity,
@@ -78,6 +81,7 @@ pub use next_fix::{Sweep, Symptom, next_fix, sweep, symptoms};
 pub use number::{Sample, finite, rounded, share, slope, spearman};
 pub use profile::{PARAPHRASES_COUNT, Profile, RUNS_COUNT, SEEDS_COUNT};
 pub use row::{BoardRow, RunHit, RunRow, RunSet};
+pub use search::{Entry, MAX_K_COUNT, MAX_QUERIES_COUNT, Searcher};
 pub use seeds::{Jitter, Ranked, rank, shuffle};
 pub use sheet::{COLUMNS, MAX_ROWS_COUNT, from_csv, from_jsonl, to_csv, to_jsonl};
 pub use span::{Span, Union, words};

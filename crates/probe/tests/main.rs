@@ -8,5 +8,6 @@ mod main {
     mod citations;
     mod decisions;
     mod embedder;
+    mod restores;
     mod samples;
 }
