@@ -15,13 +15,13 @@ const NODE: [u8; 1] = [1];
 
 /// A hash tree over leaves that come in order: a left subtree is the largest power of two, as in RFC 6962.
 #[derive(Debug, Default)]
-struct Tree {
+pub(crate) struct Tree {
     /// Roots of whole subtrees with their heights, which fall from left to right.
     roots: Vec<(u32, Digest)>,
 }
 
 impl Tree {
-    fn add(&mut self, leaf: Digest) {
+    pub(crate) fn add(&mut self, leaf: Digest) {
         let mut node = joined(&[&LEAF, leaf.as_bytes()]);
         let mut height = 0;
         while let Some((_, left)) = self.roots.pop_if(|(other, _)| *other == height) {
@@ -31,7 +31,7 @@ impl Tree {
         self.roots.push((height, node));
     }
 
-    fn root(self) -> Digest {
+    pub(crate) fn root(self) -> Digest {
         let mut roots = self.roots.into_iter().rev().map(|(_, root)| root);
         let Some(last) = roots.next() else { return Digest::of(&[]) };
         roots.fold(last, |right, left| joined(&[&NODE, left.as_bytes(), right.as_bytes()]))
@@ -55,9 +55,7 @@ struct Sequence {
 
 impl Sequence {
     fn admit(&mut self, id: &str) -> Result<(), ProbeError> {
-        if id.is_empty() || id.contains('\0') {
-            return Err(ProbeError::invalid("a snippet id", "it is empty or holds a zero byte"));
-        }
+        named(id)?;
         if let Some(after) = self.last.as_ref().filter(|last| last.as_str() >= id) {
             return Err(ProbeError::Unsorted { id: id.to_owned(), after: after.clone() });
         }
@@ -65,6 +63,42 @@ impl Sequence {
         self.count += 1;
         Ok(())
     }
+}
+
+/// The leaf of a snippet in the tree of texts.
+pub(crate) fn corpus_leaf(id: &str, text: &str, section_id: &str, span: Span) -> Result<Digest, ProbeError> {
+    named(id)?;
+    if section_id.contains('\0') {
+        return Err(ProbeError::invalid("a section id", "it holds a zero byte"));
+    }
+    let digest = Digest::of(text.as_bytes());
+    let (start, end) = (span.start().to_be_bytes(), span.end().to_be_bytes());
+    let zero: &[u8] = &[0];
+    let (id, section) = (id.as_bytes(), section_id.as_bytes());
+    Ok(joined(&[id, zero, digest.as_bytes(), zero, section, zero, &start, &end]))
+}
+
+/// The leaf of a vector in the tree of vectors.
+pub(crate) fn vector_leaf(id: &str, vector: &[f32]) -> Result<Digest, ProbeError> {
+    named(id)?;
+    if !vector.iter().all(|value| value.is_finite()) {
+        return Err(ProbeError::NotFinite { what: format!("a component of the vector of `{id}`") });
+    }
+    let mut hasher = Hasher::new();
+    hasher.update(id.as_bytes());
+    hasher.update(&[0]);
+    for value in vector {
+        hasher.update(&value.to_le_bytes());
+    }
+    Ok(hasher.finish())
+}
+
+/// An id that cannot run into the field after it.
+fn named(id: &str) -> Result<(), ProbeError> {
+    if id.is_empty() || id.contains('\0') {
+        return Err(ProbeError::invalid("a snippet id", "it is empty or holds a zero byte"));
+    }
+    Ok(())
 }
 
 /// The texts of an index, their sections and their places.
@@ -77,15 +111,9 @@ pub struct CorpusRoot {
 impl CorpusRoot {
     /// Adds a snippet; ids must ascend.
     pub fn add(&mut self, id: &str, text: &str, section_id: &str, span: Span) -> Result<(), ProbeError> {
-        if section_id.contains('\0') {
-            return Err(ProbeError::invalid("a section id", "it holds a zero byte"));
-        }
+        let leaf = corpus_leaf(id, text, section_id, span)?;
         self.ids.admit(id)?;
-        let digest = Digest::of(text.as_bytes());
-        let (start, end) = (span.start().to_be_bytes(), span.end().to_be_bytes());
-        let zero: &[u8] = &[0];
-        let (id, section) = (id.as_bytes(), section_id.as_bytes());
-        self.tree.add(joined(&[id, zero, digest.as_bytes(), zero, section, zero, &start, &end]));
+        self.tree.add(leaf);
         Ok(())
     }
 
@@ -116,17 +144,9 @@ impl VectorRoot {
         if vector.len() != expected || vector.is_empty() {
             return Err(ProbeError::Dimension { what: what(), found: vector.len(), expected });
         }
-        if !vector.iter().all(|value| value.is_finite()) {
-            return Err(ProbeError::NotFinite { what: format!("a component of the vector of {}", what()) });
-        }
+        let leaf = vector_leaf(id, vector)?;
         self.ids.admit(id)?;
-        let mut hasher = Hasher::new();
-        hasher.update(id.as_bytes());
-        hasher.update(&[0]);
-        for value in vector {
-            hasher.update(&value.to_le_bytes());
-        }
-        self.tree.add(hasher.finish());
+        self.tree.add(leaf);
         Ok(())
     }
 

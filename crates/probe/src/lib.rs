@@ -25,6 +25,7 @@ mod error;
 mod gate;
 mod gold;
 mod identity;
+mod inventory;
 mod lambda;
 mod lsa;
 mod manifest;
@@ -67,6 +68,7 @@ pub use gold::{
     MAX_GOLD_LINES_COUNT, SECTION_COVERAGE_MIN, TextType, curate,
 };
 pub use identity::{CorpusRoot, VectorRoot, config_hash, index_hash, snapshot_hash};
+pub use inventory::{Inventory, InventoryReport, MAX_RECORD_BYTES, MAX_RECORDS_COUNT, Record};
 pub use lambda::{BoardLambda, Lambda, ProbeLambda, RunFacts, jaccard};
 pub use lsa::{
     Lsa, MAX_CORPUS_BYTES, MAX_RANK_COUNT, MAX_TERMS_COUNT, MAX_TEXTS_COUNT, RANDOM_PAIR_P5_MIN, Terms,
