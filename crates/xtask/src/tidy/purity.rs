@@ -4,7 +4,7 @@ use super::rust::{Source, Token};
 use super::tree::Finding;
 
 /// Crates in which nothing is asynchronous. `build` checks their dependencies for the same.
-pub(super) const SYNCHRONOUS: &[&str] = &["base", "policy", "keys", "catalog", "evidence", "vault"];
+pub(super) const SYNCHRONOUS: &[&str] = &["base", "policy", "keys", "catalog", "evidence", "probe", "vault"];
 
 /// Crates that talk to a person.
 const PRINTERS: &[&str] = &["cli", "xtask"];
