@@ -14,6 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use lifeboat_base::apart::{self, Network};
+use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::human;
 use lifeboat_base::ids::{ApplicationName, StoreName};
@@ -52,6 +53,8 @@ pub struct Application {
     pub network: Network,
     /// What it is asked over HTTP; empty for a command that shows by its end that it works.
     pub http: Vec<Question>,
+    /// Tells it from what it was: command, stores and questions.
+    pub subject: Digest,
 }
 
 /// A store that an application needs, and the variables that tell it of it.
@@ -283,7 +286,7 @@ fn attempt_one(
         Ok(came) => Ok(came),
         Err(OutsideError::Program { status, code, message, .. }) => Ok(Err(Ended {
             status,
-            by_itself: code.is_some_and(|code| code <= SIGNALLED),
+            by_itself: code.is_some_and(|code| (1..=SIGNALLED).contains(&code)),
             said: message.lines().map(str::to_owned).collect(),
         })),
         Err(OutsideError::Cancelled) => {
@@ -306,6 +309,7 @@ fn questioned(
     let times = if heard.is_some() { TIMES } else { 1 };
     let asking = Asking {
         application: name,
+        subject: application.subject,
         questions: &application.http,
         socket: &place.socket,
         clock,

@@ -2,11 +2,12 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use lifeboat_base::apart::Network;
 use lifeboat_base::capture::{CaptureFacts, RestoreSource};
+use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{AgreementName, ApplicationName, CopyName, DrillId, PlanName, StoreName};
 use lifeboat_base::monitor::{Finding, Monitor};
@@ -29,6 +30,7 @@ use crate::copies::VaultSet;
 use crate::error::EngineError;
 use crate::journal::Entry;
 use crate::logs::{Between, Replay, Told};
+use crate::rehearsals::Timed;
 use crate::restore::{Chosen, candidates, left_running};
 use crate::view::{drill_digest, in_future, rules_digests};
 use crate::when;
@@ -114,8 +116,8 @@ impl Engine {
         }
         let before = prepared.iter().map(|ready| &ready.findings);
         let before = before.chain(impossible.iter().map(|(_, findings)| findings));
-        let findings: Vec<Finding> = before.flatten().cloned().collect();
-        let applications = self.applications(&prepared, &impossible, options)?;
+        let mut findings: Vec<Finding> = before.flatten().cloned().collect();
+        let applications = self.applications(&prepared, &impossible, options, &mut findings)?;
         let id = DrillId::generate(now, self.env.entropy.as_ref());
         let monitor = Collector::new(self.observer.job(&format!("drill {id}")));
         let root = self.sandboxes()?;
@@ -317,6 +319,7 @@ impl Engine {
         prepared: &[Prepared<'_>],
         impossible: &[Impossible<'_>],
         options: &DrillOptions,
+        findings: &mut Vec<Finding>,
     ) -> Result<Vec<Application>, EngineError> {
         let has = |store: &StoreName| takes_part(store, prepared, impossible);
         let all = self.policy.applications.iter();
@@ -326,14 +329,25 @@ impl Engine {
             return Err(EngineError::new(FailureKind::Usage, "this drill asks no application over HTTP")
                 .next("give an application `http = [\"/health\"]`, and drill all of its stores"));
         }
+        let subject = |application: &lifeboat_policy::Application| {
+            let lifeboat_policy::Application { stores, command, network, http, .. } = application;
+            Digest::of(format!("{:?}", (stores, command, network, http)).as_bytes())
+        };
         // A new baseline is not compared with the old one.
-        let compares = is_asked && !options.baseline;
-        let baseline = if compares { self.baselines()? } else { BTreeMap::new() };
-        let asked = |name: &ApplicationName, question: &lifeboat_policy::Question| Question {
+        let wanted: BTreeSet<Timed> = tried
+            .iter()
+            .filter(|_| !options.baseline)
+            .flat_map(|(name, application)| {
+                let paths = application.http.iter().map(|question| question.path.clone());
+                paths.map(|path| ((*name).clone(), subject(application), path))
+            })
+            .collect();
+        let baseline = self.baselines(wanted, findings)?;
+        let asked = |name: &ApplicationName, of, question: &lifeboat_policy::Question| Question {
             path: question.path.clone(),
             status: question.status,
             text: question.text.clone(),
-            baseline_p95_ms: baseline.get(&(name.clone(), question.path.clone())).copied(),
+            baseline_p95_ms: baseline.get(&(name.clone(), of, question.path.clone())).copied(),
         };
         Ok(tried
             .into_iter()
@@ -347,7 +361,11 @@ impl Engine {
                     lifeboat_policy::Network::None => Network::None,
                     lifeboat_policy::Network::Host => Network::Host,
                 },
-                http: application.http.iter().map(|question| asked(name, question)).collect(),
+                http: {
+                    let of = subject(application);
+                    application.http.iter().map(|question| asked(name, of, question)).collect()
+                },
+                subject: subject(application),
             })
             .collect())
     }

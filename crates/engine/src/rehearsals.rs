@@ -3,12 +3,14 @@
 //! Each store's part is a record of its own, which the matrix is judged by. The record of the whole holds the rest and names
 //! those by number, so that nothing is said twice and no record grows with the number of stores.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use lifeboat_base::apart::servers;
+use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{ApplicationName, StoreName};
+use lifeboat_base::monitor::Finding;
 use lifeboat_drill::{Answers, DrillReport, DrillVerdict, Environment, Forecast, Past, StoreDrill};
 use lifeboat_evidence::{BundleSummary, Chain, Filter, Page, Record};
 use serde::Deserialize;
@@ -21,6 +23,9 @@ use crate::journal::evidence;
 const KIND: &str = "rehearsal";
 /// Older ones were on another machine, or of another store than it is now.
 const FORETELLING_DRILLS: u32 = 30;
+/// What was timed: an application, what it was then, and a path.
+pub(crate) type Timed = (ApplicationName, Digest, String);
+
 /// The newest drill, in place of the name of one.
 const LAST: &str = "last";
 
@@ -50,17 +55,33 @@ impl Engine {
         Ok(lifeboat_drill::forecast(&past, bytes))
     }
 
-    /// How long answers of applications took in the newest drill that recorded each, by application and path.
-    pub(crate) fn baselines(&self) -> Result<BTreeMap<(ApplicationName, String), f64>, EngineError> {
+    /// How long answers took in the newest drill that recorded each of those `wanted`. A record that cannot be read may have been one:
+    /// that is a finding, and no reason not to drill.
+    pub(crate) fn baselines(
+        &self,
+        mut wanted: BTreeSet<Timed>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<BTreeMap<Timed, f64>, EngineError> {
         let mut found = BTreeMap::new();
+        if wanted.is_empty() {
+            return Ok(found);
+        }
         for stored in Chain::open(&self.evidence_dir()).map_err(evidence)?.iter().rev() {
-            let Record { seq, kind, body, .. } = stored.map_err(evidence)?.record;
-            let recorded = body.get("baseline").and_then(Value::as_bool) == Some(true);
-            let (true, Some(answers)) = (kind == KIND && recorded, body.get("answers")) else { continue };
-            let answers = Vec::<Answers>::deserialize(answers).map_err(|error| unreadable(seq, error))?;
-            for Answers { application, path, p95_ms, .. } in answers {
-                if let Some(p95_ms) = p95_ms {
-                    found.entry((application, path)).or_insert(p95_ms);
+            if wanted.is_empty() {
+                break;
+            }
+            let told = stored.map_err(evidence).and_then(|stored| recorded(stored.record));
+            let answers = told.unwrap_or_else(|error| {
+                let message = format!("a record that may hold a baseline cannot be read: {}", error.chain());
+                findings.push(Finding::new("drill.baseline", "evidence", message));
+                Vec::new()
+            });
+            for Answers { application, subject, path, p95_ms, .. } in answers {
+                let of = (application, subject, path);
+                if let Some(p95_ms) = p95_ms
+                    && wanted.remove(&of)
+                {
+                    found.insert(of, p95_ms);
                 }
             }
         }
@@ -131,6 +152,16 @@ impl Engine {
         }
         let report = serde_json::from_value(body).map_err(|error| unreadable(seq, error))?;
         Ok((seq, DrillReport { stores, evidence: Some(format!("evidence:{seq}")), ..report }))
+    }
+}
+
+/// The answers that a record makes the baseline; none if it makes none.
+fn recorded(record: Record) -> Result<Vec<Answers>, Failure> {
+    let Record { seq, kind, body, .. } = record;
+    let is_baseline = body.get("baseline").and_then(Value::as_bool) == Some(true);
+    match body.get("answers").filter(|_| kind == KIND && is_baseline) {
+        Some(answers) => Vec::deserialize(answers).map_err(|error| unreadable(seq, error)),
+        None => Ok(Vec::new()),
     }
 }
 

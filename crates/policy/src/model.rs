@@ -553,7 +553,9 @@ impl std::str::FromStr for Question {
                     `/orders?newest 200 total`";
         let wrong = |what: &str| InvalidValue::new(format!("{what}: `{text}`"), help);
         let (path, rest) = text.split_once(' ').unwrap_or((text, ""));
-        if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        // What RFC 3986 lets stand in a path and behind it.
+        let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%?".contains(&byte);
+        if !path.starts_with('/') || !path.bytes().all(may_stand) {
             return Err(wrong("no path of a request"));
         }
         let (status, rest) = match rest.split_once(' ') {

@@ -35,6 +35,13 @@ pub(crate) fn page(report: &DrillReport, verbose: bool) -> String {
     if alone == Some(false) {
         page.line("throwaway servers were on this machine's network: it gives them none of their own");
     }
+    if report.baseline {
+        page.line("how fast applications answered is the baseline of later drills");
+    } else if report.answers.iter().any(|answers| answers.baseline_p95_ms.is_none()) {
+        page.line(
+            "not all answers have a baseline: `lifeboat drill --all --baseline` records one if it passes",
+        );
+    }
     page.findings(&report.findings);
     if let Some(evidence) = &report.evidence {
         let id = &report.id;

@@ -6,17 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_base::crashsafe;
+use lifeboat_base::digest::Digest;
 use lifeboat_base::entropy::OsEntropy;
 use lifeboat_base::failure::Failure;
 use lifeboat_base::ids::ApplicationName;
 use lifeboat_base::leased::{self, LeasedFolder};
 use lifeboat_base::time::Clock;
-use lifeboat_net::{Address, Door, LineError, NoNames};
+use lifeboat_net::{Address, Deadline, Door, LineError, NoNames, Socket};
 use serde::{Deserialize, Serialize};
 use ureq::http::Uri;
 use ureq::{Agent, Error, Timeout};
@@ -31,8 +31,10 @@ const SLOWER: f64 = 1.25;
 const SLACK_MS: f64 = 20.0;
 /// The largest answer that is looked at.
 const MAX_BODY_BYTES: u64 = 16 * 1024 * 1024;
-/// One request, however steadily its answer drips.
-const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+/// One request, however steadily its answer drips; whoever ends a drill waits no longer.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// One look whether it listens: a queue that is full makes a look wait.
+const LOOK_LIMIT: Duration = Duration::from_millis(500);
 /// Between two looks whether it listens: there is no event to wait for.
 const POLL: Duration = Duration::from_millis(5);
 /// Where its socket is: a path of one may have 107 bytes.
@@ -57,6 +59,8 @@ pub struct Question {
 pub struct Answers {
     /// The application.
     pub application: ApplicationName,
+    /// What it was then: command, stores and questions. Times of another one are no baseline.
+    pub subject: Digest,
     /// The path.
     pub path: String,
     /// How many requests were measured.
@@ -77,11 +81,14 @@ impl Answers {
         self.unexpected.is_empty() && self.requests == times
     }
 
-    /// The application itself said something else than expected.
+    /// The application itself said something else than expected: an answer came, and was another.
     pub(super) fn are_otherwise(&self) -> bool {
-        self.unexpected
-            .keys()
-            .any(|class| class.starts_with("headers/") && !class.ends_with("/timeout") || class == TEXT)
+        let is_status = |class: &str| {
+            class
+                .strip_prefix("headers/")
+                .is_some_and(|status| status.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        self.unexpected.keys().any(|class| is_status(class) || class == TEXT)
     }
 
     /// Slower than it was, beyond what is allowed.
@@ -95,7 +102,7 @@ impl Answers {
         let within = self.p95_ms.map(|p95| format!(", 95 % within {p95:.1} ms"));
         let baseline = match self.baseline_p95_ms {
             Some(was) => format!(" (baseline {was:.1} ms)"),
-            None => " (no baseline is recorded)".to_owned(),
+            None => String::new(),
         };
         let unexpected = self.unexpected.iter().map(|(class, count)| format!(", {count} × {class}"));
         let what = format!("{}: {} requests", self.path, self.requests);
@@ -103,6 +110,8 @@ impl Answers {
     }
 }
 
+/// The class of what was not asked any more: the time was over, or the application.
+const OVER: &str = "within/over";
 /// The class of an answer without the text that is expected.
 const TEXT: &str = "body/text";
 
@@ -117,10 +126,10 @@ impl Place {
     pub(super) fn make(application: &ApplicationName) -> io::Result<Self> {
         let runtime = Path::new(RUNTIME);
         for entry in std::fs::read_dir(runtime)?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(PREFIX)
-                && leased::orphaned(&entry.path())?.is_some()
-            {
-                crashsafe::remove_tree(&entry.path())?;
+            let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+            // What cannot be removed is no reason not to ask.
+            if is_ours && leased::orphaned(&entry.path()).is_ok_and(|lease| lease.is_some()) {
+                drop(crashsafe::remove_tree(&entry.path()));
             }
         }
         let folder = LeasedFolder::make(runtime, PREFIX, application.as_str(), &OsEntropy)?;
@@ -132,6 +141,7 @@ impl Place {
 /// Someone who asks.
 pub(super) struct Asking<'a> {
     pub(super) application: &'a ApplicationName,
+    pub(super) subject: Digest,
     pub(super) questions: &'a [Question],
     pub(super) socket: &'a Path,
     pub(super) clock: &'a dyn Clock,
@@ -149,16 +159,21 @@ impl Asking<'_> {
             let left = self.within.checked_sub(self.clock.monotonic().saturating_sub(started));
             left.filter(|left| !left.is_zero() && runs() && !(self.cancelled)())
         };
-        while left().is_some() && UnixStream::connect(self.socket).is_err() {
+        let address = Address::Unix(self.socket.to_owned());
+        while let Some(left) = left() {
+            if Socket::connect(&address, Deadline::after(left.min(LOOK_LIMIT))).is_ok() {
+                break;
+            }
             std::thread::park_timeout(POLL);
         }
-        let agent = agent(self.socket);
+        let agent = agent(address);
         self.questions.iter().map(|question| self.one(&agent, question, &left)).collect()
     }
 
     fn one(&self, agent: &Agent, question: &Question, left: &dyn Fn() -> Option<Duration>) -> Answers {
         let mut answers = Answers {
             application: self.application.clone(),
+            subject: self.subject,
             path: question.path.clone(),
             requests: 0,
             p95_ms: None,
@@ -169,7 +184,7 @@ impl Asking<'_> {
         let unmeasured = if self.times > 1 { WARM_UP } else { 0 };
         for number in 0..unmeasured + self.times {
             let Some(left) = left() else {
-                *answers.unexpected.entry("connect/timeout".to_owned()).or_default() += 1;
+                *answers.unexpected.entry(OVER.to_owned()).or_default() += 1;
                 break;
             };
             let started = self.clock.monotonic();
@@ -194,16 +209,17 @@ fn p95(mut all: Vec<f64>) -> Option<f64> {
     all.get(rank.checked_sub(1)?).copied()
 }
 
-fn agent(socket: &Path) -> Agent {
+fn agent(address: Address) -> Agent {
     let config = Agent::config_builder()
+        // A connection for each request: some servers close theirs without a word.
+        .max_idle_connections(0)
         // The builder begins with what the environment says.
         .proxy(None)
         .max_redirects(0)
         .http_status_as_error(false)
-        .max_idle_connections(1)
         .user_agent("lifeboat")
         .build();
-    Agent::with_parts(config, Door::new(Address::Unix(socket.to_owned()), None), NoNames)
+    Agent::with_parts(config, Door::new(address, None), NoNames)
 }
 
 /// One request; an answer that is not as expected is an error with its class.
@@ -238,10 +254,10 @@ fn class(stage: &str, error: &Error) -> String {
     }
 }
 
-/// What went wrong in one attempt, for people; nothing if all is well.
+/// What went wrong in one attempt, for people; nothing if all is well. Only what was measured can be slow: a first answer often is.
 pub(super) fn wrong(answers: &[Answers], times: u32) -> Option<(String, Vec<String>)> {
     let bad: Vec<&Answers> = answers.iter().filter(|all| !all.are_well(times)).collect();
-    let slow: Vec<&Answers> = answers.iter().filter(|all| all.are_slow()).collect();
+    let slow: Vec<&Answers> = answers.iter().filter(|all| times > 1 && all.are_slow()).collect();
     let status = match (bad.len(), slow.len()) {
         (0, 0) => return None,
         (0, slow) => format!("{slow} of {} questions slower than the baseline allows", answers.len()),
@@ -263,11 +279,28 @@ mod tests {
     fn answers(p95_ms: f64, baseline: Option<f64>) -> Answers {
         Answers {
             application: ApplicationName::new("web").unwrap(),
+            subject: Digest::of(b"web"),
             path: "/".to_owned(),
             requests: TIMES,
             p95_ms: Some(p95_ms),
             baseline_p95_ms: baseline,
             unexpected: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn only_an_answer_that_came_is_the_applications_own_word() {
+        for (class, own) in [
+            ("headers/503", true),
+            (TEXT, true),
+            ("headers/cut", false),
+            ("headers/timeout", false),
+            ("headers/malformed", false),
+            ("body/cut", false),
+            (OVER, false),
+        ] {
+            let all = Answers { unexpected: BTreeMap::from([(class.to_owned(), 1)]), ..answers(1.0, None) };
+            assert_eq!(all.are_otherwise(), own, "{class}");
         }
     }
 
@@ -290,6 +323,8 @@ mod tests {
         ] {
             assert_eq!(answers(is, was).are_slow(), slow, "{is} {was:?}");
             assert_eq!(wrong(&[answers(is, was)], TIMES).is_some(), slow);
+            let first = Answers { requests: 1, ..answers(is, was) };
+            assert!(wrong(&[first], 1).is_none(), "a first answer is not measured");
         }
         let few = Answers { requests: TIMES - 1, ..answers(1.0, None) };
         assert!(wrong(&[few], TIMES).is_some());

@@ -110,18 +110,23 @@ impl<'a> Walk<'a> {
             }
             question.extend([b"COUNT".as_slice(), PAGE_KEYS]);
             let asked = link.ask(self.db, &[command(&question)]);
-            let reply = match asked.and_then(|replies| single(replies, "SCAN")) {
+            if asked.is_ok() && link.epoch() != epoch {
+                // Asked again, and answered by another: its page is for a cursor that it did not give.
+                continue;
+            }
+            let told = asked.and_then(|replies| single(replies, "SCAN")).and_then(page);
+            let (cursor, names) = match told {
+                // It is no place there, or one that leads nowhere.
                 Err(error) if self.is_foreign && !is_away(&error) => {
-                    (self.cursor, self.is_foreign) = (b"0".to_vec(), false);
+                    self.begin();
+                    continue;
+                }
+                Ok((cursor, _)) if self.is_foreign && cursor == self.cursor => {
+                    self.begin();
                     continue;
                 }
                 other => other?,
             };
-            if link.epoch() != epoch {
-                // Asked again, and answered by another: its page is for a cursor that it did not give.
-                continue;
-            }
-            let (cursor, names) = page(reply)?;
             self.is_over = cursor == b"0";
             self.is_foreign = false;
             self.cursor = cursor;
@@ -135,8 +140,12 @@ impl<'a> Walk<'a> {
         if self.restarts > MAX_RESTARTS {
             return Err(RedisError::Protocol { what: "it was another server too often in one walk" });
         }
-        (self.cursor, self.is_over) = (b"0".to_vec(), false);
+        self.begin();
         Ok(())
+    }
+
+    fn begin(&mut self) {
+        (self.cursor, self.is_over, self.is_foreign) = (b"0".to_vec(), false, false);
     }
 }
 

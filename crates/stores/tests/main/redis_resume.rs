@@ -55,12 +55,12 @@ fn scan(recording: &Recording) -> &Value {
     &recording.facts().environment["redis.scan"]
 }
 
-/// How many keys only the second walk has read.
-fn read_once(recording: &Recording) -> Option<u64> {
+/// How many keys the second walk took.
+fn taken(recording: &Recording) -> Option<u64> {
     let second = &scan(recording)["second_pass"];
-    assert_eq!(second["measured"], second.get("read_once").is_none(), "{second}");
+    assert_eq!(second["measured"], second.get("taken").is_none(), "{second}");
     assert_eq!(recording.facts().changes().is_some(), second["measured"].as_bool().unwrap());
-    second.get("read_once").map(|once| once.as_u64().unwrap())
+    second.get("taken").map(|taken| taken.as_u64().unwrap())
 }
 
 /// What replication finds there.
@@ -90,15 +90,15 @@ fn a_capture_goes_on_where_one_was_ended() {
     leave(keeper.as_ref(), folder.path(), &kept);
     let before = reads(&server);
     let point = go_on(keeper.as_ref(), folder.path(), &kept);
-    let once = read_once(&point).unwrap();
-    assert!((2_000..KEYS).contains(&once), "{once}");
+    let late = taken(&point).unwrap();
+    assert!((2_000..KEYS).contains(&late), "{late}");
     assert_eq!(found(&point), expected(&server, folder.path()));
     // What was left of the first walk, what only the second has read, and a question for what can be asked.
     assert_eq!(reads(&server) - before, KEYS + 2 + 1);
     // What came to its end is no beginning.
     assert!(!kept.exists());
     let next = go_on(keeper.as_ref(), folder.path(), &kept);
-    assert!(read_once(&next).is_none() && !kept.exists(), "{}", scan(&next));
+    assert!(taken(&next).is_none() && !kept.exists(), "{}", scan(&next));
     // Whoever walks only once has nothing that he could go on from.
     leave(keeper.as_ref(), folder.path(), &kept);
     let once = ScanOptions { second_pass: false, ..ScanOptions::default() };
@@ -115,7 +115,7 @@ fn nothing_that_an_earlier_run_read_is_in_a_point() {
     let keeper = adapter(address(&server), Some(ScanOptions::default()));
     let goes_on = |server: &RedisServer| {
         let point = go_on(keeper.as_ref(), folder.path(), &kept);
-        assert!(read_once(&point).is_some(), "{}", scan(&point));
+        assert!(taken(&point).is_some(), "{}", scan(&point));
         assert_eq!(found(&point), expected(server, folder.path()));
     };
     // Some keys change, come and go.
@@ -177,7 +177,7 @@ fn no_place_that_a_trail_can_name_loses_a_key() {
         let text = [&trail[..], format!("{sum} {page}\n").as_bytes()].concat();
         crashsafe::replace(&kept, &text).unwrap();
         let point = go_on(keeper.as_ref(), folder.path(), &kept);
-        assert!(read_once(&point).is_some(), "{place}");
+        assert!(taken(&point).is_some(), "{place}");
         assert_eq!(found(&point), expected, "{place}");
     }
 }

@@ -260,8 +260,8 @@ impl ScanCapture {
                 "measured": true, "changed": changes.changed, "appeared": changes.appeared,
                 "vanished": changes.vanished, "ended": changes.ended,
             }),
-            None => match found.once {
-                Some(once) => json!({ "measured": false, "read_once": once }),
+            None => match found.late {
+                Some(late) => json!({ "measured": false, "taken": late }),
                 None => json!({ "measured": false }),
             },
         };

@@ -74,8 +74,8 @@ pub(super) struct Found {
     pub(super) unread: u64,
     /// Nothing where the second walk was not wanted.
     pub(super) changes: Option<Changes>,
-    /// After a run that was ended, how many keys only the second walk has read; nothing otherwise.
-    pub(super) once: Option<u64>,
+    /// After a run that was ended, how many keys the second walk took; nothing otherwise.
+    pub(super) late: Option<u64>,
 }
 
 /// A capture's work on one server.
@@ -128,11 +128,11 @@ impl Passes<'_> {
         self.note(Place::END);
         match from {
             Some(_) => {
-                let mut once = 0;
+                let mut late = 0;
                 for db in &databases {
-                    once += self.rest(*db, &mut taking, &mut known)?;
+                    late += self.rest(*db, &mut taking, &mut known)?;
                 }
-                taking.found.once = Some(once);
+                taking.found.late = Some(late);
             }
             None if second => {
                 let mut changes = Changes::default();

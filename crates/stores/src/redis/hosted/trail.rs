@@ -73,12 +73,14 @@ impl Trail {
         if !file.metadata()?.is_file() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let place = last(&file, subject, now)?;
+        let earlier = last(&file, subject, now)?;
+        // The day counts from the first of the runs that go on from each other.
+        let begun = earlier.map_or(now, |(begun, _)| begun);
         file.rewind()?;
         file.set_len(0)?;
-        let header = Header { format: FORMAT.to_owned(), begun: now, of: subject.clone() };
+        let header = Header { format: FORMAT.to_owned(), begun, of: subject.clone() };
         file.write_all(line(&header)?.as_bytes())?;
-        Ok((Self { file }, place))
+        Ok((Self { file }, earlier.map(|(_, place)| place)))
     }
 
     /// Keeps that a walk has come to `place`. Where that fails the next run goes on from an earlier one, or begins anew.
@@ -111,8 +113,8 @@ fn next<T: for<'de> Deserialize<'de>>(reader: &mut impl BufRead) -> io::Result<O
     Ok(whole.and_then(|(_, text)| serde_json::from_str(text).ok()))
 }
 
-/// The last place before what is damaged.
-fn last(file: &File, subject: &Subject, now: Timestamp) -> io::Result<Option<Place>> {
+/// The last place before what is damaged, and when the walk there was begun.
+fn last(file: &File, subject: &Subject, now: Timestamp) -> io::Result<Option<(Timestamp, Place)>> {
     let mut reader = BufReader::new(file);
     let Some(header) = next::<Header>(&mut reader)? else { return Ok(None) };
     let is_young = header.begun <= now && now.duration_since(header.begun).as_hours() < MAX_AGE_HOURS;
@@ -123,7 +125,7 @@ fn last(file: &File, subject: &Subject, now: Timestamp) -> io::Result<Option<Pla
     while let Some(further) = next(&mut reader)? {
         place = Some(further);
     }
-    Ok(place)
+    Ok(place.map(|place| (header.begun, place)))
 }
 
 #[cfg(test)]
@@ -167,6 +169,14 @@ mod tests {
         assert_eq!(place, Some(Place::END));
         trail.remove(&path);
         assert!(!path.exists());
+        // Runs that go on from each other have one day in all.
+        leave(&path);
+        let (mut trail, place) =
+            Trail::open(&path, &subject(), "2026-05-05T01:00:00Z".parse().unwrap()).unwrap();
+        assert!(place.is_some());
+        trail.note(at(200));
+        let (_, place) = Trail::open(&path, &subject(), "2026-05-05T05:00:00Z".parse().unwrap()).unwrap();
+        assert_eq!(place, None);
     }
 
     #[test]
