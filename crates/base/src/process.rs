@@ -84,6 +84,17 @@ pub fn birth(pid: i32) -> Option<u64> {
     fields.get(19)?.parse().ok()
 }
 
+/// Whether a process has ended and only waits to be reaped.
+pub fn has_ended(pid: i32) -> bool {
+    stat(pid).is_some_and(|fields| matches!(fields.first().map(String::as_str), Some("Z" | "X")))
+}
+
+/// Whether a process is about to end: it has a number still, and no memory any more that could tell what it was started with. So has a
+/// thread of the kernel.
+pub fn is_ending(pid: i32) -> bool {
+    birth(pid).is_some() && arguments(pid).iter().all(|argument| argument.is_empty())
+}
+
 /// The process that a process is a child of; nothing if it is gone.
 pub fn parent(pid: i32) -> Option<i32> {
     stat(pid)?.get(1)?.parse().ok()

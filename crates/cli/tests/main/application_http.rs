@@ -14,11 +14,14 @@ class Shop(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         time.sleep(float(open("pause").read()))
-        store = sqlite3.connect("file:" + os.environ["STORE_ORDERS"] + "?mode=ro", uri=True)
-        count = store.execute("SELECT count(*) FROM orders").fetchone()[0]
-        files = len(os.listdir(os.environ["STORE_UPLOADS"]))
-        body = ("%d orders, %d files" % (count, files)).encode()
-        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        try:
+            store = sqlite3.connect("file:" + os.environ["STORE_ORDERS"] + "?mode=ro", uri=True)
+            count = store.execute("SELECT count(*) FROM orders").fetchone()[0]
+            files = len(os.listdir(os.environ["STORE_UPLOADS"]))
+            status, body = 200, ("%d orders, %d files" % (count, files)).encode()
+        except (OSError, sqlite3.Error) as error:
+            status, body = 503, str(error).encode()
+        self.send_response(status); self.send_header("Content-Length", str(len(body))); self.end_headers()
         self.wfile.write(body)
     def log_message(self, *words): pass
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer): daemon_threads = True

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use lifeboat_base::process::everyone;
+use lifeboat_base::process::{everyone, has_ended};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, test_kill_process};
 
@@ -50,7 +50,8 @@ fn is_alive(pid: i32) -> bool {
     let ours = i32::try_from(std::process::id()).ok();
     match Pid::from_raw(pid) {
         Some(process) if Some(pid) != ours => {
-            !matches!(test_kill_process(process), Err(rustix::io::Errno::SRCH))
+            // One that was killed keeps its number until somebody asks how it ended.
+            !matches!(test_kill_process(process), Err(rustix::io::Errno::SRCH)) && !has_ended(pid)
         }
         _ => false,
     }
@@ -92,6 +93,22 @@ mod tests {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
+
+    #[test]
+    fn a_server_that_was_killed_and_not_asked_for_yet_uses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = std::process::Command::new("sleep").arg("86396").spawn().unwrap();
+        let lines = format!("{}\n{}\n0\n5432\n\n\n", server.id(), dir.path().display());
+        lifeboat_base::crashsafe::write_new(&dir.path().join("postmaster.pid"), lines.as_bytes()).unwrap();
+        assert!(in_use(dir.path()).unwrap().contains("names the living process"));
+        server.kill().unwrap();
+        let pid = i32::try_from(server.id()).unwrap();
+        while !has_ended(pid) {
+            std::thread::yield_now();
+        }
+        assert_eq!(in_use(dir.path()), None);
+        server.wait().unwrap();
+    }
 
     #[test]
     fn what_is_no_plain_file_is_neither_waited_for_nor_followed() {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lifeboat_base::crashsafe;
 use lifeboat_base::leased::orphaned;
-use lifeboat_base::process::{arguments, end_if, everyone, family};
+use lifeboat_base::process::{arguments, end_if, everyone, family, is_ending};
 use lifeboat_base::time::Clock;
 use rustix::process::Signal;
 
@@ -104,10 +104,13 @@ fn end_orphan(data: &Path, sockets: &Path, clock: &dyn Clock) -> Result<bool, Se
             let widowed = end_widowed(data);
             let remains = if found { end_remains(data, &relatives) } else { 0 };
             found |= widowed > 0;
-            let file = read_pid_file(data).filter(is_its(sockets, &ended));
+            let file = read_pid_file(data);
+            // One that was killed before it had written where its sockets are is gone in a moment.
+            let ending = file.as_ref().is_some_and(|file| is_ending(file.pid));
+            let file = file.filter(is_its(sockets, &ended));
             let attached = file.as_ref().and_then(|file| attached(data, file)).unwrap_or_default();
             // Who is attached for longer is none of ours.
-            if widowed + remains == 0 && (attached == 0 || waited > ORPHAN_LIMIT) {
+            if widowed + remains == 0 && ((attached == 0 && !ending) || waited > ORPHAN_LIMIT) {
                 release_shared_memory(data);
                 if file.is_some() {
                     forget(data)?;
