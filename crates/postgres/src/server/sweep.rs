@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use lifeboat_base::crashsafe;
 use lifeboat_base::leased::orphaned;
-use lifeboat_base::process::{arguments, end_if, everyone, family, is_ending};
+use lifeboat_base::process::{arguments, birth, end_if, everyone, family, is_ending};
 use lifeboat_base::time::Clock;
 use rustix::process::Signal;
 
 use super::error::ServerError;
 use super::memory::{attached, release_shared_memory};
 use super::postmaster::{PidFile, pause, read_pid_file};
-use super::processes::{end_remains, end_widowed};
+use super::processes::{end_remains, end_widowed, servers_in};
 
 /// How a sandbox's own folder is called.
 pub(super) const FOLDER_PREFIX: &str = "lb-pg-";
@@ -107,12 +107,15 @@ fn end_orphan(data: &Path, sockets: &Path, clock: &dyn Clock) -> Result<bool, Se
             let file = read_pid_file(data);
             // One that was killed before it had written where its sockets are is gone in a moment.
             let ending = file.as_ref().is_some_and(|file| is_ending(file.pid));
+            let dead = |file: &PidFile| is_its(sockets, &ended)(file) || birth(file.pid).is_none();
+            // One that was killed as it began to write it leaves it empty. Who writes it stands in the folder.
+            let is_left = servers_in(data).is_empty() && file.as_ref().map_or_else(|| has_one(data), dead);
             let file = file.filter(is_its(sockets, &ended));
             let attached = file.as_ref().and_then(|file| attached(data, file)).unwrap_or_default();
             // Who is attached for longer is none of ours.
             if widowed + remains == 0 && ((attached == 0 && !ending) || waited > ORPHAN_LIMIT) {
                 release_shared_memory(data);
-                if file.is_some() {
+                if is_left {
                     forget(data)?;
                 }
                 return Ok(found);
@@ -129,6 +132,11 @@ fn end_orphan(data: &Path, sockets: &Path, clock: &dyn Clock) -> Result<bool, Se
 /// Tells the pid file of the server that had its sockets there: nobody else has any in that folder.
 fn is_its(sockets: &Path, ended: &BTreeSet<i32>) -> impl Fn(&PidFile) -> bool {
     move |file| ended.contains(&file.pid) || file.sockets.as_deref() == Some(sockets)
+}
+
+/// Whether there is a pid file, whatever it says.
+fn has_one(data: &Path) -> bool {
+    fs::symlink_metadata(data.join("postmaster.pid")).is_ok_and(|file| file.is_file())
 }
 
 /// Removes the pid file of a server that was killed: its number goes to whatever is started next, and the folder would be taken
