@@ -49,7 +49,9 @@ def audit(address):
 
 
 def uploads(address):
-    return [name.removesuffix(".txt") for name in os.listdir(os.path.join(address, "receipts"))]
+    # A receipt that is being written has another name until it is whole.
+    names = os.listdir(os.path.join(address, "receipts"))
+    return [name.removesuffix(".txt") for name in names if name.endswith(".txt")]
 
 
 def read(path):
