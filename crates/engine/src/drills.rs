@@ -323,23 +323,22 @@ impl Engine {
     ) -> Result<Vec<Application>, EngineError> {
         let has = |store: &StoreName| takes_part(store, prepared, impossible);
         let all = self.policy.applications.iter();
-        let tried: Vec<_> = all.filter(|(_, application)| application.stores.iter().all(has)).collect();
-        let is_asked = tried.iter().any(|(_, application)| !application.http.is_empty());
+        let tried: Vec<_> = all
+            .filter(|(_, application)| application.stores.iter().all(has))
+            .map(|(name, application)| (name, application, what_is_timed(application)))
+            .collect();
+        let is_asked = tried.iter().any(|(_, application, _)| !application.http.is_empty());
         if options.baseline && !is_asked {
             return Err(EngineError::new(FailureKind::Usage, "this drill asks no application over HTTP")
                 .next("give an application `http = [\"/health\"]`, and drill all of its stores"));
         }
-        let subject = |application: &lifeboat_policy::Application| {
-            let lifeboat_policy::Application { stores, command, network, http, .. } = application;
-            Digest::of(format!("{:?}", (stores, command, network, http)).as_bytes())
-        };
         // A new baseline is not compared with the old one.
         let wanted: BTreeSet<Timed> = tried
             .iter()
             .filter(|_| !options.baseline)
-            .flat_map(|(name, application)| {
+            .flat_map(|(name, application, subject)| {
                 let paths = application.http.iter().map(|question| question.path.clone());
-                paths.map(|path| ((*name).clone(), subject(application), path))
+                paths.map(|path| ((*name).clone(), *subject, path))
             })
             .collect();
         let baseline = self.baselines(wanted, findings)?;
@@ -351,7 +350,7 @@ impl Engine {
         };
         Ok(tried
             .into_iter()
-            .map(|(name, application)| Application {
+            .map(|(name, application, subject)| Application {
                 name: name.clone(),
                 stores: application.stores.iter().map(need).collect(),
                 command: application.command.clone(),
@@ -361,11 +360,8 @@ impl Engine {
                     lifeboat_policy::Network::None => Network::None,
                     lifeboat_policy::Network::Host => Network::Host,
                 },
-                http: {
-                    let of = subject(application);
-                    application.http.iter().map(|question| asked(name, of, question)).collect()
-                },
-                subject: subject(application),
+                http: application.http.iter().map(|question| asked(name, subject, question)).collect(),
+                subject,
             })
             .collect())
     }
@@ -511,6 +507,12 @@ fn common(standing: &[Standing<'_>], options: &DrillOptions, moment: Timestamp) 
         return (!asked.starts_with("pt-")).then_some(moment);
     }
     common_moment(&standing.iter().map(|ready| &ready.spans).collect::<Vec<_>>())
+}
+
+/// What the times of an application's answers are of: they say nothing about another program, or other questions.
+fn what_is_timed(application: &lifeboat_policy::Application) -> Digest {
+    let lifeboat_policy::Application { stores, command, network, http, .. } = application;
+    Digest::of(format!("{:?}", (stores, command, network, http)).as_bytes())
 }
 
 /// What an application is told of a store, and under which names.
