@@ -49,6 +49,8 @@ pub(crate) enum Command {
     },
     /// Validate the policy and reach every store, copy and secret; changes nothing
     Check,
+    /// List the stores that applications and this machine know of, and the row that covers each
+    Inventory,
     /// Show the effective promises of a store and where each comes from
     Explain {
         /// The store

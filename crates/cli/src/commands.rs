@@ -87,6 +87,11 @@ fn with_policy(args: &Args, output: &Output) -> Outcome {
             output.result(&report, || show::check::page(&report))?;
             Ok(report.worst())
         }
+        Command::Inventory => {
+            let report = engine.inventory();
+            output.result(&report, || show::inventory::page(&report))?;
+            Ok((!report.findings.is_empty()).then_some(FailureKind::Findings))
+        }
         Command::Explain { store } => explain(&engine, store, output),
         Command::Status { stores, markdown } => {
             let report = engine.status(stores)?;

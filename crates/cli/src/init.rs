@@ -1,14 +1,13 @@
 //! A first policy from what is found in a folder.
 
 use std::fs;
-use std::io::Read;
 use std::path::Path;
 
 use lifeboat_base::crashsafe;
 use lifeboat_base::entropy::OsEntropy;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StoreName;
-use lifeboat_engine::{EngineError, keys, policy};
+use lifeboat_engine::{EngineError, is_database, keys, policy};
 use serde_json::json;
 
 use crate::commands::Outcome;
@@ -20,8 +19,6 @@ const KEY: &str = "secrets/lifeboat.key";
 const MAX_ENTRIES: usize = 10_000;
 /// How many rows a first policy gets; a person reads it.
 const MAX_ROWS: usize = 50;
-/// The first bytes of every SQLite database.
-const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// A store found in the folder.
 struct Found {
@@ -115,7 +112,7 @@ fn look(dir: &Path) -> Result<Vec<Found>, EngineError> {
             Ok(meta) if meta.is_dir() && !matches!(text, "state" | "vaults" | "secrets" | "target") => {
                 "files"
             }
-            Ok(meta) if meta.is_file() && is_sqlite(&dir.join(&name)) => "sqlite",
+            Ok(meta) if meta.is_file() && is_database(&dir.join(&name)).unwrap_or(false) => "sqlite",
             _ => continue,
         };
         let Some(store) = store_name(text, &found) else { continue };
@@ -125,11 +122,6 @@ fn look(dir: &Path) -> Result<Vec<Found>, EngineError> {
         }
     }
     Ok(found)
-}
-
-fn is_sqlite(path: &Path) -> bool {
-    let mut magic = [0u8; 16];
-    fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == SQLITE_MAGIC
 }
 
 /// A name a store may have, made from a file name, unique among those found.
@@ -193,6 +185,13 @@ fn render(stores: &[Found]) -> String {
         ]);
         text.push_str("[drill.everything]                    # monthly\n");
     }
+    text.push_str(
+        "\n# Where a store would show that has no row above; one that is found breaks the matrix.\n\
+         [inventory]\n\
+         folders = [\".\"]                       # databases that are files\n\
+         # machine = true                      # servers that run here\n\
+         # files = [\"./.env\"]                  # settings of applications, for the addresses in them\n",
+    );
     text
 }
 

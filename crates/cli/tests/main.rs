@@ -25,6 +25,7 @@ mod main {
     mod holds;
     mod hostile_account;
     mod in_place;
+    mod inventory;
     mod isolation;
     mod kills;
     mod lessons;

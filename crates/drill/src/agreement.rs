@@ -22,7 +22,7 @@ use lifeboat_stores::{CheckResult, CheckState, Selection};
 use self::ledger::{Ledger, Moments};
 use crate::report::CheckOutcome;
 use crate::run::Restored;
-use crate::sandbox::Sandbox;
+use crate::target::Isolated;
 
 /// The family of these checks.
 const FAMILY: &str = "agreement";
@@ -83,7 +83,7 @@ impl Side {
 pub(crate) fn agree(
     rules: &[Rule],
     restored: &[Restored<'_>],
-    sandbox: &Sandbox,
+    sandbox: &dyn Isolated,
     (now, monitor): (Timestamp, &dyn Monitor),
     findings: &mut Vec<Finding>,
 ) -> Vec<CheckOutcome> {

@@ -27,7 +27,7 @@ pub use self::http::{Answers, Question};
 use self::http::{Asking, Place, TIMES, no_place, wrong};
 use crate::report::CheckOutcome;
 use crate::run::Restored;
-use crate::sandbox::Sandbox;
+use crate::target::Isolated;
 
 /// The family of these checks.
 const FAMILY: &str = "application";
@@ -70,7 +70,7 @@ pub struct Need {
 
 /// What all applications of a drill share.
 pub(crate) struct Stage<'a> {
-    pub(crate) sandbox: &'a Sandbox,
+    pub(crate) sandbox: &'a dyn Isolated,
     pub(crate) clock: &'a dyn Clock,
     pub(crate) monitor: &'a dyn Monitor,
 }

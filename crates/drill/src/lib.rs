@@ -8,20 +8,24 @@
 mod agreement;
 mod application;
 mod deadline;
+mod differ;
 mod forecast;
 mod recorder;
 mod replay;
 mod report;
 mod run;
 mod sandbox;
+mod target;
 
 pub use agreement::{Expect, Rule, Side};
 pub use application::{Answers, Application, Need, Question};
+pub use differ::{MustDiffer, Sighting, Telltale, Telltales};
 pub use forecast::{Forecast, Past, forecast};
 pub use replay::{ReplaySubject, replay};
 pub use report::{
     CheckOutcome, DrillReport, DrillVerdict, Environment, LogLine, ReplayDrill, StageReport, StoreDrill,
     Tally,
 };
-pub use run::{DrillSubject, OpenPoint, ProveLog, Rehearsal, run};
+pub use run::{DrillSubject, OpenPoint, ProveLog, Rehearsal, TryReading, run};
 pub use sandbox::{Sandbox, SandboxError, Swept, sweep};
+pub use target::{Isolated, Local, Target};

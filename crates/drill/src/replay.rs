@@ -3,7 +3,6 @@
 //! In: what the adapter knows of the row's duties. Out: one more part of a drill's report. A running store is never touched.
 
 use std::fmt;
-use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_base::ids::StoreName;
@@ -11,8 +10,9 @@ use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_stores::Duties;
 
 use crate::report::{CheckOutcome, DrillReport, DrillVerdict, ReplayDrill};
-use crate::run::{LEFTOVER, judge_canaries, judge_checks, judge_promises};
-use crate::sandbox::{Sandbox, SandboxError};
+use crate::run::{judge_canaries, judge_checks, judge_promises};
+use crate::sandbox::SandboxError;
+use crate::target::{Isolated, Target};
 
 /// One store to make again.
 pub struct ReplaySubject<'a> {
@@ -36,15 +36,15 @@ impl fmt::Debug for ReplaySubject<'_> {
 pub fn replay(
     report: &mut DrillReport,
     subjects: &[ReplaySubject<'_>],
-    root: &Path,
+    target: &dyn Target,
     monitor: &dyn Monitor,
 ) -> Result<(), SandboxError> {
-    let sandbox = Sandbox::create(root, &report.id)?;
-    let mut findings = sandbox.swept().findings(LEFTOVER);
+    let sandbox = target.provision(&report.id)?;
+    let mut findings = sandbox.leftovers();
     // The drill of the retained stores may have told of it.
     findings.retain(|finding| !report.findings.contains(finding));
     for subject in subjects {
-        report.replays.push(replay_one(subject, &sandbox, monitor, &mut findings));
+        report.replays.push(replay_one(subject, sandbox.as_ref(), monitor, &mut findings));
     }
     if let Err(error) = sandbox.teardown() {
         let message = format!("the sandbox could not be removed: {}", lifeboat_base::failure::chain(&error));
@@ -62,7 +62,7 @@ pub fn replay(
 
 fn replay_one(
     subject: &ReplaySubject<'_>,
-    sandbox: &Sandbox,
+    sandbox: &dyn Isolated,
     monitor: &dyn Monitor,
     findings: &mut Vec<Finding>,
 ) -> ReplayDrill {

@@ -8,6 +8,7 @@ use lifeboat_stores::{CheckResult, CheckState};
 use serde::{Deserialize, Serialize};
 
 use crate::application::Answers;
+use crate::differ::MustDiffer;
 use crate::forecast::Forecast;
 
 /// How a drill ended.
@@ -226,9 +227,15 @@ pub struct DrillReport {
     pub verdict: DrillVerdict,
     /// What is wrong.
     pub findings: Vec<Finding>,
+    /// The kind of place it restored to, such as `local`; nothing in reports older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// Where it ran; nothing in reports older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<Environment>,
+    /// What of production was looked for in the target; nothing in reports older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub must_differ: Option<MustDiffer>,
     /// What happened, line by line; the first of them if there were too many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<LogLine>,

@@ -7,8 +7,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lifeboat_base::apart::Network;
 use lifeboat_base::capture::{CaptureFacts, RestoreSource};
-use lifeboat_base::failure::Failure;
+use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, DrillId, PointId, StoreName};
 use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::{Clock, SignedDuration, Timestamp};
@@ -17,14 +18,16 @@ use lifeboat_stores::{Adapter, CanaryResult, CheckResult, CheckState};
 use crate::agreement::{Rule, agree};
 use crate::application::{self, Application, attempt};
 use crate::deadline::Deadline;
+use crate::differ::{MustDiffer, Telltales, search};
 use crate::recorder::Recorder;
 use crate::report::{CheckOutcome, DrillReport, DrillVerdict, StageReport, StoreDrill};
-use crate::sandbox::{Sandbox, SandboxError};
+use crate::sandbox::SandboxError;
+use crate::target::{Isolated, Target};
 
 /// Clocks that differ by less are not worth a word.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(120);
-/// What of an earlier drill is still there.
-pub(crate) const LEFTOVER: &str = "drill.leftover";
+/// Something of production is where what is tried could use it.
+const MUST_DIFFER: &str = "drill.must-differ";
 /// Stores that are worked on at once. Memory is that of as many restores.
 const PARALLEL_STORES: usize = 4;
 
@@ -34,6 +37,14 @@ pub type OpenPoint<'a> = Box<dyn FnOnce() -> Result<Box<dyn RestoreSource + 'a>,
 /// Proves the log between two points in an empty folder; called when the store is back, so that it takes nothing from the
 /// recovery time.
 pub type ProveLog<'a> = Box<dyn FnOnce(&Path, &dyn Monitor) -> Result<Vec<CheckResult>, Failure> + Send + 'a>;
+
+/// Tries the code that reads points and logs on damaged ones, in an empty folder. A drill calls it once.
+pub type TryReading<'a> = Box<dyn FnOnce(&Path) -> Result<Vec<CanaryResult>, Failure> + 'a>;
+
+/// The check that every byte restored is one that was captured.
+const READ: &str = "vault.read";
+/// The check that the log replayed has no hole.
+const LOG: &str = "vault.log";
 
 /// One store to drill.
 pub struct DrillSubject<'a> {
@@ -53,6 +64,8 @@ pub struct DrillSubject<'a> {
     pub open: OpenPoint<'a>,
     /// Proves the log from an older point to a newer one, where there are two and a log between them.
     pub log: Option<ProveLog<'a>>,
+    /// Whether its restore goes on through a log.
+    pub replays: bool,
     /// The row's recovery time objective.
     pub rto: Option<Duration>,
     /// The row's recovery point objective.
@@ -66,7 +79,6 @@ impl fmt::Debug for DrillSubject<'_> {
 }
 
 /// What is rehearsed.
-#[derive(Debug)]
 pub struct Rehearsal<'a> {
     /// The drill's identity.
     pub id: DrillId,
@@ -80,6 +92,16 @@ pub struct Rehearsal<'a> {
     pub rules: Vec<Rule>,
     /// What must work on them.
     pub applications: Vec<Application>,
+    /// Shows that what the stores are read by notices damage.
+    pub reading: TryReading<'a>,
+    /// What of production must not be in the target.
+    pub telltales: Telltales,
+}
+
+impl fmt::Debug for Rehearsal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rehearsal({}, {:?})", self.id, self.waves)
+    }
 }
 
 /// Runs a drill: every wave is restored and checked, then the stores are compared, then the checks are tried.
@@ -88,27 +110,39 @@ pub struct Rehearsal<'a> {
 /// returns, or the report says that it is not.
 pub fn run(
     rehearsal: Rehearsal<'_>,
-    root: &Path,
+    target: &dyn Target,
     clock: &dyn Clock,
     monitor: &dyn Monitor,
 ) -> Result<DrillReport, SandboxError> {
-    let Rehearsal { id, moment, common, waves, rules, applications } = rehearsal;
+    let Rehearsal { id, moment, common, waves, rules, applications, reading, telltales } = rehearsal;
     let recorder = Recorder::new(clock, monitor);
     let monitor: &dyn Monitor = &recorder;
-    let sandbox = Sandbox::create(root, &id)?;
-    let stage = Stage { sandbox: &sandbox, clock, monitor, moment, common, start: clock.monotonic() };
+    let sandbox = target.provision(&id)?;
+    let mut stage = Stage {
+        sandbox: sandbox.as_ref(),
+        clock,
+        monitor,
+        moment,
+        common,
+        start: clock.monotonic(),
+        reading: None,
+    };
     let order: Vec<Vec<StoreName>> =
         waves.iter().map(|wave| wave.iter().map(|subject| subject.store.clone()).collect()).collect();
-    let leftovers = sandbox.swept().findings(LEFTOVER);
+    let leftovers = sandbox.leftovers();
     let mut restored = Vec::new();
     for wave in waves {
         restored.extend(side_by_side(wave, &|subject| stage.restore(subject)));
     }
     let mut findings = Vec::new();
-    let mut agreement = agree(&rules, &restored, &sandbox, (moment, monitor), &mut findings);
-    let trial = application::Stage { sandbox: &sandbox, clock, monitor };
+    let (must_differ, applications) =
+        kept_apart(&telltales, applications, (target, sandbox.as_ref(), monitor), &mut findings);
+    let mut agreement = agree(&rules, &restored, sandbox.as_ref(), (moment, monitor), &mut findings);
+    let trial = application::Stage { sandbox: sandbox.as_ref(), clock, monitor };
     let mut answers = Vec::new();
     agreement.extend(attempt(&applications, &restored, &trial, (&mut answers, &mut findings)));
+    let tried = sandbox.folder("reading.canaries").map_err(Failure::from).and_then(|folder| reading(&folder));
+    stage.reading = Some(tried.map_err(|failure| failure.chain()));
     let stores = side_by_side(restored, &|restored| stage.finish(restored));
     let mut found: Vec<Finding> = leftovers;
     let stores = stores
@@ -142,11 +176,57 @@ pub fn run(
         baseline: false,
         verdict: if passed { DrillVerdict::Passed } else { DrillVerdict::Failed },
         findings: found,
+        target: Some(target.word().to_owned()),
         environment: None,
+        must_differ,
         log: recorder.into_lines(),
         records: Vec::new(),
         evidence: None,
     })
+}
+
+/// Looks for what must not be in the target, before anything that may reach further than the target runs: such a thing does
+/// not run beside a secret or an address of production.
+fn kept_apart(
+    telltales: &Telltales,
+    applications: Vec<Application>,
+    (target, sandbox, monitor): (&dyn Target, &dyn Isolated, &dyn Monitor),
+    findings: &mut Vec<Finding>,
+) -> (Option<MustDiffer>, Vec<Application>) {
+    let mut complain = |code: &str, message: String| findings.push(Finding::new(code, "sandbox", message));
+    monitor.phase("looking for secrets and addresses of production", None);
+    let searched = sandbox
+        .folder("telltales")
+        .map_err(Failure::from)
+        .and_then(|scratch| search(telltales, sandbox.root(), (&scratch, monitor)));
+    let found = match searched {
+        Ok(found) => found,
+        Err(failure) => {
+            complain(MUST_DIFFER, format!("the target could not be searched: {}", failure.chain()));
+            return (None, offline(applications));
+        }
+    };
+    if !found.canary_caught {
+        complain(
+            "drill.no-power",
+            "check has no power: the search for secrets missed what was planted".to_owned(),
+        );
+    }
+    let reaches = !target.is_alone() || applications.iter().any(|tried| tried.network == Network::Host);
+    if found.seen.is_empty() || !reaches {
+        return (Some(found), applications);
+    }
+    for seen in &found.seen {
+        let message =
+            format!("{} stands in {}, beside what reaches this machine's network", seen.what, seen.file);
+        complain(MUST_DIFFER, message);
+    }
+    (Some(found), offline(applications))
+}
+
+/// Those that reach nothing beside their stores.
+fn offline(applications: Vec<Application>) -> Vec<Application> {
+    applications.into_iter().filter(|application| application.network == Network::None).collect()
 }
 
 /// Works on several stores at once, and gives the results in the order of the stores.
@@ -192,12 +272,14 @@ impl Stopwatch<'_> {
 
 /// What all stores of a drill share.
 struct Stage<'a> {
-    sandbox: &'a Sandbox,
+    sandbox: &'a dyn Isolated,
     clock: &'a dyn Clock,
     monitor: &'a dyn Monitor,
     moment: Timestamp,
     common: Option<Timestamp>,
     start: Duration,
+    /// How the code that reads fared on damaged input, once it was tried.
+    reading: Option<Result<Vec<CanaryResult>, String>>,
 }
 
 /// A store that was restored, or not.
@@ -223,7 +305,8 @@ pub(crate) struct Restored<'a> {
 impl Stage<'_> {
     /// Opens, restores and checks.
     fn restore<'s>(&self, subject: DrillSubject<'s>) -> Restored<'s> {
-        let DrillSubject { store, point, copy, facts, reach, adapter, open, log, rto, rpo } = subject;
+        let DrillSubject { store, point, copy, facts, reach, adapter, open, log, replays, rto, rpo } =
+            subject;
         let monitor = &Deadline::new(self.clock, self.monitor, &store, rto);
         let mut watch = Stopwatch { clock: self.clock, deadline: monitor, stages: Vec::new() };
         let start = self.clock.monotonic();
@@ -240,6 +323,7 @@ impl Stage<'_> {
             Ok::<PathBuf, Failure>(restored.artefact)
         })();
         let (mut artefact, mut rto_s, mut ready_s) = (None, None, None);
+        let read = outcome.is_ok().then(|| read(bytes, replays)).into_iter().flatten();
         match outcome {
             Ok(opened) if proven(&checks) => {
                 let now = self.clock.monotonic();
@@ -258,6 +342,8 @@ impl Stage<'_> {
                     .push(Finding::new("drill.failed", store.as_str(), message).with_kind(failure.kind()));
             }
         }
+        // Only now: that bytes are those of the capture proves nothing of what they are worth.
+        checks.extend(read);
         let (targets, stages) = ((rto, rpo), watch.stages);
         Restored {
             store,
@@ -275,6 +361,14 @@ impl Stage<'_> {
             rto_s,
             ready_s,
             findings,
+        }
+    }
+
+    fn tried_reading(&self) -> Result<Vec<CanaryResult>, Failure> {
+        match &self.reading {
+            Some(Ok(tried)) => Ok(tried.clone()),
+            Some(Err(why)) => Err(Failure::new(FailureKind::Internal, why.clone())),
+            None => Ok(Vec::new()),
         }
     }
 
@@ -297,7 +391,10 @@ impl Stage<'_> {
         judge_checks(&store, &checks, adapter.essential(), &mut findings);
         if !stopped {
             let scratch = format!("{store}.canaries");
-            let canaries = watch.stage("canaries", || adapter.canaries(&self.sandbox.folder(&scratch)?));
+            let canaries = watch.stage("canaries", || {
+                let own = adapter.canaries(&self.sandbox.folder(&scratch)?)?;
+                Ok([own, self.tried_reading()?].concat())
+            });
             judge_canaries(&store, canaries, &mut checks, &mut findings);
         }
         let shows = facts.consistency.moment;
@@ -333,6 +430,22 @@ impl Stage<'_> {
         };
         (drill, findings)
     }
+}
+
+/// What a restore that came to its end has shown by coming to its end: one wrong byte, or a hole in the log, ends it.
+fn read(bytes: u64, replays: bool) -> Vec<CheckOutcome> {
+    let passed = |id: &str, measured: String, threshold: &str| CheckOutcome {
+        id: id.to_owned(),
+        state: CheckState::Passed,
+        measured,
+        threshold: threshold.to_owned(),
+        differences: 0,
+        detail: Vec::new(),
+        canary_caught: None,
+    };
+    let content = passed(READ, format!("{bytes} bytes authenticated"), "every byte restored");
+    let log = passed(LOG, "no piece missing or altered".to_owned(), "every piece up to the moment");
+    std::iter::once(content).chain(replays.then_some(log)).collect()
 }
 
 /// No check failed, and at least one had something to say: a check that could not be applied proves nothing.

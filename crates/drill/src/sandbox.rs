@@ -54,6 +54,11 @@ impl Sandbox {
         Ok(Self { dir, lock, swept, _lease: lease })
     }
 
+    /// Where it is.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// What was found of earlier drills when it was made.
     pub fn swept(&self) -> &Swept {
         &self.swept

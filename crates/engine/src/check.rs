@@ -16,6 +16,9 @@ use crate::shares::{Held, unkept};
 const UNSCHEDULED: &str =
     "nothing runs schedules by itself in this version: call `lifeboat backup` from cron or a timer";
 
+/// A store that nobody wrote down is missing from every drill, too.
+const UNLOOKED: &str = "nothing looks for stores that have no row: say under `[inventory]` where applications are told of theirs";
+
 /// What was found about a store.
 #[derive(Clone, Debug, Serialize)]
 pub struct CheckedStore {
@@ -107,6 +110,11 @@ impl Engine {
             }
         }
         report.findings.extend(unkept(&shares));
+        let inventory = self.inventory();
+        if !inventory.looked {
+            report.warnings.push(UNLOOKED.to_owned());
+        }
+        report.findings.extend(inventory.findings);
         Ok(report)
     }
 

@@ -1,6 +1,7 @@
 //! Drills of a policy's stores: choose the points, rehearse, file the evidence, update what is proven.
 
 mod common;
+mod telltales;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,13 +15,14 @@ use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel};
 use lifeboat_drill::{
-    Application, CheckOutcome, DrillReport, DrillSubject, DrillVerdict, Expect, Need, ProveLog, Question,
-    Rehearsal, Rule, Side, StoreDrill,
+    Application, CheckOutcome, DrillReport, DrillSubject, DrillVerdict, Expect, Local, Need, ProveLog,
+    Question, Rehearsal, Rule, Side, StoreDrill, Target,
 };
 use lifeboat_policy::{
-    Agreement, Expectation, Retention, Selected, Selection, Span, Store, restore_order, variable,
+    Agreement, DrillTarget, Expectation, Retention, Selected, Selection, Span, Store, restore_order, variable,
 };
-use lifeboat_stores::{Adapter, CheckState, Goal, Selection as Asked, Stop};
+use lifeboat_stores::{Adapter, CanaryResult, CheckState, Goal, Selection as Asked, Stop};
+use lifeboat_vault::canaries::Tried;
 use serde_json::json;
 
 use self::common::{Spans, common_moment, state};
@@ -82,6 +84,8 @@ struct Prepared<'a> {
     reach: Timestamp,
     /// Where the log is to be replayed up to a moment and no further: whether the restore was told to stop there.
     stop: Option<Told>,
+    /// Whether its restore goes on through a log.
+    replays: bool,
     findings: Vec<Finding>,
     /// Two points with the log between them, which the newer one proves.
     between: Option<Between>,
@@ -117,10 +121,13 @@ impl Engine {
         let before = prepared.iter().map(|ready| &ready.findings);
         let before = before.chain(impossible.iter().map(|(_, findings)| findings));
         let mut findings: Vec<Finding> = before.flatten().cloned().collect();
+        if rows.len() == self.policy.stores.len() {
+            findings.extend(self.inventory().findings);
+        }
         let applications = self.applications(&prepared, &impossible, options, &mut findings)?;
         let id = DrillId::generate(now, self.env.entropy.as_ref());
         let monitor = Collector::new(self.observer.job(&format!("drill {id}")));
-        let root = self.sandboxes()?;
+        let target = self.target(options)?;
         let rehearsal = Rehearsal {
             id,
             moment,
@@ -128,8 +135,10 @@ impl Engine {
             waves: self.waves(&prepared)?,
             rules: rules(&self.policy.agreements, &prepared, &impossible),
             applications,
+            reading: Box::new(|scratch| self.try_reading(scratch)),
+            telltales: self.telltales(),
         };
-        let mut report = lifeboat_drill::run(rehearsal, &root, self.env.clock.as_ref(), &monitor)
+        let mut report = lifeboat_drill::run(rehearsal, target.as_ref(), self.env.clock.as_ref(), &monitor)
             .map_err(Failure::from)?;
         if !findings.is_empty() {
             report.verdict = DrillVerdict::Failed;
@@ -152,6 +161,14 @@ impl Engine {
         self.file_drill(&prepared, options, &mut report)?;
         self.file_rehearsal(&mut report)?;
         Ok(report)
+    }
+
+    /// Where it restores to.
+    fn target(&self, options: &DrillOptions) -> Result<Box<dyn Target>, EngineError> {
+        let plan = options.plan.as_ref().and_then(|name| self.policy.drills.get(name));
+        match plan.map(|plan| plan.target).unwrap_or_default() {
+            DrillTarget::Local => Ok(Box::new(Local::new(self.sandboxes()?))),
+        }
     }
 
     /// Opens the vaults of every retained row.
@@ -266,7 +283,7 @@ impl Engine {
             Some(_) => None,
         };
         let mut facts = chosen.row.manifest.facts.clone();
-        let mut stop = None;
+        let (mut stop, replays) = (None, replay.is_some());
         let adapter = match (replay, set.get(&copy)) {
             (Some(replay), Some(entry)) => {
                 facts.consistency.moment = replay.moment;
@@ -279,7 +296,7 @@ impl Engine {
         let shows = facts.consistency.moment;
         // What was asked for says nothing about what could have been reached.
         let reach = if options.at.is_some() { shows } else { reach.map_or(shows, |reach| reach.max(shows)) };
-        Ok(Prepared { row, adapter, chosen, copy, facts, reach, stop, findings, between })
+        Ok(Prepared { row, adapter, chosen, copy, facts, reach, stop, replays, findings, between })
     }
 
     /// How a moment a row can show is asked for: by its point, if there is no log that leads to it.
@@ -410,9 +427,21 @@ impl Engine {
                 };
                 Box::new(prove) as ProveLog<'_>
             }),
+            replays: ready.replays,
             rto: seconds(&ready.row.rto.value),
             rpo: seconds(&ready.row.rpo.value),
         }
+    }
+
+    /// What vaults are read by, on a damaged one.
+    fn try_reading(&self, scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
+        let tried = lifeboat_vault::canaries::try_reading(scratch, self.env.entropy.as_ref())?;
+        let result = |tried: Tried| CanaryResult {
+            check: tried.check.to_owned(),
+            damage: tried.damage.to_owned(),
+            caught: tried.caught,
+        };
+        Ok(tried.into_iter().map(result).collect())
     }
 
     fn file_drill(
@@ -429,8 +458,9 @@ impl Engine {
                 report.agreement.iter().filter(|outcome| rules.contains(&rule_name(outcome))).collect();
             let agrees = said.iter().all(|outcome| outcome.has_shown());
             // What the drill as a whole is called failed for is no pass for the row either.
-            let left =
-                |finding: &Finding| ["drill.teardown", "drill.leftover"].contains(&finding.code.as_str());
+            let left = |finding: &Finding| {
+                ["drill.teardown", "drill.leftover", "drill.must-differ"].contains(&finding.code.as_str())
+            };
             let gone = !report.findings.iter().any(left);
             let ok = store.verdict == DrillVerdict::Passed && ready.findings.is_empty() && agrees && gone;
             let of_row = |finding: &&Finding| {

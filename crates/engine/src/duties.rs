@@ -5,7 +5,7 @@
 
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Finding;
-use lifeboat_drill::{DrillReport, DrillVerdict, ReplaySubject};
+use lifeboat_drill::{DrillReport, DrillVerdict, Local, ReplaySubject};
 use lifeboat_policy::{Retention, Span, Store};
 use lifeboat_stores::Adapter;
 use serde_json::json;
@@ -123,7 +123,7 @@ impl Engine {
             .collect();
         let monitor = Collector::new(self.observer.job(&format!("replay {}", report.id)));
         let root = self.sandboxes()?;
-        lifeboat_drill::replay(report, &subjects, &root, &monitor).map_err(Failure::from)?;
+        lifeboat_drill::replay(report, &subjects, &Local::new(root), &monitor).map_err(Failure::from)?;
         for store in &report.replays {
             let Some((row, _)) = ready.iter().find(|(row, _)| row.name == store.name) else { continue };
             let ok = store.verdict == DrillVerdict::Passed;

@@ -16,6 +16,7 @@ mod duties;
 mod error;
 mod extract;
 mod holds;
+mod inventory;
 mod journal;
 mod load;
 mod logs;
@@ -43,8 +44,11 @@ pub use drills::DrillOptions;
 pub use error::{AtRisk, EngineError};
 pub use extract::{PartOptions, PartOutcome};
 pub use holds::{Dropped, HoldReport, HoldRequest, HoldView};
+pub use inventory::{FoundStore, InventoryReport, is_database};
 pub use lifeboat_catalog::ProofLevel;
-pub use lifeboat_drill::{CheckOutcome, DrillReport, DrillVerdict, ReplayDrill, StoreDrill, Tally};
+pub use lifeboat_drill::{
+    CheckOutcome, DrillReport, DrillVerdict, MustDiffer, ReplayDrill, StoreDrill, Tally,
+};
 pub use lifeboat_evidence as evidence;
 pub use lifeboat_keys as keys;
 pub use lifeboat_policy as policy;

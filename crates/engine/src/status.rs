@@ -246,7 +246,10 @@ impl Engine {
             });
         }
         let drills = if names.is_empty() { self.plans(now)? } else { Vec::new() };
-        let findings = self.uncaptured(&rows)?;
+        let mut findings = self.uncaptured(&rows)?;
+        if names.is_empty() {
+            findings.extend(self.inventory().findings);
+        }
         let (schema, policy_hash) = ("lifeboat.status/v1", self.policy_hash);
         Ok(StatusReport { schema, at: now, policy_hash, stores, drills, findings })
     }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use lifeboat_base::ids::{CopyName, PlanName, StoreName};
 
 use crate::keys;
-use crate::model::{DrillPlan, Recipient, Store};
+use crate::model::{DrillPlan, DrillTarget, Recipient, Store};
 use crate::promises::cadence;
 use crate::reader::{Context, Field, Section};
 use crate::sections::{Copies, NAME_RULE, bad_name};
 use crate::span::Span;
 use crate::suggest;
+use crate::value::InvalidValue;
 
 /// What a plan can name.
 pub(crate) struct Known<'a> {
@@ -38,8 +39,11 @@ pub(crate) fn plans(
         let without = without(&table, stores.as_deref().unwrap_or_default(), known, context);
         let open_with = open_with(&table, known, context);
         let back = table.parsed("back", "bad-duration", context, str::parse::<Span>);
+        let target = table.parsed("target", "bad-target", context, target);
         let every = table.parsed("every", "bad-cadence", context, cadence);
-        let broken = matches!(back, Field::Broken) || matches!(every, Field::Broken);
+        let broken = matches!(back, Field::Broken)
+            || matches!(every, Field::Broken)
+            || matches!(target, Field::Broken);
         let Ok(id) = PlanName::new(name) else {
             bad_name("drill", name, &at, NAME_RULE, context);
             continue;
@@ -53,9 +57,20 @@ pub(crate) fn plans(
         let line = context.line(at.start);
         let every = every.value().or_else(|| usual.parse().ok());
         let Some(every) = every else { continue };
-        plans.insert(id, DrillPlan { stores, every, back, without, open_with, line });
+        let target = target.value().unwrap_or_default();
+        plans.insert(id, DrillPlan { stores, every, back, without, open_with, target, line });
     }
     plans
+}
+
+fn target(text: &str) -> Result<DrillTarget, InvalidValue> {
+    if text == DrillTarget::Local.word() {
+        return Ok(DrillTarget::Local);
+    }
+    Err(InvalidValue::new(
+        format!("a drill cannot restore to `{text}`"),
+        "write `local`, a sandbox on this machine: this version knows no other target",
+    ))
 }
 
 /// How often a drill is due that does not say: a small restore each day, a moment of the past each week, everything each month,

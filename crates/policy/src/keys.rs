@@ -32,6 +32,7 @@ pub(crate) enum Shape {
     StoreName,
     Expectation,
     Network,
+    Target,
     Selection,
     Sections(&'static str),
 }
@@ -65,6 +66,7 @@ pub(crate) const TOP: &[Key] = &[
         "What applications must be able to do on restored stores.",
     ),
     key("drill", Shape::Sections("drills"), "Rehearsals that are due again and again."),
+    key("inventory", Shape::Sections("inventory"), "Where stores are looked for that no row covers."),
 ];
 
 /// `[keys]`.
@@ -221,6 +223,23 @@ pub(crate) const DRILL: &[Key] = &[
         Shape::Recipients,
         "The only recipients that are there, as break-glass keys. Default: all.",
     ),
+    key("target", Shape::Target, "Where it restores to: local, a sandbox on this machine. Default: local."),
+];
+
+/// `[inventory]`.
+pub(crate) const INVENTORY: &[Key] = &[
+    key("machine", Shape::Switch, "Look at the servers that run on this machine. Default: false."),
+    key(
+        "folders",
+        Shape::Texts,
+        "Folders below which databases that are files are looked for. Default: none.",
+    ),
+    key(
+        "files",
+        Shape::Texts,
+        "Files with the settings of applications, for the addresses in them. Default: none.",
+    ),
+    key("known", Shape::Sections("reasons"), "What needs no row, as it is shown, and why not."),
 ];
 
 /// `left = { … }` and `right = { … }`.

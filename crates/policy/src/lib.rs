@@ -22,6 +22,7 @@ mod agreement;
 mod application;
 mod check;
 mod drill;
+mod inventory;
 mod keys;
 mod mask;
 mod parse;
@@ -37,9 +38,9 @@ pub use application::variable;
 pub use explain::{ExplainLine, explain};
 pub use kind::Kind;
 pub use model::{
-    Agreement, Application, Checks, CopyPlace, CopyUrl, DrillPlan, Encryption, Endpoint, EtcdAccess,
-    Expectation, Keys, Lock, LockMode, Network, Origin, Policy, Promises, Question, Recipient, RedisCapture,
-    RedisScan, Selected, Selection, Source, Sourced, Store, Tier, Verify, Written,
+    Agreement, Application, Checks, CopyPlace, CopyUrl, DrillPlan, DrillTarget, Encryption, Endpoint,
+    EtcdAccess, Expectation, Inventory, Keys, Lock, LockMode, Network, Origin, Policy, Promises, Question,
+    Recipient, RedisCapture, RedisScan, Selected, Selection, Source, Sourced, Store, Tier, Verify, Written,
 };
 pub use order::{Phase, restore_order};
 pub use parse::{digest, parse};

@@ -40,8 +40,23 @@ pub struct Policy {
     pub applications: BTreeMap<ApplicationName, Application>,
     /// The drills that are due again and again.
     pub drills: BTreeMap<PlanName, DrillPlan>,
+    /// Where stores are looked for that no row covers.
+    pub inventory: Option<Inventory>,
     /// What is allowed but probably not meant, in the order of the file.
     pub warnings: Vec<Problem>,
+}
+
+/// The `[inventory]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Whether the servers of this machine are looked at.
+    pub machine: bool,
+    /// Folders below which there may be databases that are files, as written.
+    pub folders: Vec<String>,
+    /// Files in which applications are told where their stores are, as written.
+    pub files: Vec<String>,
+    /// What needs no row, as it is shown, and why not.
+    pub known: BTreeMap<String, String>,
 }
 
 /// The `[keys]` section.
@@ -423,6 +438,23 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// What a drill restores to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DrillTarget {
+    /// A sandbox on this machine.
+    #[default]
+    Local,
+}
+
+impl DrillTarget {
+    /// The word of the policy file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+        }
+    }
+}
+
 /// How a vault is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Encryption {
@@ -498,6 +530,8 @@ pub struct DrillPlan {
     pub without: Vec<CopyName>,
     /// The only recipients that are there; empty for all.
     pub open_with: Vec<Recipient>,
+    /// What it restores to.
+    pub target: DrillTarget,
     /// The line of its name, from 1.
     pub line: usize,
 }

@@ -13,6 +13,7 @@ use crate::agreement;
 use crate::application;
 use crate::check;
 use crate::drill::{self, Known};
+use crate::inventory;
 use crate::keys;
 use crate::mask;
 use crate::model::{Keys, Policy, Store};
@@ -136,6 +137,8 @@ fn read(root: &Section<'_>, context: &mut Context) -> Option<Policy> {
     };
     let drills = drill::plans(&root.table("drill", context), &known, context);
 
+    let inventory = inventory::inventory(root, context);
+
     if let (Some(recipients), Some(store)) = (&recipients, retained)
         && recipients.is_empty()
     {
@@ -163,6 +166,7 @@ fn read(root: &Section<'_>, context: &mut Context) -> Option<Policy> {
         agreements,
         applications,
         drills,
+        inventory,
         warnings: Vec::new(),
     })
 }

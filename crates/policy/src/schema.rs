@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::keys::{self, Key, Shape};
 use crate::kind::Kind;
-use crate::model::{Encryption, Expectation, LockMode, Network, RedisCapture};
+use crate::model::{DrillTarget, Encryption, Expectation, LockMode, Network, RedisCapture};
 use crate::store::MAX_COUNT;
 
 const SPAN: &str = r"^\s*([0-9]+(s|mo|m|h|d|w|y)\s*)+$";
@@ -34,6 +34,8 @@ pub fn json_schema() -> Value {
             "agreements": named(NAME, &object(keys::AGREEMENT, &["left", "right"])),
             "applications": named(NAME, &object(keys::APPLICATION, &["stores", "command"])),
             "drills": named(NAME, &object(keys::DRILL, &[])),
+            "inventory": object(keys::INVENTORY, &[]),
+            "reasons": {"type": "object", "additionalProperties": {"$ref": "#/$defs/text"}},
             "selection": object(keys::SELECTION, &["store"]),
             "span": {"type": "string", "pattern": SPAN},
             "spanOrNone": {"anyOf": [{"$ref": "#/$defs/span"}, {"const": "none"}]},
@@ -148,6 +150,7 @@ fn shape(shape: Shape) -> Value {
             json!({"enum": all.map(Expectation::word)})
         }
         Shape::Network => json!({"enum": [Network::None.word(), Network::Host.word()]}),
+        Shape::Target => json!({"enum": [DrillTarget::Local.word()]}),
         Shape::Selection => json!({"$ref": "#/$defs/selection"}),
         Shape::TierName => json!({"type": "string", "pattern": TIER}),
         Shape::Encryption => json!({"const": Encryption::Required.word()}),

@@ -6,6 +6,7 @@
 //! confirmed; no byte is given out that was not authenticated; nothing here knows a datastore or a schedule.
 
 mod blobs;
+pub mod canaries;
 pub mod check;
 mod copy;
 pub mod crypto;

@@ -2,7 +2,9 @@
 
 use lifeboat_base::human;
 use lifeboat_base::ids::StoreName;
-use lifeboat_engine::{CheckOutcome, CheckState, DrillReport, DrillVerdict, ReplayDrill, StoreDrill, Tally};
+use lifeboat_engine::{
+    CheckOutcome, CheckState, DrillReport, DrillVerdict, MustDiffer, ReplayDrill, StoreDrill, Tally,
+};
 
 use super::text::{Page, moment, plural};
 
@@ -35,6 +37,9 @@ pub(crate) fn page(report: &DrillReport, verbose: bool) -> String {
     if alone == Some(false) {
         page.line("throwaway servers were on this machine's network: it gives them none of their own");
     }
+    if let Some(found) = &report.must_differ {
+        one_search(report, found, &mut page);
+    }
     if report.baseline {
         page.line("how fast applications answered is the baseline of later drills");
     } else if report.answers.iter().any(|answers| answers.baseline_p95_ms.is_none()) {
@@ -48,6 +53,17 @@ pub(crate) fn page(report: &DrillReport, verbose: bool) -> String {
         page.line(format!("filed as {evidence}; `lifeboat evidence export {id} --to DIR` writes the report"));
     }
     page.finish()
+}
+
+/// What of production was looked for in the sandbox; where it can be used, it is among the findings.
+fn one_search(report: &DrillReport, found: &MustDiffer, page: &mut Page) {
+    for what in &found.unlooked {
+        page.line(format!("not looked for in the sandbox, since nobody here knows it: {what}"));
+    }
+    let is_told = report.findings.iter().any(|finding| finding.code == "drill.must-differ");
+    for seen in found.seen.iter().filter(|_| !is_told) {
+        page.line(format!("restored with the data, on no network: {} in {}", seen.what, seen.file));
+    }
 }
 
 fn join<'a>(names: impl Iterator<Item = &'a StoreName>) -> String {

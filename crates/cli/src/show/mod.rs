@@ -4,6 +4,7 @@ pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod drill;
 pub(crate) mod holds;
+pub(crate) mod inventory;
 pub(crate) mod jobs;
 pub(crate) mod points;
 pub(crate) mod retain;

@@ -43,13 +43,13 @@ copies = ["local", "offsite"]
 verify = { checksum = "weekly", restore = "daily" }
 "#;
 
-const UPLOADS: &str = "
+pub(crate) const UPLOADS: &str = "
 [store.uploads]
 kind = \"files\"
 path = \"./live/uploads\"
 ";
 
-const ORDERS: &str = r#"
+pub(crate) const ORDERS: &str = r#"
 [store.orders]
 kind = "sqlite"
 path = "./live/orders.db"
@@ -215,7 +215,7 @@ impl World {
     }
 
     /// Makes the database, in WAL mode as a live one would be.
-    fn make_orders(&self, count: u32) {
+    pub(crate) fn make_orders(&self, count: u32) {
         fs::create_dir_all(self.path("live")).unwrap();
         let database = self.orders();
         database

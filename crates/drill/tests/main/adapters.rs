@@ -12,6 +12,7 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::path::RelPath;
 use lifeboat_base::time::{ManualClock, Timestamp};
+use lifeboat_drill::TryReading;
 use lifeboat_stores::{
     Adapter, CanaryResult, CaptureContext, CheckResult, CheckState, Inspection, RestoreReport, Select,
     Selected, Selection, Serve, Take,
@@ -25,6 +26,8 @@ pub(crate) struct Told {
     pub(crate) checks_error: bool,
     pub(crate) canary: Option<bool>,
     pub(crate) canaries_error: bool,
+    /// Whether what its points are read by notices damage.
+    pub(crate) reads: bool,
     pub(crate) clock: Arc<ManualClock>,
     /// What the store holds, whatever it is asked.
     pub(crate) says: Result<Vec<Selected>, &'static str>,
@@ -39,6 +42,7 @@ impl Told {
             checks_error: false,
             canary: Some(true),
             canaries_error: false,
+            reads: true,
             clock: Arc::new(ManualClock::at(now())),
             says: Ok(Vec::new()),
         }
@@ -47,6 +51,19 @@ impl Told {
 
 pub(crate) fn now() -> Timestamp {
     "2026-11-21T10:00:00Z".parse().unwrap()
+}
+
+/// Whether what points are read by notices what is done to one.
+pub(crate) fn reading(caught: bool) -> TryReading<'static> {
+    Box::new(move |scratch| {
+        assert!(scratch.is_dir());
+        let tried = |check: &str| CanaryResult {
+            check: check.to_owned(),
+            damage: "a pack is cut".to_owned(),
+            caught,
+        };
+        Ok(vec![tried("vault.read"), tried("vault.log")])
+    })
 }
 
 /// Facts of a capture that shows the store a minute ago.

@@ -6,10 +6,12 @@ use lifeboat_base::capture::{CaptureFacts, RestoreSource};
 use lifeboat_base::ids::{AgreementName, CopyName, DrillId, PointId, StoreName};
 use lifeboat_base::monitor::Findings;
 use lifeboat_base::time::Timestamp;
-use lifeboat_drill::{DrillReport, DrillSubject, DrillVerdict, Expect, Rehearsal, Rule, Side, run};
+use lifeboat_drill::{
+    DrillReport, DrillSubject, DrillVerdict, Expect, Local, Rehearsal, Rule, Side, Telltales, run,
+};
 use lifeboat_stores::{CheckState, Selected, Selection};
 
-use super::adapters::{Empty, Told, facts, listing, now};
+use super::adapters::{Empty, Told, facts, listing, now, reading};
 
 type Item = (&'static str, Option<&'static str>, Option<u64>);
 
@@ -50,6 +52,7 @@ pub(crate) fn subject<'a>(name: &str, facts: &'a CaptureFacts, told: &'a Told) -
         adapter: told,
         open: Box::new(|| Ok(Box::new(Empty) as Box<dyn RestoreSource>)),
         log: None,
+        replays: false,
         rto: None,
         rpo: None,
     }
@@ -80,8 +83,10 @@ fn drilled(expect: Expect, (left, left_ago): (&Told, u64), (right, right_ago): (
             within: Duration::from_secs(5),
         }],
         applications: Vec::new(),
+        reading: reading(true),
+        telltales: Telltales::default(),
     };
-    let report = run(rehearsal, root.path(), left.clock.as_ref(), &Findings::new()).unwrap();
+    let report = run(rehearsal, &Local::new(root.path()), left.clock.as_ref(), &Findings::new()).unwrap();
     assert!(listing(root.path()).is_empty(), "the sandbox is gone");
     report
 }

@@ -6,10 +6,12 @@ use lifeboat_base::apart::Network;
 use lifeboat_base::digest::Digest;
 use lifeboat_base::ids::{ApplicationName, DrillId, StoreName};
 use lifeboat_base::monitor::Findings;
-use lifeboat_drill::{Application, CheckOutcome, DrillReport, DrillVerdict, Need, Question, Rehearsal, run};
+use lifeboat_drill::{
+    Application, CheckOutcome, DrillReport, DrillVerdict, Local, Need, Question, Rehearsal, Telltales, run,
+};
 use lifeboat_stores::CheckState;
 
-use super::adapters::{Told, facts, listing, now};
+use super::adapters::{Told, facts, listing, now, reading};
 use super::agreement::subject;
 
 const BOTH: &str = r#"test -f "$STORE_ORDERS" && test -f "$STORE_UPLOADS""#;
@@ -43,8 +45,10 @@ fn tried_with(command: &[&str], http: Vec<Question>, uploads: &Told) -> DrillRep
             http,
             subject: Digest::of(b"web"),
         }],
+        reading: reading(true),
+        telltales: Telltales::default(),
     };
-    let report = run(rehearsal, root.path(), orders.clock.as_ref(), &Findings::new()).unwrap();
+    let report = run(rehearsal, &Local::new(root.path()), orders.clock.as_ref(), &Findings::new()).unwrap();
     assert!(listing(root.path()).is_empty(), "the sandbox is gone");
     report
 }

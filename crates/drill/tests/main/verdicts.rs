@@ -9,10 +9,10 @@ use lifeboat_base::crashsafe;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, DrillId, PointId, StoreName};
 use lifeboat_base::monitor::Findings;
-use lifeboat_drill::{DrillReport, DrillSubject, DrillVerdict, Rehearsal, run};
+use lifeboat_drill::{DrillReport, DrillSubject, DrillVerdict, Local, Rehearsal, Telltales, run};
 use lifeboat_stores::CheckState;
 
-use super::adapters::{Empty, Told, facts, listing, now};
+use super::adapters::{Empty, Told, facts, listing, now, reading};
 
 fn drilled(told: &Told, facts: &CaptureFacts, opens: bool) -> DrillReport {
     let root = tempfile::tempdir().unwrap();
@@ -37,6 +37,7 @@ fn drilled_in(root: &Path, told: &Told, facts: &CaptureFacts, opens: bool) -> Dr
             }
         }),
         log: None,
+        replays: false,
         rto: Some(Duration::from_secs(10)),
         rpo: Some(Duration::from_secs(120)),
     };
@@ -49,8 +50,10 @@ fn drilled_in(root: &Path, told: &Told, facts: &CaptureFacts, opens: bool) -> Dr
         waves: vec![vec![subject]],
         rules: Vec::new(),
         applications: Vec::new(),
+        reading: reading(told.reads),
+        telltales: Telltales::default(),
     };
-    run(rehearsal, root, clock, &Findings::new()).unwrap()
+    run(rehearsal, &Local::new(root), clock, &Findings::new()).unwrap()
 }
 
 /// A file system in memory, unmounted when dropped.
@@ -115,7 +118,7 @@ type Mishap = fn(&mut Told);
 
 #[test]
 fn whatever_goes_wrong_fails_the_drill_and_says_what() {
-    let cases: [(&str, Mishap); 8] = [
+    let cases: [(&str, Mishap); 9] = [
         ("drill.failed", |told| told.restore_fails = true),
         ("drill.failed", |told| told.checks_error = true),
         ("told.rows/orders", |told| told.check_state = CheckState::Failed),
@@ -123,6 +126,7 @@ fn whatever_goes_wrong_fails_the_drill_and_says_what() {
         ("drill.no-power", |told| told.canary = Some(false)),
         ("drill.no-power", |told| told.canary = None),
         ("drill.canaries", |told| told.canaries_error = true),
+        ("drill.no-power", |told| told.reads = false),
         ("drill.rto", |told| told.restore_takes = Duration::from_secs(11)),
     ];
     for (code, break_it) in cases {

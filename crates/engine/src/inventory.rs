@@ -1,0 +1,318 @@
+//! Stores that are there and that no row covers: after a loss everything the matrix names comes back, and what reads them
+//! finds nothing.
+//!
+//! In: the policy's `[inventory]`, the settings of applications, folders, the servers of this machine. Out: each store found,
+//! where it was seen, and the row that covers it. Nothing is contacted, and of an address only the place is kept.
+
+mod address;
+mod databases;
+mod servers;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use lifeboat_base::failure::{Failure, chain};
+use lifeboat_base::ids::StoreName;
+use lifeboat_base::monitor::Finding;
+use lifeboat_policy::{CopyUrl, Endpoint, Inventory, Kind, Source, Store};
+use serde::Serialize;
+
+pub use self::databases::is_database;
+
+use self::address::{Address, Place};
+use crate::context::Engine;
+
+/// A settings file larger than this is none.
+const MAX_SETTINGS_BYTES: u64 = 4 * 1024 * 1024;
+/// What nobody covers.
+const UNCOVERED: &str = "inventory.uncovered";
+/// Where nobody could look.
+const UNSEEN: &str = "inventory.unseen";
+
+/// A store that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FoundStore {
+    /// As it is named here, and in `known`.
+    pub address: String,
+    /// What it is.
+    pub kind: &'static str,
+    /// Where it was seen.
+    pub seen_in: Vec<String>,
+    /// The row that covers it.
+    pub row: Option<StoreName>,
+    /// Why it needs none, as the policy says.
+    pub reason: Option<String>,
+    #[serde(skip)]
+    places: Vec<Place>,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct InventoryReport {
+    /// `lifeboat.inventory/v1`.
+    pub schema: &'static str,
+    /// Whether the policy says where to look.
+    pub looked: bool,
+    /// Each store, in the order of addresses.
+    pub stores: Vec<FoundStore>,
+    /// Stores without a row, and places that could not be looked at.
+    pub findings: Vec<Finding>,
+}
+
+/// What was seen, before it is known which of it is the same.
+#[derive(Default)]
+struct Sighted {
+    stores: Vec<(Address, String)>,
+    findings: Vec<Finding>,
+}
+
+impl Engine {
+    /// Looks for stores in the places that the policy's `[inventory]` names.
+    pub fn inventory(&self) -> InventoryReport {
+        let schema = "lifeboat.inventory/v1";
+        let Some(wanted) = &self.policy.inventory else {
+            return InventoryReport { schema, looked: false, stores: Vec::new(), findings: Vec::new() };
+        };
+        let own = servers::own_names(&self.env.host);
+        let mut sighted = self.sight(wanted);
+        for (address, _) in &mut sighted.stores {
+            address.places = address.places.drain(..).map(|place| here(place, &own)).collect();
+            // Of two readings of one address, the one that leads somewhere.
+            if address.places.iter().any(is_there) {
+                address.places.retain(|place| is_there(place) || !matches!(place, Place::Path(_)));
+            }
+        }
+        let mut rows = Vec::new();
+        for row in self.policy.stores.values() {
+            match self.row_places(row) {
+                Ok(places) => rows.push((row, places.into_iter().map(|place| here(place, &own)).collect())),
+                Err(why) => sighted.findings.push(Finding::new(
+                    UNSEEN,
+                    row.name.as_str(),
+                    format!("nobody can tell which store `{}` is: {}", row.name, why.chain()),
+                )),
+            }
+        }
+        let stores = judged(merged(sighted.stores), &rows, wanted);
+        let mut findings: Vec<Finding> = stores.iter().filter_map(uncovered).collect();
+        findings.extend(sighted.findings);
+        InventoryReport { schema, looked: true, stores, findings }
+    }
+
+    fn sight(&self, wanted: &Inventory) -> Sighted {
+        let mut sighted = Sighted::default();
+        for file in &wanted.files {
+            let path = self.resolve(file);
+            match settings(&path) {
+                Ok(text) => {
+                    let folder = path.parent().unwrap_or(Path::new("/"));
+                    let found = address::addresses(&text, folder);
+                    sighted.stores.extend(found.into_iter().map(|address| (address, file.clone())));
+                }
+                Err(failure) => sighted.unseen(file, &failure.chain()),
+            }
+        }
+        let ours = self.own_folders();
+        for folder in &wanted.folders {
+            match databases::databases(&self.resolve(folder), &ours) {
+                Ok(found) => sighted.stores.extend(found.into_iter().map(|path| {
+                    (Address { kind: "sqlite", places: vec![Place::Path(path)] }, folder.clone())
+                })),
+                Err(error) => sighted.unseen(folder, &chain(&error)),
+            }
+        }
+        if wanted.machine {
+            sighted.machine(&ours);
+        }
+        sighted
+    }
+
+    /// What is ours and no store: the state folder and every copy.
+    fn own_folders(&self) -> Vec<PathBuf> {
+        let copies = self.policy.copies.values().filter_map(|copy| match &copy.url {
+            CopyUrl::File(path) => Some(self.resolve(path)),
+            CopyUrl::S3 { .. } => None,
+        });
+        copies.chain([self.state.clone()]).map(real).collect()
+    }
+
+    /// Where a row's store is.
+    fn row_places(&self, row: &Store) -> Result<Vec<Place>, Failure> {
+        let usual = usual_port(row.kind);
+        let of = |endpoint: &Endpoint| {
+            let text = self.address(endpoint)()?;
+            Ok::<_, Failure>(address::places_of_row(text.expose(), usual))
+        };
+        match &row.source {
+            Source::Files { path, .. } | Source::Sqlite { path } => {
+                Ok(vec![Place::Path(real(self.resolve(path)))])
+            }
+            Source::RedisFiles { dir, .. } => Ok(vec![Place::Path(real(self.resolve(dir)))]),
+            Source::Url(url) | Source::Redis { url, .. } | Source::Etcd { url, .. } => of(url),
+            Source::EtcdCommand { words, .. } => Ok(words
+                .iter()
+                .filter(|word| word.contains("://"))
+                .flat_map(|word| address::places_of_row(word, usual))
+                .collect()),
+        }
+    }
+}
+
+impl Sighted {
+    fn machine(&mut self, ours: &[PathBuf]) {
+        match servers::servers(ours) {
+            Ok(found) => {
+                for server in found {
+                    let seen = format!("process {} of this machine", server.pid);
+                    match server.places {
+                        Some(places) => self.stores.push((Address { kind: server.kind, places }, seen)),
+                        None => {
+                            let address = Address { kind: server.kind, places: Vec::new() };
+                            self.stores.push((address, format!("{seen}, whose sockets only root may see")));
+                        }
+                    }
+                }
+            }
+            Err(error) => self.unseen("machine", &chain(&error)),
+        }
+    }
+
+    fn unseen(&mut self, place: &str, why: &str) {
+        let message = format!("what stores there are in {place} nobody can tell: {why}");
+        self.findings.push(Finding::new(UNSEEN, place, message));
+    }
+}
+
+fn usual_port(kind: Kind) -> u16 {
+    match kind {
+        Kind::Postgres => 5432,
+        Kind::Redis => 6379,
+        Kind::Etcd => 2379,
+        Kind::Mongodb => 27017,
+        Kind::Clickhouse => 9000,
+        _ => 0,
+    }
+}
+
+/// The hosts and ports that a row's address names, without those of this machine.
+pub(crate) fn addresses(text: &str, kind: Kind, host: &str) -> Vec<(String, u16)> {
+    let own = servers::own_names(host);
+    let elsewhere = |place| match here(place, &own) {
+        Place::Port(host, port) if host != "localhost" => Some((host, port)),
+        _ => None,
+    };
+    let mut found: Vec<(String, u16)> =
+        address::places_of_row(text, usual_port(kind)).into_iter().filter_map(elsewhere).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Text of a settings file, whatever bytes it holds.
+fn settings(path: &Path) -> Result<String, Failure> {
+    let fail = |error| Failure::io(format!("failed to read {}", path.display()), error);
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(fail)?;
+    file.take(MAX_SETTINGS_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > MAX_SETTINGS_BYTES {
+        return Err(fail(std::io::ErrorKind::FileTooLarge.into()));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The same place under the one name it has here.
+fn here(place: Place, own: &BTreeSet<String>) -> Place {
+    match place {
+        Place::Port(host, port) if own.contains(&host) || host.starts_with("127.") => {
+            Place::Port("localhost".to_owned(), port)
+        }
+        Place::Path(path) => Place::Path(real(path)),
+        other => other,
+    }
+}
+
+fn is_there(place: &Place) -> bool {
+    matches!(place, Place::Path(path) if path.exists())
+}
+
+/// The path without links, as far as it is there.
+fn real(path: PathBuf) -> PathBuf {
+    path.canonicalize().unwrap_or(path)
+}
+
+/// Each store once, however often it was seen.
+fn merged(sighted: Vec<(Address, String)>) -> Vec<FoundStore> {
+    let mut found: Vec<FoundStore> = Vec::new();
+    for (address, seen) in sighted {
+        let same = found.iter_mut().find(|store| {
+            store.kind == address.kind
+                && (store.places.iter().any(|place| address.places.contains(place))
+                    || store.places.is_empty() && address.places.is_empty())
+        });
+        let store = match same {
+            Some(store) => store,
+            None => {
+                let (kind, address) = (address.kind, shown(&address));
+                found.push(FoundStore {
+                    address,
+                    kind,
+                    seen_in: Vec::new(),
+                    row: None,
+                    reason: None,
+                    places: Vec::new(),
+                });
+                let Some(last) = found.last_mut() else { continue };
+                last
+            }
+        };
+        store.places.extend(address.places);
+        if !store.seen_in.contains(&seen) {
+            store.seen_in.push(seen);
+        }
+    }
+    found.sort_by(|left, right| left.address.cmp(&right.address));
+    found
+}
+
+fn shown(address: &Address) -> String {
+    let kind = address.kind;
+    let port = address.places.iter().find_map(|place| match place {
+        Place::Port(host, port) if host.contains(':') => Some(format!("{kind}://[{host}]:{port}")),
+        Place::Port(host, port) => Some(format!("{kind}://{host}:{port}")),
+        Place::Bucket(name) => Some(format!("{kind}:{name}")),
+        Place::Path(_) => None,
+    });
+    let path = address.places.iter().find_map(|place| match place {
+        Place::Path(path) => Some(format!("{kind}:{}", path.display())),
+        _ => None,
+    });
+    port.or(path).unwrap_or_else(|| format!("{kind}:machine"))
+}
+
+fn judged(found: Vec<FoundStore>, rows: &[(&Store, Vec<Place>)], wanted: &Inventory) -> Vec<FoundStore> {
+    found
+        .into_iter()
+        .map(|store| {
+            let covers = |(row, places): &&(&Store, Vec<Place>)| {
+                row.kind.word() == store.kind && places.iter().any(|place| store.places.contains(place))
+            };
+            let row = rows.iter().find(covers).map(|(row, _)| row.name.clone());
+            let reason = wanted.known.get(&store.address).cloned();
+            FoundStore { row, reason, ..store }
+        })
+        .collect()
+}
+
+fn uncovered(store: &FoundStore) -> Option<Finding> {
+    if store.row.is_some() || store.reason.is_some() {
+        return None;
+    }
+    let message = format!(
+        "{} (seen in {}) has no row: nothing of it is kept, and what reads it finds nothing after a loss",
+        store.address,
+        store.seen_in.join(", ")
+    );
+    Some(Finding::new(UNCOVERED, &store.address, message))
+}
