@@ -161,6 +161,18 @@ pub struct ReplayDrill {
     pub verdict: DrillVerdict,
 }
 
+/// When everything of one tier was back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TierDrill {
+    /// The tier.
+    pub tier: String,
+    /// Its stores in this drill.
+    pub stores: Vec<StoreName>,
+    /// Seconds from the start of the drill until the last of them was back and checked, with everything that came back
+    /// before it; nothing if one never was.
+    pub ready_s: Option<f64>,
+}
+
 /// Where a drill ran, and by which policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
@@ -212,6 +224,9 @@ pub struct DrillReport {
     /// Each store; not in the evidence of the drill as a whole, which names the records they stand in.
     #[serde(default)]
     pub stores: Vec<StoreDrill>,
+    /// Each tier whose stores took part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tiers: Vec<TierDrill>,
     /// Stores that are not retained and were made again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replays: Vec<ReplayDrill>,

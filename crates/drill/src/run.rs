@@ -170,6 +170,7 @@ pub fn run(
         order,
         ended: clock.now(),
         stores,
+        tiers: Vec::new(),
         replays: Vec::new(),
         agreement,
         answers,

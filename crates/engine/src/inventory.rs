@@ -166,13 +166,10 @@ impl Sighted {
             Ok(found) => {
                 for server in found {
                     let seen = format!("process {} of this machine", server.pid);
-                    match server.places {
-                        Some(places) => self.stores.push((Address { kind: server.kind, places }, seen)),
-                        None => {
-                            let address = Address { kind: server.kind, places: Vec::new() };
-                            self.stores.push((address, format!("{seen}, whose sockets only root may see")));
-                        }
-                    }
+                    let hidden =
+                        if server.places.is_none() { ", whose sockets only root may see" } else { "" };
+                    let address = Address { kind: server.kind, places: server.places.unwrap_or_default() };
+                    self.stores.push((address, format!("{seen}{hidden}")));
                 }
             }
             Err(error) => self.unseen("machine", &chain(&error)),
@@ -246,30 +243,26 @@ fn real(path: PathBuf) -> PathBuf {
 fn merged(sighted: Vec<(Address, String)>) -> Vec<FoundStore> {
     let mut found: Vec<FoundStore> = Vec::new();
     for (address, seen) in sighted {
-        let same = found.iter_mut().find(|store| {
-            store.kind == address.kind
-                && (store.places.iter().any(|place| address.places.contains(place))
-                    || store.places.is_empty() && address.places.is_empty())
-        });
-        let store = match same {
-            Some(store) => store,
-            None => {
-                let (kind, address) = (address.kind, shown(&address));
-                found.push(FoundStore {
-                    address,
-                    kind,
-                    seen_in: Vec::new(),
-                    row: None,
-                    reason: None,
-                    places: Vec::new(),
-                });
-                let Some(last) = found.last_mut() else { continue };
-                last
-            }
+        let is_same = |store: &&mut FoundStore| {
+            let shared = store.places.iter().any(|place| address.places.contains(place));
+            store.kind == address.kind && (shared || store.places.is_empty() && address.places.is_empty())
         };
-        store.places.extend(address.places);
-        if !store.seen_in.contains(&seen) {
-            store.seen_in.push(seen);
+        if let Some(store) = found.iter_mut().find(is_same) {
+            store.places.extend(address.places);
+            if !store.seen_in.contains(&seen) {
+                store.seen_in.push(seen);
+            }
+        } else {
+            let shown = shown(&address);
+            let Address { kind, places } = address;
+            found.push(FoundStore {
+                address: shown,
+                kind,
+                seen_in: vec![seen],
+                row: None,
+                reason: None,
+                places,
+            });
         }
     }
     found.sort_by(|left, right| left.address.cmp(&right.address));

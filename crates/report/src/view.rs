@@ -3,7 +3,9 @@
 use lifeboat_base::human;
 use lifeboat_base::ids::StoreName;
 use lifeboat_base::time::Timestamp;
-use lifeboat_drill::{CheckOutcome, DrillReport, DrillVerdict, Forecast, ReplayDrill, StoreDrill, Tally};
+use lifeboat_drill::{
+    CheckOutcome, DrillReport, DrillVerdict, Forecast, MustDiffer, ReplayDrill, Sighting, StoreDrill, Tally,
+};
 use lifeboat_stores::CheckState;
 
 use crate::controls::{Control, controls};
@@ -100,7 +102,18 @@ fn facts(report: &DrillReport) -> Vec<(&'static str, String)> {
     if !report.order.is_empty() {
         facts.push(("Order", report.order.iter().map(wave).collect::<Vec<_>>().join(", then ")));
     }
+    for tier in &report.tiers {
+        let back = tier.ready_s.map_or_else(|| "not all came back".to_owned(), human::seconds);
+        let of = tier.stores.iter().map(StoreName::as_str).collect::<Vec<_>>().join(", ");
+        facts.push(("From the start until a tier was back", format!("{}: {back} ({of})", tier.tier)));
+    }
     facts.push(("Ended", moment(report.ended)));
+    if let Some(target) = &report.target {
+        facts.push(("Restored to", target.clone()));
+    }
+    facts.extend(
+        report.must_differ.as_ref().map(|found| ("Secrets and addresses of production", searched(found))),
+    );
     if let Some(environment) = &report.environment {
         facts.push(("Program", environment.tool.clone()));
         let processors = environment.processors;
@@ -117,6 +130,18 @@ fn facts(report: &DrillReport) -> Vec<(&'static str, String)> {
         facts.push(("Evidence records of the stores", records.join(", ")));
     }
     facts
+}
+
+/// How far what was restored was searched, and what came of it.
+fn searched(found: &MustDiffer) -> String {
+    let unlooked = match found.unlooked.len() {
+        0 => String::new(),
+        count => format!("; {count} more not known where it ran"),
+    };
+    let place = |seen: &Sighting| format!("{} in {}", seen.what, seen.file);
+    let places = found.seen.iter().map(place).collect::<Vec<_>>().join(", ");
+    let seen = if places.is_empty() { "none seen".to_owned() } else { places };
+    format!("{} looked for in {} files{unlooked}: {seen}", found.looked_for, found.files)
 }
 
 impl StoreView {

@@ -30,6 +30,13 @@ pub(crate) fn page(report: &DrillReport, verbose: bool) -> String {
     for store in &report.replays {
         one_replay(store, verbose, &mut page);
     }
+    for tier in &report.tiers {
+        let back = match tier.ready_s {
+            Some(ready) => format!("back {} after the start", human::seconds(ready)),
+            None => "not all came back".to_owned(),
+        };
+        page.line(format!("tier {}: {back} ({})", tier.tier, join(tier.stores.iter())));
+    }
     for rule in &report.agreement {
         one_rule(rule, &mut page);
     }
