@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use lifeboat_base::capture::Xattr;
+use lifeboat_base::capture::{MAX_TREE_DEPTH, Xattr};
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::path::RelPath;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
@@ -201,6 +201,10 @@ impl Walker {
             return Ok(Visit::Excluded);
         }
         if node.is_dir() {
+            if self.frames.len() >= MAX_TREE_DEPTH {
+                let why = format!("it is a folder more than {MAX_TREE_DEPTH} deep");
+                return Err(Trouble::Unreadable(io::Error::other(why)));
+            }
             return self.enter(name);
         }
         let options = &self.options;
