@@ -101,7 +101,7 @@ impl Engine {
                 let source = EtcdSource::Command(self.etcd_command(words.clone(), environment.clone()));
                 Ok(self.etcd(source, wishes))
             }
-            Source::Url(_) => Err(EngineError::new(
+            Source::Url(_) | Source::Vector(_) => Err(EngineError::new(
                 FailureKind::Refused,
                 format!("this version cannot capture stores of kind `{}` (`{}`)", row.kind.word(), row.name),
             )

@@ -39,7 +39,8 @@ pub use kind::Kind;
 pub use model::{
     Agreement, Application, Checks, CopyPlace, CopyUrl, DrillPlan, Encryption, Endpoint, EtcdAccess,
     Expectation, Keys, Lock, LockMode, Network, Origin, Policy, Promises, Question, Recipient, RedisCapture,
-    RedisScan, Selected, Selection, Source, Sourced, Store, Tier, Verify, Written,
+    RedisScan, Selected, Selection, Source, Sourced, Store, Tier, VectorEngine, VectorIndex, VectorMetric,
+    Verify, Written,
 };
 pub use order::{Phase, restore_order};
 pub use parse::{digest, parse};
