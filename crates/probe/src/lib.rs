@@ -18,6 +18,7 @@ mod check;
 mod citation;
 mod coverage;
 mod decision;
+mod declared;
 mod draft;
 mod drift;
 mod effects;
@@ -55,6 +56,7 @@ pub use citation::{
 };
 pub use coverage::{Coverage, Piece, Place, Section, bleed, coverage};
 pub use decision::{Action, Decision, Identity, Reason, Step, by_identity, decide};
+pub use declared::Declared;
 pub use draft::{DraftSection, SECTION_WORDS_MIN_COUNT, draft};
 pub use drift::{
     COVERAGE_CRITICAL, COVERAGE_WARN, Crossed, DS_MEAN_ALERT, DS_P95_STOP, Drift, DriftLevel, FLIP_ALERT,
@@ -68,7 +70,7 @@ pub use gold::{
     MAX_GOLD_LINES_COUNT, SECTION_COVERAGE_MIN, TextType, curate,
 };
 pub use identity::{CorpusRoot, VectorRoot, config_hash, index_hash, snapshot_hash};
-pub use inventory::{Inventory, InventoryReport, MAX_RECORD_BYTES, MAX_RECORDS_COUNT, Record};
+pub use inventory::{Inventory, InventoryReport, Leaf, MAX_RECORD_BYTES, MAX_RECORDS_COUNT, Record, Sorted};
 pub use lambda::{BoardLambda, Lambda, ProbeLambda, RunFacts, jaccard};
 pub use lsa::{
     Lsa, MAX_CORPUS_BYTES, MAX_RANK_COUNT, MAX_TERMS_COUNT, MAX_TEXTS_COUNT, RANDOM_PAIR_P5_MIN, Terms,

@@ -23,6 +23,7 @@ pub mod redis;
 pub mod select;
 pub mod serve;
 pub mod sqlite;
+pub mod vector;
 
 mod canary;
 mod names;
@@ -47,3 +48,4 @@ pub use redis::{RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions
 pub use select::{Select, Selected, Selection, Take};
 pub use serve::Serve;
 pub use sqlite::{SqliteAdapter, SqliteOptions};
+pub use vector::{Metric, VectorAdapter, VectorOptions};

@@ -24,3 +24,6 @@ mod redis_scan;
 #[cfg(test)]
 #[path = "main/sqlite.rs"]
 mod sqlite;
+#[cfg(test)]
+#[path = "main/vector.rs"]
+mod vector;
