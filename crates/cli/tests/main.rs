@@ -56,6 +56,7 @@ mod main {
     mod tablespaces;
     mod tree;
     mod truth;
+    mod vectors;
     mod whole_loop;
     mod world;
 }

@@ -12,7 +12,8 @@ use lifeboat_base::failure::Failure;
 use lifeboat_base::ids::{CopyName, DrillId, PointId, StoreName};
 use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::{Clock, SignedDuration, Timestamp};
-use lifeboat_stores::{Adapter, CanaryResult, CheckResult, CheckState};
+use lifeboat_stores::meaning::BOARD;
+use lifeboat_stores::{Adapter, CanaryResult, CheckResult, CheckState, Meaning};
 
 use crate::agreement::{Rule, agree};
 use crate::application::{self, Application, attempt};
@@ -214,6 +215,7 @@ pub(crate) struct Restored<'a> {
     targets: (Option<Duration>, Option<Duration>),
     stages: Vec<StageReport>,
     checks: Vec<CheckOutcome>,
+    meaning: Option<Meaning>,
     bytes: u64,
     rto_s: Option<f64>,
     ready_s: Option<f64>,
@@ -227,7 +229,7 @@ impl Stage<'_> {
         let monitor = &Deadline::new(self.clock, self.monitor, &store, rto);
         let mut watch = Stopwatch { clock: self.clock, deadline: monitor, stages: Vec::new() };
         let start = self.clock.monotonic();
-        let (mut checks, mut findings, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut checks, mut findings, mut bytes, mut meaning) = (Vec::new(), Vec::new(), 0, None);
         let outcome = (|| {
             let source = watch.stage("open", open)?;
             let target = self.sandbox.folder(store.as_str())?;
@@ -237,6 +239,13 @@ impl Stage<'_> {
             let results =
                 watch.stage("check", || adapter.checks(source.as_ref(), facts, &target, monitor))?;
             checks = results.into_iter().map(CheckOutcome::from_result).collect();
+            if let Some(probes) = adapter.probes() {
+                // Also where a check failed: the decision says what to do about it.
+                let ask = || probes.probe(source.as_ref(), facts, &target, monitor);
+                let (board, found) = watch.stage("probe", ask)?;
+                checks.push(CheckOutcome::from_result(board));
+                meaning = Some(found);
+            }
             Ok::<PathBuf, Failure>(restored.artefact)
         })();
         let (mut artefact, mut rto_s, mut ready_s) = (None, None, None);
@@ -271,6 +280,7 @@ impl Stage<'_> {
             targets,
             stages,
             checks,
+            meaning,
             bytes,
             rto_s,
             ready_s,
@@ -297,7 +307,8 @@ impl Stage<'_> {
         judge_checks(&store, &checks, adapter.essential(), &mut findings);
         if !stopped {
             let scratch = format!("{store}.canaries");
-            let canaries = watch.stage("canaries", || adapter.canaries(&self.sandbox.folder(&scratch)?));
+            let canaries =
+                watch.stage("canaries", || tried(adapter, &checks, &self.sandbox.folder(&scratch)?));
             judge_canaries(&store, canaries, &mut checks, &mut findings);
         }
         let shows = facts.consistency.moment;
@@ -329,10 +340,25 @@ impl Stage<'_> {
             rpo_target_s: rpo.map(|span| span.as_secs_f64()),
             bytes: restored.bytes,
             checks,
+            meaning: restored.meaning,
             verdict,
         };
         (drill, findings)
     }
+}
+
+/// Shows damaged samples to the checks that were applied; a board is tried only where one was measured.
+fn tried(
+    adapter: &dyn Adapter,
+    checks: &[CheckOutcome],
+    scratch: &Path,
+) -> Result<Vec<CanaryResult>, Failure> {
+    let mut canaries = adapter.canaries(scratch)?;
+    let is_board = |check: &CheckOutcome| check.id == BOARD && check.state != CheckState::NotApplicable;
+    if let Some(probes) = adapter.probes().filter(|_| checks.iter().any(is_board)) {
+        canaries.extend(probes.canaries(scratch)?);
+    }
+    Ok(canaries)
 }
 
 /// No check failed, and at least one had something to say: a check that could not be applied proves nothing.

@@ -103,10 +103,7 @@ impl Engine {
                 let source = EtcdSource::Command(self.etcd_command(words.clone(), environment.clone()));
                 Ok(self.etcd(source, wishes))
             }
-            Source::Vector(index) => {
-                let VectorEngine::Jsonl = index.engine;
-                Ok(Box::new(VectorAdapter::new(self.vector(index))))
-            }
+            Source::Vector(index) => Ok(Box::new(VectorAdapter::new(self.vector(index)))),
             Source::Url(_) => Err(EngineError::new(
                 FailureKind::Refused,
                 format!("this version cannot capture stores of kind `{}` (`{}`)", row.kind.word(), row.name),
@@ -116,7 +113,8 @@ impl Engine {
         }
     }
 
-    fn vector(&self, index: &VectorIndex) -> VectorOptions {
+    pub(crate) fn vector(&self, index: &VectorIndex) -> VectorOptions {
+        let VectorEngine::Jsonl = index.engine;
         VectorOptions {
             path: self.resolve(&index.path),
             contract: self.resolve(&index.contract),
@@ -125,6 +123,7 @@ impl Engine {
                 VectorMetric::InnerProduct => Metric::InnerProduct,
                 VectorMetric::L2 => Metric::L2,
             },
+            gold: index.gold.as_ref().map(|gold| self.resolve(gold)),
         }
     }
 

@@ -285,7 +285,9 @@ mod tests {
             let (front, back) = records.split_at(cut.min(count));
             let part = |records: &[Record]| {
                 let mut inventory = Inventory::default();
-                records.iter().for_each(|record| inventory.add(record).unwrap());
+                for record in records {
+                    inventory.add(record).unwrap();
+                }
                 inventory
             };
             let mut whole = part(front);

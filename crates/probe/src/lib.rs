@@ -12,6 +12,7 @@
 )]
 
 mod analyzer;
+mod asking;
 mod board;
 mod canonical;
 mod check;
@@ -23,6 +24,7 @@ mod draft;
 mod drift;
 mod effects;
 mod error;
+mod frozen;
 mod gate;
 mod gold;
 mod identity;
@@ -36,6 +38,7 @@ mod number;
 mod profile;
 mod row;
 mod search;
+mod sections;
 mod seeds;
 mod sheet;
 mod span;
@@ -44,6 +47,7 @@ mod trend;
 mod vectors;
 
 pub use analyzer::{Analyzer, CANARIES, fingerprint};
+pub use asking::Asking;
 pub use board::{
     Board, BoardVerdict, CoverageSummary, FailedGate, GateName, LambdaSummary, StressSummary, Verdict,
 };
@@ -64,6 +68,7 @@ pub use drift::{
 };
 pub use effects::{Arm, WriteAccount, arm, burn_threshold, dedupe_key, rule_of_three, success_rate};
 pub use error::ProbeError;
+pub use frozen::{AskedVector, AskedVectors, Baseline, Frozen, GoldFiles, Queries};
 pub use gate::Gate;
 pub use gold::{
     ANCHOR_STRESS_MAX, Anchor, Curation, Dropped, GoldLock, GoldProbe, GoldSet, MAX_GOLD_LINE_BYTES,
@@ -86,6 +91,7 @@ pub use number::{Sample, finite, rounded, share, slope, spearman};
 pub use profile::{PARAPHRASES_COUNT, Profile, RUNS_COUNT, SEEDS_COUNT};
 pub use row::{BoardRow, RunHit, RunRow, RunSet};
 pub use search::{Entry, MAX_K_COUNT, MAX_QUERIES_COUNT, Searcher};
+pub use sections::{GoldPiece, GoldSection, GoldSections};
 pub use seeds::{Jitter, Ranked, rank, shuffle};
 pub use sheet::{COLUMNS, MAX_ROWS_COUNT, from_csv, from_jsonl, to_csv, to_jsonl};
 pub use span::{Span, Union, words};

@@ -27,3 +27,6 @@ mod sqlite;
 #[cfg(test)]
 #[path = "main/vector.rs"]
 mod vector;
+#[cfg(test)]
+#[path = "main/vector_s2.rs"]
+mod vector_s2;

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use lifeboat_base::capture::{Capture, CaptureFacts, RestoreSource};
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::{Finding, Monitor};
-use lifeboat_probe::Metric;
+use lifeboat_probe::{Frozen, Metric};
 
 use super::canaries;
 use super::capture::VectorCapture;
 use super::checks::{self, Subject};
+use super::gold;
 use super::place::{declared, is_shard, root_of};
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
 use crate::files::{FilesAdapter, FilesOptions, Step, WalkOptions, Walker};
+use crate::meaning::Probes;
 
 /// What to capture of an index and what to hold it against.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,18 +25,38 @@ pub struct VectorOptions {
     pub contract: PathBuf,
     /// How it measures, as the policy knows it.
     pub metric: Metric,
+    /// The folder of the questions that are asked of it.
+    pub gold: Option<PathBuf>,
 }
 
 /// Captures and restores an index of lines of JSON.
 #[derive(Clone, Debug)]
 pub struct VectorAdapter {
-    options: VectorOptions,
+    pub(crate) options: VectorOptions,
 }
 
 impl VectorAdapter {
     /// An adapter for one index.
     pub fn new(options: VectorOptions) -> Self {
         Self { options }
+    }
+
+    /// The files of the gold set, if a board can be measured with them.
+    fn usable_gold(&self, folder: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
+        let places = (folder.canonicalize().ok(), self.options.path.canonicalize().ok());
+        if let (Some(gold), Some(index)) = places
+            && gold.starts_with(&index)
+        {
+            let what =
+                format!("the gold set {} lies inside the index, whose shards it would be", folder.display());
+            return Err(Failure::new(FailureKind::Refused, what));
+        }
+        let files = gold::of_folder(folder)?;
+        let refused = |why: String| Failure::new(FailureKind::Refused, why);
+        let set = gold::assembled(files.clone()).map_err(refused)?;
+        let frozen = Frozen::open(&set)?;
+        frozen.queries(&declared(&self.options.contract)?.contract)?;
+        Ok(files)
     }
 
     /// The index as files, after a look for shards: a folder without any is another folder.
@@ -90,6 +112,12 @@ impl Adapter for VectorAdapter {
                 findings.push(Finding::new("contract-unusable", "contract", failure.chain()).with_kind(kind));
             }
         }
+        if let Some(folder) = &self.options.gold
+            && let Err(failure) = self.usable_gold(folder)
+        {
+            let kind = failure.kind();
+            findings.push(Finding::new("gold-unusable", "gold", failure.chain()).with_kind(kind));
+        }
         let items = vec![("shards".to_owned(), shards)];
         Ok(Inspection { version, logical_bytes: Some(bytes), items, findings, share: None })
     }
@@ -98,7 +126,9 @@ impl Adapter for VectorAdapter {
         let moment = at.clock.now();
         let (files, _, _) = self.files()?;
         let declared = declared(&self.options.contract);
-        Ok(Box::new(VectorCapture::new(files.capture(at)?, declared, at.spool, moment)))
+        let gold = self.options.gold.as_deref().map(|folder| self.usable_gold(folder));
+        let inner = files.capture(at)?;
+        Ok(Box::new(VectorCapture::new(inner, (declared, gold), at.spool, moment)))
     }
 
     fn restore(
@@ -109,6 +139,10 @@ impl Adapter for VectorAdapter {
         monitor: &dyn Monitor,
     ) -> Result<RestoreReport, Failure> {
         crate::files::restore_tree(from, into, monitor)
+    }
+
+    fn probes(&self) -> Option<&dyn Probes> {
+        Some(self)
     }
 
     fn essential(&self) -> &'static [&'static str] {

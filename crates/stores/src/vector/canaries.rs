@@ -133,7 +133,9 @@ const CANARIES: [Canary; 18] = [
     Canary {
         check: "vector.contract",
         damage: "the index was built by another version of the model",
-        apply: |_, point| edit_manifest(point, |manifest| manifest.contract.embed_model_ver = "2".to_owned()),
+        apply: |_, point| {
+            edit_manifest(point, |manifest| "2".clone_into(&mut manifest.contract.embed_model_ver))
+        },
     },
 ];
 
@@ -148,6 +150,7 @@ pub(crate) fn run(scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
         path: root,
         contract: place.path().join("contract.json"),
         metric: Metric::Cosine,
+        gold: None,
     });
     let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
     let context = CaptureContext { clock: &clock, spool: place.path(), kept: None, known: &[] };
@@ -171,10 +174,15 @@ fn make_sample(place: &Path, root: &Path) -> io::Result<()> {
     let half = |range: std::ops::Range<usize>| joined(&range.map(|at| record(at, 1.0)).collect::<Vec<_>>());
     crashsafe::write_new(&root.join(SHARD), half(0..RECORDS_COUNT / 2).as_bytes())?;
     crashsafe::write_new(&root.join(OTHER), half(RECORDS_COUNT / 2..RECORDS_COUNT).as_bytes())?;
-    let contract = json!({
+    crashsafe::write_new(&place.join("contract.json"), sample_contract(3).to_string().as_bytes())
+}
+
+/// What the owner of a sample declares.
+pub(crate) fn sample_contract(dim: usize) -> Value {
+    json!({
         "schema": "lifeboat.index-contract/v1", "index_family": "sample-v1", "corpus_rev": "1",
         "contract": {
-            "metric": "cosine", "norm": "l2", "dim": 3, "index_type": "flat", "store_params": {},
+            "metric": "cosine", "norm": "l2", "dim": dim, "index_type": "flat", "store_params": {},
             "embed_model_id": "sample", "embed_model_ver": "1", "pooling": "none", "tokenizer_ver": "1",
             "analyzer_id": "sample", "analyzer_conf": {}, "analyzer_fingerprint": Digest::of(b"sample"),
             "text_preproc": {"unicode_norm": "NFC", "lowercase": true, "strip_punct": false, "language": "und"},
@@ -183,12 +191,13 @@ fn make_sample(place: &Path, root: &Path) -> io::Result<()> {
         },
         "rerank_conf": {"model": "none", "ver": "1", "cutoff": 0},
         "contracts": {"snippet_schema_ver": "1", "citation_schema_ver": "1", "schema_files": []},
-    });
-    crashsafe::write_new(&place.join("contract.json"), contract.to_string().as_bytes())
+    })
 }
 
-fn joined(lines: &[Value]) -> String {
-    lines.iter().map(|line| format!("{line}\n")).collect()
+pub(crate) fn joined(lines: &[Value]) -> String {
+    let mut text: String = lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+    text.push_str(if lines.is_empty() { "" } else { "\n" });
+    text
 }
 
 /// Changes the records of a shard.
@@ -227,7 +236,7 @@ fn change_text(dir: &Path, change: impl FnOnce(String) -> String) -> io::Result<
     file.write_all(content.as_bytes())
 }
 
-fn put(record: &mut Value, key: &str, value: Value) {
+pub(crate) fn put(record: &mut Value, key: &str, value: Value) {
     if let Some(fields) = record.as_object_mut() {
         fields.insert(key.to_owned(), value);
     }
@@ -252,12 +261,17 @@ fn nudge(record: &mut Value, by: f64) {
 
 fn same(dir: &Path, name: &str) -> io::Result<()> {
     edit_of(dir, name, |lines| {
-        lines.iter_mut().for_each(|line| put(line, "vector", json!([1.0, 0.0, 0.0])));
+        for line in lines {
+            put(line, "vector", json!([1.0, 0.0, 0.0]));
+        }
     })
 }
 
 /// Changes the manifest so that it holds by itself.
-fn edit_manifest(point: &mut Recording, change: impl FnOnce(&mut IndexManifest)) -> io::Result<()> {
+pub(crate) fn edit_manifest(
+    point: &mut Recording,
+    change: impl FnOnce(&mut IndexManifest),
+) -> io::Result<()> {
     let path = below(MANIFEST).map_err(io::Error::other)?;
     let (Some(entry), Some(content)) = (point.entry(&path).cloned(), point.content(&path)) else {
         return Err(io::Error::other("the sample has no manifest"));

@@ -13,6 +13,7 @@ use lifeboat_base::path::RelPath;
 use lifeboat_base::time::Timestamp;
 use lifeboat_probe::{Declared, IndexManifest};
 
+use super::gold;
 use super::place::is_shard;
 use super::records::{RECORDS, to_line};
 use super::stock::{Faults, Shard, ShardFacts, Stock};
@@ -21,6 +22,7 @@ use crate::spool::{Sealed, Spool};
 /// The file below `meta` with the manifest of the index.
 pub(crate) const MANIFEST: &str = "manifest.json";
 const META_FILE_MODE: u32 = 0o600;
+const META_DIR_MODE: u32 = 0o700;
 
 /// A shard that the reader of its bytes fills.
 #[derive(Default)]
@@ -49,17 +51,19 @@ impl Read for Tee {
         if reading.failure.is_some() || reading.is_whole {
             return Ok(read);
         }
-        let outcome = match buffer.get(..read).filter(|bytes| !bytes.is_empty()) {
-            Some(bytes) => reading.shard.push(bytes, &mut |_record| Ok(())),
-            None => {
-                reading.is_whole = true;
-                reading.shard.end(&mut |_record| Ok(()))
-            }
+        let outcome = if read == 0 {
+            reading.is_whole = true;
+            reading.shard.end(&mut |_record| Ok(()))
+        } else {
+            reading.shard.push(buffer.get(..read).unwrap_or_default(), &mut |_record| Ok(()))
         };
         reading.failure = outcome.err();
         Ok(read)
     }
 }
+
+/// The files of the gold set, if the row names one.
+type Gold = Result<Vec<(&'static str, Vec<u8>)>, Failure>;
 
 /// What the facts say of the index.
 struct Summary {
@@ -79,6 +83,7 @@ enum Stage {
 pub(crate) struct VectorCapture {
     inner: Box<dyn Capture>,
     declared: Result<Declared, Failure>,
+    gold: Option<Gold>,
     spool: std::path::PathBuf,
     moment: Timestamp,
     pending: Option<(RelPath, Shared)>,
@@ -88,12 +93,12 @@ pub(crate) struct VectorCapture {
 impl VectorCapture {
     pub(crate) fn new(
         inner: Box<dyn Capture>,
-        declared: Result<Declared, Failure>,
+        (declared, gold): (Result<Declared, Failure>, Option<Gold>),
         spool: &Path,
         moment: Timestamp,
     ) -> Self {
         let stage = Stage::Files(Box::default());
-        Self { inner, declared, spool: spool.to_owned(), moment, pending: None, stage }
+        Self { inner, declared, gold, spool: spool.to_owned(), moment, pending: None, stage }
     }
 
     /// Takes over what the reader of the last shard has seen. One that was not read to its end is no part of the point.
@@ -151,6 +156,7 @@ impl VectorCapture {
                 summary.unreadable.push(format!("contract: {why}"));
             }
         }
+        self.close_gold(&mut entries, &mut summary, monitor)?;
         let mut records = Spool::create(&self.spool)?;
         for leaf in &taken.sorted.leaves {
             records.push(&to_line(leaf)?)?;
@@ -159,6 +165,35 @@ impl VectorCapture {
         summary.checksums.push(("records".to_owned(), records.digest()));
         entries.push_back(self.entry(RECORDS, records.length_bytes(), Box::new(records.reader()))?);
         self.stage = Stage::Meta(entries, summary);
+        Ok(())
+    }
+
+    /// The gold set travels with the index: what it was measured with is not what lies somewhere after a loss.
+    fn close_gold(
+        &mut self,
+        entries: &mut VecDeque<Entry>,
+        summary: &mut Summary,
+        monitor: &dyn Monitor,
+    ) -> Result<(), Failure> {
+        match self.gold.take() {
+            None => {}
+            Some(Ok(files)) => {
+                let folder = self.entry(gold::FOLDER, 0, Box::new(io::empty()))?;
+                let meta = Meta { mode: META_DIR_MODE, ..folder.meta };
+                entries.push_back(Entry { meta, body: Body::Dir, ..folder });
+                for (name, bytes) in files {
+                    summary.checksums.push((gold::sum(name), Digest::of(&bytes)));
+                    let path = Path::new(gold::FOLDER).join(name);
+                    let path = path.to_string_lossy();
+                    entries.push_back(self.entry(&path, bytes.len() as u64, Box::new(Cursor::new(bytes)))?);
+                }
+            }
+            Some(Err(failure)) => {
+                let why = failure.chain();
+                monitor.finding(Finding::new("gold-unusable", "gold", why.clone()));
+                summary.unreadable.push(format!("gold: {why}"));
+            }
+        }
         Ok(())
     }
 

@@ -55,13 +55,13 @@ pub(crate) fn declared(path: &Path) -> Result<Declared, Failure> {
 /// Takes stock of the shards in a folder, and shows every record of them.
 pub(crate) fn take_stock(
     root: &Path,
+    only: Option<OsString>,
     monitor: &dyn Monitor,
     visit: &mut Visit<'_>,
 ) -> Result<Taken, Failure> {
-    let options = WalkOptions { open: true, ..WalkOptions::default() };
-    let mut walker = Walker::start(root, options).map_err(|error| {
-        Failure::io(format!("failed to open the restored index {}", root.display()), error)
-    })?;
+    let options = WalkOptions { open: true, only, ..WalkOptions::default() };
+    let mut walker = Walker::start(root, options)
+        .map_err(|error| Failure::io(format!("failed to open the index {}", root.display()), error))?;
     let mut stock = Stock::default();
     let mut buffer = vec![0; READ_BYTES];
     while let Some(step) = walker.step()? {
@@ -72,7 +72,7 @@ pub(crate) fn take_stock(
                     Trouble::Vanished => "it is gone".to_owned(),
                     Trouble::Unreadable(error) => error.to_string(),
                 };
-                let what = format!("the shard {path} of the restored index cannot be read: {why}");
+                let what = format!("the shard {path} of the index cannot be read: {why}");
                 return Err(Failure::new(FailureKind::Internal, what));
             }
             Step::Lost { .. } => continue,

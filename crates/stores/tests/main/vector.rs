@@ -20,7 +20,7 @@ fn put(path: &Path, content: &[u8]) {
     File::create(path).unwrap().write_all(content).unwrap();
 }
 
-fn contract(dim: usize) -> Value {
+pub(crate) fn contract(dim: usize) -> Value {
     json!({
         "schema": "lifeboat.index-contract/v1", "index_family": "docs-v1", "corpus_rev": "7",
         "contract": {
@@ -38,9 +38,9 @@ fn contract(dim: usize) -> Value {
 
 fn record(at: usize, dim: usize) -> Value {
     let text = format!("größe {at:06} {}", "some words of a text ".repeat(3));
-    let raw: Vec<f64> = (0..dim).map(|place| ((at * 31 + place * 7) as f64).sin() + 0.01).collect();
+    let raw: Vec<f64> = (0..dim).map(|place| number(at * 31 + place * 7).sin() + 0.01).collect();
     let length = raw.iter().map(|value| value * value).sum::<f64>().sqrt();
-    let vector: Vec<f32> = raw.iter().map(|value| (value / length) as f32).collect();
+    let vector: Vec<f64> = raw.iter().map(|value| value / length).collect();
     json!({
         "id": format!("c-{at:06}"), "vector": vector, "text": text, "doc_id": format!("d{}", at % 7),
         "section_id": format!("s{}", at / 4), "offsets": [at * 1000, at * 1000 + text.len()], "rev": "r1",
@@ -49,7 +49,16 @@ fn record(at: usize, dim: usize) -> Value {
 }
 
 fn shard(range: std::ops::Range<usize>, dim: usize) -> String {
-    range.map(|at| format!("{}\n", record(at, dim))).collect()
+    joined(range.map(|at| record(at, dim)))
+}
+
+pub(crate) fn number(value: usize) -> f64 {
+    f64::from(u32::try_from(value).unwrap())
+}
+
+/// One value a line.
+pub(crate) fn joined(lines: impl IntoIterator<Item = Value>) -> String {
+    lines.into_iter().map(|line| format!("{line}\n")).collect::<Vec<_>>().concat()
 }
 
 fn adapter(path: &Path, contract: &Path) -> VectorAdapter {
@@ -57,6 +66,7 @@ fn adapter(path: &Path, contract: &Path) -> VectorAdapter {
         path: path.to_owned(),
         contract: contract.to_owned(),
         metric: Metric::Cosine,
+        gold: None,
     })
 }
 
@@ -95,7 +105,7 @@ impl Fixture for Indexes {
 
     fn seal(&self, place: &Path) -> Result<(), Failure> {
         let path = place.join("index/more/größe-日本.jsonl");
-        fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o0)).unwrap();
         Ok(())
     }
 
@@ -193,7 +203,7 @@ fn edit(dir: &Path, change: impl FnOnce(&mut Vec<Value>)) {
     let text = fs::read_to_string(&path).unwrap();
     let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     change(&mut lines);
-    put(&path, lines.iter().map(|line| format!("{line}\n")).collect::<String>().as_bytes());
+    put(&path, joined(lines).as_bytes());
 }
 
 #[test]
@@ -257,6 +267,7 @@ fn the_row_and_the_contract_of_today_must_be_those_of_the_point_and_the_field_is
         path: lab.path("index"),
         contract: lab.path("contract.json"),
         metric: Metric::L2,
+        gold: None,
     });
     row.restore(&lab.point, lab.point.facts(), into.path(), &monitor).unwrap();
     let results = row.checks(&lab.point, lab.point.facts(), into.path(), &monitor).unwrap();
@@ -344,4 +355,28 @@ fn an_index_that_is_one_file_comes_back_as_that_file_alone() {
     assert!(results.iter().all(|result| result.state == CheckState::Passed), "{results:?}");
     let text = adapter(&dir.path().join("contract.json"), &dir.path().join("contract.json"));
     assert_eq!(text.inspect().unwrap_err().kind(), FailureKind::Unreachable);
+}
+
+#[test]
+fn the_board_tells_a_sound_index_from_one_that_is_spoiled() {
+    let scratch = tempfile::tempdir().unwrap();
+    let adapter = inside(scratch.path());
+    let canaries = adapter.probes().unwrap().canaries(scratch.path()).unwrap();
+    assert_eq!(canaries.len(), 7);
+    for canary in canaries {
+        assert!(canary.caught, "{canary:?}");
+    }
+}
+
+#[test]
+fn without_questions_nothing_is_said_about_meaning() {
+    let lab = Lab::sound();
+    let (into, monitor) = (tempfile::tempdir().unwrap(), Findings::new());
+    let adapter = lab.adapter();
+    adapter.restore(&lab.point, lab.point.facts(), into.path(), &monitor).unwrap();
+    let probes = adapter.probes().unwrap();
+    let (check, meaning) = probes.probe(&lab.point, lab.point.facts(), into.path(), &monitor).unwrap();
+    assert_eq!(check.state, CheckState::NotApplicable);
+    assert_eq!(meaning.said(), "meaning was not probed: the row names no gold set");
+    assert_eq!(meaning.decided(), "review (board: expected measured, found not measured)");
 }
