@@ -76,7 +76,9 @@ pub(crate) fn search(
     (scratch, monitor): (&Path, &dyn Monitor),
 ) -> Result<MustDiffer, Failure> {
     let mut found = MustDiffer { unlooked: telltales.unknown.clone(), ..MustDiffer::default() };
-    let planted = format!("{CANARY}-{}", std::process::id());
+    // The name of the sandbox is random: no restored data holds it by chance.
+    let name = sandbox.file_name().unwrap_or_default().to_string_lossy();
+    let planted = format!("{CANARY}-{name}");
     let mut forms: Vec<&[u8]> = vec![planted.as_bytes()];
     let mut names: Vec<&str> = vec![CANARY];
     for telltale in &telltales.known {
@@ -93,9 +95,14 @@ pub(crate) fn search(
             found.looked_for += 1;
         }
     }
-    let searcher = AhoCorasick::builder().match_kind(MatchKind::Standard).build(&forms).map_err(|error| {
-        Failure::with_source(FailureKind::Internal, "failed to prepare the search for secrets", error)
-    })?;
+    let searcher = AhoCorasick::builder()
+        .match_kind(MatchKind::Standard)
+        // Names of hosts are the same in capitals.
+        .ascii_case_insensitive(true)
+        .build(&forms)
+        .map_err(|error| {
+            Failure::with_source(FailureKind::Internal, "failed to prepare the search for secrets", error)
+        })?;
     let searcher = Searcher { searcher, names };
     let mut content = vec![b'.'; CANARY_OFFSET];
     content.extend_from_slice(planted.as_bytes());
@@ -132,7 +139,7 @@ impl Searcher<'_> {
                     found.files += 1;
                     found.bytes += bytes;
                     let file = path.strip_prefix(sandbox).unwrap_or(&path).display().to_string();
-                    for name in names {
+                    for name in names.into_iter().filter(|name| *name != CANARY) {
                         let named = found.seen.iter().filter(|seen| seen.what == name).count();
                         if named < NAMED_PLACES {
                             found.seen.push(Sighting { what: name.to_owned(), file: file.clone() });

@@ -489,6 +489,10 @@ impl Engine {
             });
             let record = self.file(Entry { kind: "drill", store: &store.name, ok, body })?;
             self.prove(ready.row, &store.point, &store.copy, ProofLevel::Restored, restored(store), &record)?;
+            if let Some(ok) = store.has_meaning() {
+                let ok = ok && restored(store);
+                self.prove(ready.row, &store.point, &store.copy, ProofLevel::Probed, ok, &record)?;
+            }
             if damaged {
                 self.catalog()?
                     .set_holding(

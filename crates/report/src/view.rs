@@ -6,7 +6,7 @@ use lifeboat_base::time::Timestamp;
 use lifeboat_drill::{
     CheckOutcome, DrillReport, DrillVerdict, Forecast, MustDiffer, ReplayDrill, Sighting, StoreDrill, Tally,
 };
-use lifeboat_stores::CheckState;
+use lifeboat_stores::{CheckState, Meaning, WorstProbe};
 
 use crate::controls::{Control, controls};
 use crate::gaps::{Gap, gaps};
@@ -43,6 +43,8 @@ pub(crate) struct StoreView {
     pub(crate) foretold: String,
     pub(crate) rpo: Measured,
     pub(crate) bytes: String,
+    /// What it means, and what to do with it; empty for kinds that are not asked.
+    pub(crate) meaning: Vec<String>,
     /// How many checks passed, of how many, and how many of them were seen to fail on a bad sample.
     pub(crate) checks_said: String,
     pub(crate) checks: Vec<CheckView>,
@@ -157,6 +159,7 @@ impl StoreView {
             foretold: store.forecast.as_ref().map(foretold).unwrap_or_default(),
             rpo: Measured::of(Some(store.rpo_s), store.rpo_target_s, ""),
             bytes: human::bytes(store.bytes),
+            meaning: store.meaning.as_ref().map(meant).unwrap_or_default(),
             checks_said: checks_said(&store.checks),
             checks: store.checks.iter().map(CheckView::of).collect(),
         }
@@ -174,6 +177,7 @@ impl StoreView {
             foretold: String::new(),
             rpo: Measured { took: String::new(), promised: String::new(), missed: false },
             bytes: String::new(),
+            meaning: Vec::new(),
             checks_said: checks_said(&store.checks),
             checks: store.checks.iter().map(CheckView::of).collect(),
         }
@@ -218,6 +222,17 @@ pub(crate) fn state(check: &CheckOutcome) -> &'static str {
         CheckState::Failed => "failed",
         CheckState::NotApplicable => "not applicable",
     }
+}
+
+/// The decision first, then what was measured, then what did worst.
+fn meant(meaning: &Meaning) -> Vec<String> {
+    let mut lines = vec![format!("decision: {}", meaning.decided()), meaning.said()];
+    let is_passed = meaning.board.as_ref().is_some_and(|board| board.failed_gates.is_empty());
+    lines.extend(meaning.worst.iter().filter(|_| !is_passed).map(|probe| {
+        let WorstProbe { probe_id, question, ds, coverage, lambda, .. } = probe;
+        format!("{probe_id} \u{394}S {ds:.4}, coverage {coverage:.4}, {lambda}: {question}")
+    }));
+    lines
 }
 
 fn foretold(next: &Forecast) -> String {

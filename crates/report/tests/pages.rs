@@ -65,6 +65,7 @@ fn orders() -> StoreDrill {
             check("sqlite.integrity", CheckState::Passed, Some(true)),
             check("sqlite.foreign", CheckState::NotApplicable, None),
         ],
+        meaning: None,
         verdict: DrillVerdict::Passed,
     }
 }
@@ -83,6 +84,11 @@ fn uploads() -> StoreDrill {
         rpo_s: 3600.0,
         rpo_target_s: Some(600.0),
         checks: vec![check("files.content", CheckState::Failed, Some(true))],
+        meaning: serde_json::from_str(
+            r#"{"not_probed": "the row names no <gold> set", "decision": {"action": "review", "steps": ["reprobe"], "reasons": [
+                {"field": "board", "expected": "measured", "found": "not measured", "action": "review"}]}}"#,
+        )
+        .unwrap(),
         verdict: DrillVerdict::Failed,
         ..orders()
     }

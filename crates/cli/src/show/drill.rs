@@ -97,6 +97,10 @@ fn one_store(store: &StoreDrill, verbose: bool, page: &mut Page) {
     if let Some(lag) = store.lag_s.filter(|lag| *lag >= 0.001) {
         page.line(format!("  shows {}: {} before the others", moment(store.shows), human::seconds(lag)));
     }
+    if let Some(meaning) = &store.meaning {
+        page.line(format!("  decision: {}", meaning.decided()));
+        page.line(format!("  {}", meaning.said()));
+    }
     for check in store.checks.iter().filter(|check| verbose || check.state == CheckState::Failed) {
         one_check(check, page);
     }
