@@ -10,6 +10,7 @@ use std::path::Path;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use lifeboat_base::crashsafe;
+use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::secret::Secret;
@@ -76,9 +77,10 @@ pub(crate) fn search(
     (scratch, monitor): (&Path, &dyn Monitor),
 ) -> Result<MustDiffer, Failure> {
     let mut found = MustDiffer { unlooked: telltales.unknown.clone(), ..MustDiffer::default() };
-    // The name of the sandbox is random: no restored data holds it by chance.
-    let name = sandbox.file_name().unwrap_or_default().to_string_lossy();
-    let planted = format!("{CANARY}-{name}");
+    // The name of the sandbox is random: no restored data holds its digest by chance. A word in it could be somebody's secret,
+    // which would be found in its place.
+    let name = sandbox.file_name().unwrap_or_default();
+    let planted = Digest::of(name.as_encoded_bytes()).to_string();
     let mut forms: Vec<&[u8]> = vec![planted.as_bytes()];
     let mut names: Vec<&str> = vec![CANARY];
     for telltale in &telltales.known {
@@ -223,6 +225,12 @@ mod tests {
         let found = searched(&[("a", b"abc abc".to_vec())], vec![telltale("a pin", &["abc"])]);
         assert_eq!(found.unlooked, ["env:NOT_HERE", "a pin (too short to tell)"]);
         assert_eq!((found.seen.len(), found.looked_for, found.canary_caught), (0, 0, true));
+    }
+
+    #[test]
+    fn a_secret_that_is_a_word_of_ours_hides_no_canary() {
+        let found = searched(&[("a", b"nothing".to_vec())], vec![telltale("a token", &["canary"])]);
+        assert!(found.canary_caught && found.seen.is_empty(), "{found:?}");
     }
 
     #[test]
