@@ -8,6 +8,7 @@ mod address;
 mod databases;
 mod servers;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use lifeboat_policy::{CopyUrl, Endpoint, Inventory, Kind, Source, Store};
 use serde::Serialize;
 
 pub use self::databases::is_database;
+pub(crate) use self::servers::own_names;
 
 use self::address::{Address, Place};
 use crate::context::Engine;
@@ -144,7 +146,7 @@ impl Engine {
 
     /// Where a row's store is.
     fn row_places(&self, row: &Store) -> Result<Vec<Place>, Failure> {
-        let usual = usual_port(row.kind);
+        let usual = address::usual_port(row.kind.word());
         let of = |endpoint: &Endpoint| {
             let text = self.address(endpoint)()?;
             Ok::<_, Failure>(address::places_of_row(text.expose(), usual))
@@ -188,26 +190,16 @@ impl Sighted {
     }
 }
 
-fn usual_port(kind: Kind) -> u16 {
-    match kind {
-        Kind::Postgres => 5432,
-        Kind::Redis => 6379,
-        Kind::Etcd => 2379,
-        Kind::Mongodb => 27017,
-        Kind::Clickhouse => 9000,
-        _ => 0,
-    }
-}
-
-/// The hosts and ports that a row's address names, without those of this machine.
-pub(crate) fn addresses(text: &str, kind: Kind, host: &str) -> Vec<(String, u16)> {
-    let own = servers::own_names(host);
+/// The hosts and ports that a row's address names, without those of this machine, whose names are `own`.
+pub(crate) fn addresses(text: &str, kind: Kind, own: &BTreeSet<String>) -> Vec<(String, u16)> {
     let elsewhere = |place| match here(place) {
         Place::Port(host, port) if !own.contains(&host) && !host.starts_with("127.") => Some((host, port)),
         _ => None,
     };
-    let mut found: Vec<(String, u16)> =
-        address::places_of_row(text, usual_port(kind)).into_iter().filter_map(elsewhere).collect();
+    let mut found: Vec<(String, u16)> = address::places_of_row(text, address::usual_port(kind.word()))
+        .into_iter()
+        .filter_map(elsewhere)
+        .collect();
     found.sort();
     found.dedup();
     found

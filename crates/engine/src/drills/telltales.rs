@@ -1,6 +1,7 @@
 //! What of production must not stand in the target of a drill: the secrets the policy refers to, and the addresses of its
 //! servers. What this machine does not know cannot be looked for, and is named.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use base64::Engine as _;
@@ -12,18 +13,18 @@ use lifeboat_policy::{Endpoint, Recipient, Source, Store};
 use percent_encoding::percent_decode_str;
 
 use crate::context::Engine;
-use crate::inventory::addresses;
+use crate::inventory::{addresses, own_names};
 
 impl Engine {
     /// Of every row, also those that are not drilled: whatever of them comes along would lead to them.
     pub(super) fn telltales(&self) -> Telltales {
-        let mut all = Telltales::default();
+        let (mut all, own) = (Telltales::default(), own_names(&self.env.host));
         for row in self.policy.stores.values() {
             for reference in references(row) {
                 self.look_for_secret(reference, &format!("{reference} of `{}`", row.name), &mut all);
             }
             if let Some(endpoint) = endpoint(row) {
-                self.look_for_address(endpoint, row, &mut all);
+                self.look_for_address(endpoint, row, &own, &mut all);
             }
         }
         for recipient in &self.policy.keys.recipients {
@@ -46,35 +47,41 @@ impl Engine {
     }
 
     fn look_for_secret(&self, reference: &SecretRef, what: &str, all: &mut Telltales) {
-        // A pipe would be waited for, and of a row that is not drilled nobody is about to fill it.
-        let is_file = match reference {
-            SecretRef::File(path) => self.resolve(path).is_file(),
-            SecretRef::Env(_) | SecretRef::Vault { .. } => true,
-        };
-        if !is_file {
-            all.unknown.push(what.to_owned());
-            return;
-        }
-        match self.env.secrets.resolve(reference) {
-            Ok(text) => {
+        match self.known(reference) {
+            Some(text) => {
                 let passwords = passwords(text.expose());
                 let mut values: Vec<&str> = passwords.iter().map(|text| text.expose().as_str()).collect();
                 values.push(text.expose().trim());
                 all.known.push(telltale(what.to_owned(), &values));
             }
-            Err(_unknown) => all.unknown.push(what.to_owned()),
+            None => all.unknown.push(what.to_owned()),
         }
     }
 
-    fn look_for_address(&self, endpoint: &Endpoint, row: &Store, all: &mut Telltales) {
-        // An address that is not known is among the secrets that are not.
-        if let Endpoint::Secret(SecretRef::File(path)) = endpoint
-            && !self.resolve(path).is_file()
-        {
-            return;
-        }
-        let Ok(text) = self.address(endpoint)() else { return };
-        for (host, port) in addresses(text.expose(), row.kind, &self.env.host) {
+    /// What it refers to, where this machine knows it.
+    fn known(&self, reference: &SecretRef) -> Option<Secret<String>> {
+        // A pipe would be waited for, and of a row that is not drilled nobody is about to fill it.
+        let is_there = match reference {
+            SecretRef::File(path) => self.resolve(path).is_file(),
+            SecretRef::Env(_) | SecretRef::Vault { .. } => true,
+        };
+        is_there.then(|| self.env.secrets.resolve(reference).ok()).flatten()
+    }
+
+    fn look_for_address(
+        &self,
+        endpoint: &Endpoint,
+        row: &Store,
+        own: &BTreeSet<String>,
+        all: &mut Telltales,
+    ) {
+        let text = match endpoint {
+            // One that is not known is among the secrets that are not.
+            Endpoint::Secret(reference) => self.known(reference),
+            Endpoint::Plain(_) => self.address(endpoint)().ok(),
+        };
+        let Some(text) = text else { return };
+        for (host, port) in addresses(text.expose(), row.kind, own) {
             let what = format!("the address {host}:{port} of `{}`", row.name);
             // A name with a dot is that of nothing else; one word may be any.
             let forms = if host.contains(['.', ':']) {

@@ -72,6 +72,11 @@ const NEIGHBOURS: [(&str, &str, u16); 6] = [
     ("opensearch", "elasticsearch", 9200),
 ];
 
+/// The port a store of this kind usually has, 0 where none is usual.
+pub(super) fn usual_port(kind: &str) -> u16 {
+    SCHEMES.iter().find(|(_, known, _)| *known == kind).map_or(0, |(_, _, port)| *port)
+}
+
 /// Every address of a store in a text. Paths that are not absolute begin at `folder`.
 pub(super) fn addresses(text: &str, folder: &Path) -> Vec<Address> {
     let lines = text.split(['\n', '\r']);

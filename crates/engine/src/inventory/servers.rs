@@ -153,7 +153,7 @@ fn socket_files(table: &str, own: &BTreeSet<String>) -> Vec<PathBuf> {
 }
 
 /// Names and numbers that lead to this machine.
-pub(super) fn own_names(host: &str) -> BTreeSet<String> {
+pub(crate) fn own_names(host: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::from(["localhost".to_owned(), "::1".to_owned(), host.to_ascii_lowercase()]);
     let table = fs::read_to_string(format!("{PROC}/net/fib_trie")).unwrap_or_default();
     names.extend(local_numbers(&table));
