@@ -332,13 +332,13 @@ impl Stage<'_> {
         let (mut artefact, mut rto_s, mut ready_s) = (None, None, None);
         let read = outcome.is_ok().then(|| read(bytes, replays)).into_iter().flatten();
         match outcome {
-            Ok(opened) if proven(&checks) => {
+            Ok(opened) if proven(&checks, adapter.essential()) => {
                 let now = self.clock.monotonic();
                 rto_s = Some(now.saturating_sub(start).as_secs_f64());
                 ready_s = Some(now.saturating_sub(self.start).as_secs_f64());
                 artefact = Some(opened);
             }
-            Ok(_) if checks.iter().all(|check| check.state != CheckState::Failed) => {
+            Ok(_) if checks.iter().all(|check| check.state == CheckState::NotApplicable) => {
                 let message = format!("{point} was restored, but no check could be applied to it");
                 findings.push(Finding::new("drill.unproven", store.as_str(), message));
             }
@@ -471,10 +471,22 @@ fn tried(
     Ok(canaries)
 }
 
-/// No check failed, and at least one had something to say: a check that could not be applied proves nothing.
-fn proven(checks: &[CheckOutcome]) -> bool {
+/// No check failed, at least one had something to say, and so had every one that must: a check that could not be applied
+/// proves nothing.
+fn proven(checks: &[CheckOutcome], essential: &[&str]) -> bool {
     checks.iter().all(|check| check.state != CheckState::Failed)
         && checks.iter().any(|check| check.state == CheckState::Passed)
+        && unapplied(checks, essential).next().is_none()
+}
+
+/// The checks that could not be applied although nothing is proven without them.
+fn unapplied<'a>(
+    checks: &'a [CheckOutcome],
+    essential: &'a [&str],
+) -> impl Iterator<Item = &'a CheckOutcome> {
+    checks
+        .iter()
+        .filter(|check| check.state == CheckState::NotApplicable && essential.contains(&check.family()))
 }
 
 pub(crate) fn judge_checks(
@@ -483,8 +495,7 @@ pub(crate) fn judge_checks(
     essential: &[&str],
     findings: &mut Vec<Finding>,
 ) {
-    let unapplied = checks.iter().filter(|check| check.state == CheckState::NotApplicable);
-    for check in unapplied.filter(|check| essential.contains(&check.family())) {
+    for check in unapplied(checks, essential) {
         let why = check.detail.first().map(|line| format!(": {line}")).unwrap_or_default();
         let message = format!("{} could not be applied{why}", check.id);
         findings.push(Finding::new("drill.unproven", store.as_str(), message));

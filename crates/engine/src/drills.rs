@@ -593,6 +593,7 @@ fn rules(
             Selected::Paths(glob) => Asked::Paths(glob.clone()),
             Selected::Keys(pattern) => Asked::Keys(pattern.clone()),
             Selected::Under(start) => Asked::Under(start.clone()),
+            Selected::Field(field) => Asked::Field(field.clone()),
         },
         prefix: side.prefix.clone(),
         suffix: side.suffix.clone(),

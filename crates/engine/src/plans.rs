@@ -7,7 +7,7 @@ use lifeboat_base::ids::{CopyName, PlanName, StoreName};
 use lifeboat_base::time::{SignedDuration, Timestamp};
 use lifeboat_catalog::RunRow;
 use lifeboat_drill::{DrillReport, DrillVerdict};
-use lifeboat_policy::{DrillPlan, Policy, Recipient};
+use lifeboat_policy::{DrillChecks, DrillPlan, Policy, Recipient};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -151,7 +151,7 @@ fn judge(
     }
 }
 
-/// The policy after the loss that a plan imagines: other code sees nothing of what is gone.
+/// The policy after the loss that a plan imagines, with the rules it asks: other code sees nothing of what is gone.
 fn lessened(policy: &Policy, plan: &DrillPlan) -> Policy {
     let mut policy = policy.clone();
     for row in policy.stores.values_mut() {
@@ -160,12 +160,17 @@ fn lessened(policy: &Policy, plan: &DrillPlan) -> Policy {
     if !plan.open_with.is_empty() {
         policy.keys.recipients.retain(|recipient| plan.open_with.contains(recipient));
     }
+    if let DrillChecks::Only(checks) = &plan.checks {
+        policy.agreements.retain(|name, _| checks.iter().any(|asked| asked == name.as_str()));
+        policy.applications.retain(|name, _| checks.iter().any(|asked| asked == name.as_str()));
+    }
     policy
 }
 
 /// What a plan asks for and restores from: itself, the rows with their promises and the rules they are asked, the places of their copies
 /// and who opens them; how often it is due is not part of it. A row that joined the policy was in no drill before.
 fn digest(policy: &Policy, plan: &DrillPlan) -> Digest {
+    let asked = lessened(policy, plan);
     let rows: Vec<_> = policy
         .stores
         .values()
@@ -178,7 +183,7 @@ fn digest(policy: &Policy, plan: &DrillPlan) -> Digest {
                 .map(|copy| (copy, policy.copies.get(copy).map(|place| &place.url)))
                 .collect();
             let promised = (row.retention.value.keeps_points(), row.rto.value, row.rpo.value, &row.needs);
-            (&row.name, promised, places, drill_digest(row), rules_digests(policy, &row.name))
+            (&row.name, promised, places, drill_digest(row), rules_digests(&asked, &row.name))
         })
         .collect();
     let opened: Vec<String> = policy.keys.recipients.iter().map(Recipient::to_string).collect();

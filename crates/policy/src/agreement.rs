@@ -112,15 +112,17 @@ fn selected(table: &Section<'_>, kind: Kind, context: &mut Context) -> Option<Se
         Kind::Files => "paths",
         Kind::Redis => "keys",
         Kind::Etcd => "under",
+        Kind::Vector => "field",
         _ => {
             let message = format!("a store of kind `{kind}` cannot be compared yet");
-            let help = "the kinds that can be are `postgres`, `sqlite`, `files`, `redis` and `etcd`";
+            let help =
+                "the kinds that can be are `postgres`, `sqlite`, `files`, `redis`, `etcd` and `vector`";
             context.error("bad-agreement", &table.at, message, help);
             return None;
         }
     };
     let mut fits = true;
-    for other in ["sql", "paths", "keys", "under"].into_iter().filter(|other| *other != own) {
+    for other in ["sql", "paths", "keys", "under", "field"].into_iter().filter(|other| *other != own) {
         if table.get(other).is_some() {
             let message = format!("`{other}` does not select anything in a store of kind `{kind}`");
             context.error("foreign-key", &table.key_at(other), message, format!("write `{own} = \"…\"`"));
@@ -147,6 +149,7 @@ fn selected(table: &Section<'_>, kind: Kind, context: &mut Context) -> Option<Se
         Kind::Files => Selected::Paths(text),
         Kind::Redis => Selected::Keys(text),
         Kind::Etcd => Selected::Under(text),
+        Kind::Vector => Selected::Field(text),
         _ => Selected::Sql { database, text },
     })
 }

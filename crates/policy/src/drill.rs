@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use lifeboat_base::ids::{CopyName, PlanName, StoreName};
+use lifeboat_base::ids::{AgreementName, ApplicationName, CopyName, PlanName, StoreName};
 
+use crate::application;
 use crate::keys;
-use crate::model::{DrillPlan, DrillTarget, Recipient, Store};
+use crate::model::{Application, DrillChecks, DrillPlan, DrillTarget, Recipient, Store};
 use crate::promises::cadence;
 use crate::reader::{Context, Field, Section};
 use crate::sections::{Copies, NAME_RULE, bad_name};
@@ -15,11 +16,20 @@ use crate::value::InvalidValue;
 
 /// What a plan can name.
 pub(crate) struct Known<'a> {
-    /// All rows, also those with errors.
-    pub(crate) stores: &'a [&'a str],
-    pub(crate) rows: &'a BTreeMap<StoreName, Store>,
+    pub(crate) named: &'a application::Known<'a>,
+    pub(crate) applications: &'a BTreeMap<ApplicationName, Application>,
     pub(crate) copies: &'a Copies,
     pub(crate) recipients: &'a [Recipient],
+}
+
+impl Known<'_> {
+    /// The stores that a rule or an application needs; nothing if there is none of that name.
+    fn needed(&self, name: &str) -> Option<Vec<&StoreName>> {
+        let rule = self.named.agreements.iter().find(|(known, _)| known.as_str() == name);
+        let application = self.applications.iter().find(|(known, _)| known.as_str() == name);
+        rule.map(|(_, rule)| vec![&rule.left.store, &rule.right.store])
+            .or_else(|| application.map(|(_, application)| application.stores.iter().collect()))
+    }
 }
 
 /// The plans without errors.
@@ -38,6 +48,7 @@ pub(crate) fn plans(
         let stores = stores(&table, known, context);
         let without = without(&table, stores.as_deref().unwrap_or_default(), known, context);
         let open_with = open_with(&table, known, context);
+        let checks = checks(&table, stores.as_deref().unwrap_or_default(), known, context);
         let back = table.parsed("back", "bad-duration", context, str::parse::<Span>);
         let target = table.parsed("target", "bad-target", context, target);
         let every = table.parsed("every", "bad-cadence", context, cadence);
@@ -48,7 +59,8 @@ pub(crate) fn plans(
             bad_name("drill", name, &at, NAME_RULE, context);
             continue;
         };
-        let (Some(stores), Some(without), Some(open_with), false) = (stores, without, open_with, broken)
+        let (Some(stores), Some(without), Some(open_with), Some(checks), false) =
+            (stores, without, open_with, checks, broken)
         else {
             continue;
         };
@@ -58,7 +70,7 @@ pub(crate) fn plans(
         let every = every.value().or_else(|| usual.parse().ok());
         let Some(every) = every else { continue };
         let target = target.value().unwrap_or_default();
-        plans.insert(id, DrillPlan { stores, every, back, without, open_with, target, line });
+        plans.insert(id, DrillPlan { stores, every, back, without, open_with, checks, target, line });
     }
     plans
 }
@@ -106,8 +118,8 @@ fn stores(table: &Section<'_>, known: &Known<'_>, context: &mut Context) -> Opti
     let mut stores = Vec::new();
     let mut whole = true;
     for (name, at) in names {
-        if !known.stores.contains(&name) {
-            let help = suggest::help(name, known.stores, "the stores are");
+        if !known.named.names.contains(&name) {
+            let help = suggest::help(name, known.named.names, "the stores are");
             context.error("unknown-store", &at, format!("there is no store `{name}`"), help);
             whole = false;
         } else if let Ok(id) = StoreName::new(name) {
@@ -143,7 +155,7 @@ fn without(
         }
     }
     let drilled = |row: &&Store| stores.is_empty() || stores.contains(&row.name);
-    let lost = known.rows.values().filter(drilled).find(|row| {
+    let lost = known.named.rows.values().filter(drilled).find(|row| {
         let copies = &row.copies.value;
         !copies.is_empty() && copies.iter().all(|copy| gone.contains(copy))
     });
@@ -154,6 +166,39 @@ fn without(
         return None;
     }
     whole.then_some(gone)
+}
+
+/// The rules and applications that are asked. One that needs a store outside of the drill would never be asked.
+fn checks(
+    table: &Section<'_>,
+    stores: &[StoreName],
+    known: &Known<'_>,
+    context: &mut Context,
+) -> Option<DrillChecks> {
+    let names = match table.texts("checks", context) {
+        Field::Absent => return Some(DrillChecks::All),
+        Field::Broken => return None,
+        Field::Set(names, _) => names,
+    };
+    let agreements = known.named.agreements.keys().map(AgreementName::as_str);
+    let all: Vec<&str> = agreements.chain(known.applications.keys().map(ApplicationName::as_str)).collect();
+    let (mut asked, mut whole) = (Vec::new(), true);
+    for (name, at) in names {
+        let Some(needed) = known.needed(name) else {
+            let help = suggest::help(name, &all, "the rules and applications are");
+            context.error("bad-drill", &at, format!("there is no rule or application `{name}`"), help);
+            whole = false;
+            continue;
+        };
+        let outside = needed.into_iter().find(|store| !stores.is_empty() && !stores.contains(store));
+        if let Some(store) = outside {
+            let message = format!("`{name}` needs `{store}`, which this drill does not restore");
+            context.error("bad-drill", &at, message, "add it to `stores`, or leave the name out");
+            whole = false;
+        }
+        asked.push(name.to_owned());
+    }
+    whole.then_some(DrillChecks::Only(asked))
 }
 
 /// The recipients that are there; each one of the policy's.

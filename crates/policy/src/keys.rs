@@ -247,6 +247,11 @@ pub(crate) const DRILL: &[Key] = &[
         Shape::Recipients,
         "The only recipients that are there, as break-glass keys. Default: all.",
     ),
+    key(
+        "checks",
+        Shape::Texts,
+        "Which rules between stores and applications it asks, by their names. Default: all of its stores.",
+    ),
     key("target", Shape::Target, "Where it restores to: local, a sandbox on this machine. Default: local."),
 ];
 
@@ -278,6 +283,7 @@ pub(crate) const SELECTION: &[Key] = &[
     key("paths", Shape::Text, "files: a glob of paths below the root."),
     key("keys", Shape::Text, "redis: a pattern of keys, with `dbN:` before it for another database than 0."),
     key("under", Shape::Text, "etcd: what the keys start with."),
+    key("field", Shape::Text, "vector: a field of the records, such as `doc_id` or `metadata.page`."),
     key("prefix", Shape::Text, "What stands before each name and is no part of it. Default: nothing."),
     key("suffix", Shape::Text, "What stands after each name and is no part of it. Default: nothing."),
 ];

@@ -38,10 +38,10 @@ pub use application::variable;
 pub use explain::{ExplainLine, explain};
 pub use kind::Kind;
 pub use model::{
-    Agreement, Application, Checks, CopyPlace, CopyUrl, DrillPlan, DrillTarget, Encryption, Endpoint,
-    EtcdAccess, Expectation, Inventory, Keys, Lock, LockMode, Network, Origin, Policy, Promises, Question,
-    Recipient, RedisCapture, RedisScan, Selected, Selection, Source, Sourced, Store, Tier, VectorEngine,
-    VectorIndex, VectorMetric, Verify, Written,
+    Agreement, Application, Checks, CopyPlace, CopyUrl, DrillChecks, DrillPlan, DrillTarget, Encryption,
+    Endpoint, EtcdAccess, Expectation, Inventory, Keys, Lock, LockMode, Network, Origin, Policy, Promises,
+    Question, Recipient, RedisCapture, RedisScan, Selected, Selection, Source, Sourced, Store, Tier,
+    VectorEngine, VectorIndex, VectorMetric, Verify, Written,
 };
 pub use order::{Phase, restore_order};
 pub use parse::{digest, parse};

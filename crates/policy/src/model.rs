@@ -595,10 +595,22 @@ pub struct DrillPlan {
     pub without: Vec<CopyName>,
     /// The only recipients that are there; empty for all.
     pub open_with: Vec<Recipient>,
+    /// What is asked of its stores together. What a store is checked for by itself is no choice.
+    pub checks: DrillChecks,
     /// What it restores to.
     pub target: DrillTarget,
     /// The line of its name, from 1.
     pub line: usize,
+}
+
+/// Which rules and applications a planned drill asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum DrillChecks {
+    /// All that its stores have.
+    #[default]
+    All,
+    /// Those of these names.
+    Only(Vec<String>),
 }
 
 /// A `[agreement.NAME]` section: what two stores must say of each other when both show one moment.
@@ -740,4 +752,6 @@ pub enum Selected {
     Keys(String),
     /// The keys that start with this, with their values.
     Under(String),
+    /// What the records of an index hold in this field, with their revisions as values.
+    Field(String),
 }

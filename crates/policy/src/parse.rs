@@ -130,8 +130,8 @@ fn read(root: &Section<'_>, context: &mut Context) -> Option<Policy> {
     let applications = application::applications(&root.table("application", context), &named, context);
 
     let known = Known {
-        stores: &known_stores,
-        rows: &stores,
+        named: &named,
+        applications: &applications,
         copies: &copies,
         recipients: recipients.as_deref().unwrap_or_default(),
     };

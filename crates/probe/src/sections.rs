@@ -13,9 +13,12 @@ use crate::canonical::canonical_json;
 use crate::coverage::{Place, Section};
 use crate::draft::DraftSection;
 use crate::gold::{GoldProbe, GoldSet, MAX_GOLD_LINES_COUNT};
-use crate::inventory::{MAX_RECORD_BYTES, Record};
+use crate::inventory::Record;
 use crate::lsa::MAX_CORPUS_BYTES;
 use crate::span::{Span, words};
+
+/// A gap between two pieces of a section that its text crosses.
+const MAX_GAP_BYTES: usize = 64 * 1024;
 
 /// A text of a section and its place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,13 +72,17 @@ impl GoldSection {
     }
 
     /// Its text from its first byte on. Where pieces overlap the second gives way; a gap is filled with line ends, so that
-    /// places hold and no sentence crosses it.
+    /// places hold and no sentence crosses it. A gap of more than 64 KiB ends the text: pieces may lie as far apart as
+    /// somebody likes to write.
     pub fn text(&self) -> String {
         let Some(first) = self.pieces.first() else { return String::new() };
         let mut text: Vec<u8> = Vec::new();
         for piece in &self.pieces {
             let from = usize::try_from(piece.offsets.start() - first.offsets.start()).unwrap_or(usize::MAX);
-            if from > text.len() && from - text.len() <= MAX_RECORD_BYTES {
+            if from > text.len() {
+                if from - text.len() > MAX_GAP_BYTES {
+                    break;
+                }
                 text.resize(from, b'\n');
             }
             let known = text.len().saturating_sub(from);
@@ -131,8 +138,9 @@ impl GoldSections {
             );
             return Err(ProbeError::invalid(format!("section `{}`", record.section_id), why));
         }
-        section.pieces.push(GoldPiece { offsets: record.offsets, text: record.text.clone() });
-        section.pieces.sort();
+        let piece = GoldPiece { offsets: record.offsets, text: record.text.clone() };
+        let at = section.pieces.partition_point(|known| *known < piece);
+        section.pieces.insert(at, piece);
         Ok(())
     }
 
@@ -237,6 +245,17 @@ mod tests {
         assert_eq!(sections.get("s").unwrap().text(), "one two\n\n\ntwo three");
         let again = GoldSections::from_jsonl(&sections.to_jsonl().unwrap()).unwrap();
         assert_eq!(again.hash().unwrap(), sections.hash().unwrap());
+    }
+
+    #[test]
+    fn pieces_far_apart_cost_no_memory_for_what_lies_between() {
+        let mut sections = GoldSections::default();
+        for at in 0..100 {
+            sections.add(&record(&format!("c{at}"), "s", at * 4_000_000, "one two")).unwrap();
+        }
+        let section = sections.get("s").unwrap();
+        assert_eq!(section.text(), "one two");
+        assert_eq!(section.section().words.len(), 200);
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub enum Selection {
     Keys(String),
     /// The keys that start with this, with their values.
     Under(String),
+    /// What the records of an index hold in this field, with their revisions as values. A record without it names nothing.
+    Field(String),
 }
 
 /// One thing that a store holds.

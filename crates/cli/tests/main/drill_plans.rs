@@ -76,6 +76,48 @@ fn what_is_due_is_drilled_without_what_the_plan_takes_away_and_is_kept_until_it_
 }
 
 #[test]
+fn a_plan_asks_the_rules_it_names_and_the_others_stay_unproven() {
+    let world = World::of_everything();
+    // Both sides of the rules name nothing that the other must have, and one of them is wrong.
+    let rule = |name: &str, glob: &str| {
+        format!(
+            "[agreement.{name}]\nleft = {{ store = \"uploads\", paths = \"{glob}\" }}\n\
+             right = {{ store = \"orders\", sql = \"SELECT 'memo.txt'\" }}\n\n"
+        )
+    };
+    crashsafe::write_new(&world.uploads().join("memo.txt"), b"kept").unwrap();
+    crashsafe::write_new(&world.uploads().join("stray.bin"), b"nobody knows").unwrap();
+    let rules = rule("notes", "memo.txt") + &rule("strays", "stray.bin");
+    world.write_policy(&format!("{}{rules}[drill.smoke]\nchecks = [\"notes\"]\n", world.policy));
+    world.run(&["backup"]).expect(0);
+    let report = world.json(&["drill", "--plan", "smoke"], 0);
+    assert_eq!(texts(&report["agreement"], "id"), ["agreement/notes"]);
+    assert_eq!(states(&world, 0), [("smoke".to_owned(), "kept".to_owned())]);
+    // The rule that nobody asked is not kept because another was.
+    let (state, reason) = world.promise("uploads", "drill");
+    assert_eq!(state, "unproven", "{reason}");
+    assert!(reason.contains("strays"), "{reason}");
+    let report = world.json(&["drill", "--all"], 5);
+    assert_eq!(texts(&report["agreement"], "id"), ["agreement/notes", "agreement/strays"]);
+    // A rule that the plan does not ask may change without it, one that it asks may not.
+    let other = rules.replace("stray.bin", "other.bin");
+    world.write_policy(&format!("{}{other}[drill.smoke]\nchecks = [\"notes\"]\n", world.policy));
+    assert_eq!(states(&world, 5), [("smoke".to_owned(), "kept".to_owned())]);
+    let other = rules.replace("memo.txt", "memo.md");
+    world.write_policy(&format!("{}{other}[drill.smoke]\nchecks = [\"notes\"]\n", world.policy));
+    assert_eq!(states(&world, 5), [("smoke".to_owned(), "unproven".to_owned())]);
+    // What cannot be asked is refused.
+    for (lines, told) in [
+        ("checks = [\"note\"]", "there is no rule or application `note`"),
+        ("stores = [\"orders\"]\nchecks = [\"notes\"]", "`notes` needs `uploads`"),
+    ] {
+        world.write_policy(&format!("{}{rules}[drill.smoke]\n{lines}\n", world.policy));
+        let ran = world.run(&["check"]).expect(2);
+        assert!(ran.stderr.contains(told), "{ran:?}");
+    }
+}
+
+#[test]
 fn a_loss_that_nothing_comes_back_from_is_found_by_its_drill_and_not_by_the_everyday_one() {
     let world = world();
     // The break-glass key opens nothing any more, the passphrase still does.

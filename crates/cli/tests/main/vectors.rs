@@ -3,10 +3,11 @@
 use std::fs;
 
 use lifeboat_probe::{Embedder, Lsa, USUAL_RANK_COUNT};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use super::tree;
-use super::world::World;
+use super::world::{World, texts};
 
 const INDEX: &str = r#"
 [store.index]
@@ -102,6 +103,15 @@ fn an_index_is_probed_only_with_questions_that_were_curated() {
     assert_eq!(meaning["not_probed"], "the row names no gold set");
     assert_eq!(meaning["decision"]["action"], "review");
     assert_eq!(proofs(&world), (true, false));
+    // An empty index comes back as it was and shows nothing: neither that it can be restored, nor how long that takes.
+    for shard in ["a", "b"] {
+        tree::write(&world.path(&format!("live/index/{shard}.jsonl")), b"");
+    }
+    world.run(&["backup", "index"]);
+    let report = world.json(&["drill", "index"], 5);
+    assert!(texts(&report["findings"], "code").iter().any(|code| code == "drill.unproven"), "{report:#}");
+    assert_eq!(report["stores"][0]["rto_s"], Value::Null);
+    assert_eq!(proofs(&world), (false, false));
 }
 
 #[test]
@@ -144,6 +154,57 @@ fn an_index_is_drafted_curated_measured_and_proven_as_probed_in_a_drill() {
     tree::write(&world.path("gold/gold.jsonl"), gold.replacen("What does", "What does the", 1).as_bytes());
     let ran = world.run(&["probe", "index"]);
     assert_eq!(ran.code, Some(6), "{ran:?}");
+}
+
+const CATALOGUE: &str = r#"
+[store.catalogue]
+kind = "sqlite"
+path = "./live/catalogue.db"
+
+[agreement.documents]
+left = { store = "catalogue", sql = "SELECT id, rev AS value FROM documents" }
+right = { store = "index", field = "doc_id" }
+expect = "same"
+"#;
+
+#[test]
+fn an_index_agrees_with_the_catalogue_of_its_documents_or_the_document_is_named() {
+    let mut world = world();
+    world.policy = world.policy.replace("gold = \"./gold\"\n", "") + CATALOGUE;
+    world.write_policy(&world.policy);
+    let records: Vec<Value> = ["a", "b"]
+        .iter()
+        .flat_map(|shard| {
+            let text = fs::read_to_string(world.path(&format!("live/index/{shard}.jsonl"))).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>()
+        })
+        .collect();
+    let catalogue = Connection::open(world.path("live/catalogue.db")).unwrap();
+    catalogue.execute_batch("CREATE TABLE documents(id TEXT PRIMARY KEY, rev TEXT NOT NULL)").unwrap();
+    for record in &records {
+        let (id, rev) = (record["doc_id"].as_str(), record["rev"].as_str());
+        catalogue.execute("INSERT OR IGNORE INTO documents VALUES (?1, ?2)", [id, rev]).unwrap();
+    }
+    let asked = |code: i32| {
+        world.run(&["backup"]).expect(0);
+        let report = world.json(&["drill", "--all"], code);
+        report["agreement"][0].clone()
+    };
+    let outcome = asked(0);
+    assert_eq!(
+        (&outcome["state"], &outcome["canary_caught"]),
+        (&"passed".into(), &true.into()),
+        "{outcome:#}"
+    );
+
+    catalogue.execute("INSERT INTO documents VALUES ('forgotten', 'r1')", []).unwrap();
+    let outcome = asked(5);
+    assert!(outcome["detail"].to_string().contains("forgotten"), "{outcome:#}");
+    catalogue.execute("DELETE FROM documents WHERE id = 'forgotten'", []).unwrap();
+    let newer = records[0]["doc_id"].as_str();
+    catalogue.execute("UPDATE documents SET rev = 'r2' WHERE id = ?1", [newer]).unwrap();
+    let outcome = asked(5);
+    assert!(outcome["detail"].to_string().contains(newer.unwrap()), "{outcome:#}");
 }
 
 #[test]

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use lifeboat_base::capture::{Capture, CaptureFacts, RestoreSource};
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::{Finding, Monitor};
-use lifeboat_probe::{Frozen, Metric};
+use lifeboat_probe::{Declared, Frozen, Metric};
 
 use super::canaries;
 use super::capture::VectorCapture;
 use super::checks::{self, Subject};
 use super::gold;
-use super::place::{declared, is_shard, root_of};
+use super::place::{declared, is_shard, root_of, schema_faults};
 use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckResult, Inspection, RestoreReport};
 use crate::files::{FilesAdapter, FilesOptions, Step, WalkOptions, Walker};
 use crate::meaning::Probes;
+use crate::select::{Select, Selection, Take};
 
 /// What to capture of an index and what to hold it against.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,11 @@ impl VectorAdapter {
         let frozen = Frozen::open(&set)?;
         frozen.queries(&declared(&self.options.contract)?.contract)?;
         Ok(files)
+    }
+
+    /// What is wrong with the schemas that travel with the index; beside an index of one file nothing travels.
+    fn schema_faults(&self, declared: &Declared) -> Vec<String> {
+        schema_faults(&self.options.path, &declared.contracts.schema_files)
     }
 
     /// The index as files, after a look for shards: a folder without any is another folder.
@@ -106,6 +112,8 @@ impl Adapter for VectorAdapter {
                     );
                     findings.push(Finding::new("contract-differs", "metric", message));
                 }
+                let faults = self.schema_faults(&declared).into_iter();
+                findings.extend(faults.map(|fault| Finding::new("schema-unusable", "contract", fault)));
             }
             Err(failure) => {
                 let kind = failure.kind();
@@ -127,8 +135,9 @@ impl Adapter for VectorAdapter {
         let (files, _, _) = self.files()?;
         let declared = declared(&self.options.contract);
         let gold = self.options.gold.as_deref().map(|folder| self.usable_gold(folder));
+        let schemas = declared.as_ref().map(|declared| self.schema_faults(declared)).unwrap_or_default();
         let inner = files.capture(at)?;
-        Ok(Box::new(VectorCapture::new(inner, (declared, gold), at.spool, moment)))
+        Ok(Box::new(VectorCapture::new(inner, (declared, schemas, gold), at.spool, moment)))
     }
 
     fn restore(
@@ -139,6 +148,10 @@ impl Adapter for VectorAdapter {
         monitor: &dyn Monitor,
     ) -> Result<RestoreReport, Failure> {
         crate::files::restore_tree(from, into, monitor)
+    }
+
+    fn selects(&self) -> Option<&dyn Select> {
+        Some(self)
     }
 
     fn probes(&self) -> Option<&dyn Probes> {
@@ -166,5 +179,18 @@ impl Adapter for VectorAdapter {
         let mut results = crate::files::run_canaries(scratch)?;
         results.extend(canaries::run(scratch)?);
         Ok(results)
+    }
+}
+
+impl Select for VectorAdapter {
+    fn select(
+        &self,
+        _facts: &CaptureFacts,
+        artefact: &Path,
+        wanted: &[Selection],
+        monitor: &dyn Monitor,
+        take: &mut Take<'_>,
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        super::select::select(artefact, wanted, monitor, take)
     }
 }

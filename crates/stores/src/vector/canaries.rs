@@ -20,12 +20,13 @@ use crate::adapter::{Adapter, CanaryResult, CaptureContext};
 use crate::canary::{self, Canary};
 use crate::recording::Recording;
 
-const SHARD: &str = "a.jsonl";
+pub(crate) const SHARD: &str = "a.jsonl";
 const OTHER: &str = "b.jsonl";
+const SCHEMA: &str = "citation.json";
 /// Records of the sample, half in each shard.
 const RECORDS_COUNT: usize = 12;
 
-const CANARIES: [Canary; 18] = [
+const CANARIES: [Canary; 19] = [
     Canary {
         check: "vector.missing",
         damage: "a record is missing",
@@ -131,6 +132,11 @@ const CANARIES: [Canary; 18] = [
         apply: |_, point| edit_manifest(point, |manifest| manifest.contract.metric = Metric::L2),
     },
     Canary {
+        check: "vector.manifest",
+        damage: "a schema that the contract names is another",
+        apply: |dir, _| crashsafe::replace(&dir.join(SCHEMA), b"[]"),
+    },
+    Canary {
         check: "vector.contract",
         damage: "the index was built by another version of the model",
         apply: |_, point| {
@@ -152,10 +158,15 @@ pub(crate) fn run(scratch: &Path) -> Result<Vec<CanaryResult>, Failure> {
         metric: Metric::Cosine,
         gold: None,
     });
-    let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-    let context = CaptureContext { clock: &clock, spool: place.path(), kept: None, known: &[] };
-    let recording = Recording::record(adapter.capture(&context)?, &Findings::new())?;
+    let recording = recorded(&adapter, place.path())?;
     canary::run(&adapter, &recording, &CANARIES, place.path())
+}
+
+/// A point of the index as it is.
+pub(crate) fn recorded(adapter: &VectorAdapter, spool: &Path) -> Result<Recording, Failure> {
+    let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+    let context = CaptureContext { clock: &clock, spool, kept: None, known: &[] };
+    Recording::record(adapter.capture(&context)?, &Findings::new())
 }
 
 /// A record whose vector has this length, and a direction of its own.
@@ -174,7 +185,13 @@ fn make_sample(place: &Path, root: &Path) -> io::Result<()> {
     let half = |range: std::ops::Range<usize>| joined(&range.map(|at| record(at, 1.0)).collect::<Vec<_>>());
     crashsafe::write_new(&root.join(SHARD), half(0..RECORDS_COUNT / 2).as_bytes())?;
     crashsafe::write_new(&root.join(OTHER), half(RECORDS_COUNT / 2..RECORDS_COUNT).as_bytes())?;
-    crashsafe::write_new(&place.join("contract.json"), sample_contract(3).to_string().as_bytes())
+    let content = b"{}";
+    crashsafe::write_new(&root.join(SCHEMA), content)?;
+    let mut contract = sample_contract(3);
+    if let Some(files) = contract.pointer_mut("/contracts/schema_files") {
+        *files = json!([{"path": SCHEMA, "sha256": Digest::of(content)}]);
+    }
+    crashsafe::write_new(&place.join("contract.json"), contract.to_string().as_bytes())
 }
 
 /// What the owner of a sample declares.
@@ -211,7 +228,7 @@ fn edit_of(dir: &Path, name: &str, change: impl FnOnce(&mut Vec<Value>)) -> io::
     file.write_all(joined(&lines).as_bytes())
 }
 
-fn edit(dir: &Path, change: impl FnOnce(&mut Vec<Value>)) -> io::Result<()> {
+pub(crate) fn edit(dir: &Path, change: impl FnOnce(&mut Vec<Value>)) -> io::Result<()> {
     edit_of(dir, SHARD, change)
 }
 

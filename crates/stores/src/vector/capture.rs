@@ -89,18 +89,21 @@ pub(crate) struct VectorCapture {
     pending: Option<(RelPath, Shared)>,
     /// What is named like a shard and is none: part of the index may be elsewhere.
     odd: Vec<String>,
+    /// What is wrong with the schemas that should travel along.
+    schemas: Vec<String>,
     stage: Stage,
 }
 
 impl VectorCapture {
     pub(crate) fn new(
         inner: Box<dyn Capture>,
-        (declared, gold): (Result<Declared, Failure>, Option<Gold>),
+        (declared, schemas, gold): (Result<Declared, Failure>, Vec<String>, Option<Gold>),
         spool: &Path,
         moment: Timestamp,
     ) -> Self {
         let stage = Stage::Files(Box::default());
-        Self { inner, declared, gold, spool: spool.to_owned(), moment, pending: None, odd: Vec::new(), stage }
+        let (spool, odd) = (spool.to_owned(), Vec::new());
+        Self { inner, declared, gold, spool, moment, pending: None, odd, schemas, stage }
     }
 
     /// Takes over what the reader of the last shard has seen. One that was not read to its end is no part of the point.
@@ -147,6 +150,10 @@ impl VectorCapture {
             let why = "it is named like a shard and is none: a link, no file, or another ending";
             monitor.finding(Finding::new("shard-unreadable", odd.clone(), why.to_owned()));
             summary.unreadable.push(format!("{odd}: {why}"));
+        }
+        for fault in std::mem::take(&mut self.schemas) {
+            monitor.finding(Finding::new("schema-unusable", "contract", fault.clone()));
+            summary.unreadable.push(fault);
         }
         let report = &taken.sorted.report;
         for (name, count) in [

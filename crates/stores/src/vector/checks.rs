@@ -15,7 +15,7 @@ use lifeboat_probe::{
 
 use super::adapter::VectorOptions;
 use super::capture::MANIFEST;
-use super::place::{declared, take_stock};
+use super::place::{declared, schema_faults, take_stock};
 use super::records::{Lines, RECORDS};
 use super::stock::Taken;
 use crate::adapter::CheckResult;
@@ -104,8 +104,13 @@ impl Subject<'_> {
         for difference in &differing {
             tally.add(|| told(difference));
         }
+        let schemas = schema_faults(self.restored, &manifest.contracts.schema_files);
+        for fault in &schemas {
+            tally.add(|| fault.clone());
+        }
         let measured = match fields.as_slice() {
-            [] => format!("INDEX_HASH {}", manifest.index_hash),
+            [] if schemas.is_empty() => format!("INDEX_HASH {}", manifest.index_hash),
+            [] => format!("{} schemas missing or other", schemas.len()),
             fields => format!("other {}", fields.join(", ")),
         };
         Ok(tally.result(MANIFEST_CHECK, measured, EXPECTED))

@@ -10,6 +10,7 @@ mod place;
 mod probing;
 mod questions;
 mod records;
+mod select;
 mod stock;
 
 pub use lifeboat_probe::{Dropped, Metric};

@@ -5,10 +5,11 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::path::RelPath;
-use lifeboat_probe::{Declared, MAX_MANIFEST_BYTES};
+use lifeboat_probe::{Declared, MAX_MANIFEST_BYTES, SchemaFile};
 
 use super::stock::{Shard, Stock, Taken, Visit};
 use crate::files::{Found, Step, Trouble, WalkOptions, Walker};
@@ -16,6 +17,8 @@ use crate::files::{Found, Step, Trouble, WalkOptions, Walker};
 /// What the name of a shard ends in.
 const ENDING: &str = ".jsonl";
 const READ_BYTES: usize = 256 << 10;
+/// A schema larger than this is none.
+const MAX_SCHEMA_BYTES: u64 = 4 << 20;
 
 /// Whether a file with this path is a shard.
 pub(crate) fn is_shard(path: &RelPath) -> bool {
@@ -71,6 +74,38 @@ pub(crate) fn regular(path: &Path) -> io::Result<File> {
         return Err(io::Error::other("it is no file"));
     }
     File::open(path)
+}
+
+/// What is wrong with the schemas that a contract names. They lie in the index, since an answer of it cannot be read by
+/// another schema: each must be the one whose hash stands there.
+pub(crate) fn schema_faults(root: &Path, schemas: &[SchemaFile]) -> Vec<String> {
+    let fault = |schema: &SchemaFile| {
+        let why = match schema_digest(root, &schema.path) {
+            Ok(found) if found == schema.sha256 => return None,
+            Ok(_) => "it is not the one whose hash the contract names".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Some(format!("schema {}: {why}", schema.path))
+    };
+    schemas.iter().filter_map(fault).collect()
+}
+
+fn schema_digest(root: &Path, path: &str) -> io::Result<Digest> {
+    let inside = RelPath::new(path).map_err(io::Error::other)?;
+    let mut place = root.to_owned();
+    for part in inside.names() {
+        place.push(part);
+        // A link leads to what no snapshot holds.
+        if fs::symlink_metadata(&place)?.is_symlink() {
+            return Err(io::Error::other("it is a link, or lies behind one"));
+        }
+    }
+    let mut content = Vec::new();
+    regular(&place)?.take(MAX_SCHEMA_BYTES + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > MAX_SCHEMA_BYTES {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(Digest::of(&content))
 }
 
 /// Takes stock of the shards in a folder, and shows every record of them.

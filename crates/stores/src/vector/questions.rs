@@ -1,25 +1,23 @@
 //! The canaries of the board: an index of made-up sections with a gold set of its own, and ways to spoil what it means.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use lifeboat_base::crashsafe;
 use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Findings;
-use lifeboat_base::time::{ManualClock, Timestamp};
 use lifeboat_probe::{Lsa, Metric, USUAL_RANK_COUNT, shuffle};
 use serde_json::{Value, json};
 
 use super::adapter::{VectorAdapter, VectorOptions};
-use super::canaries::{edit_manifest, joined, put, sample_contract};
+use super::canaries::{SHARD, edit, edit_manifest, joined, put, recorded, sample_contract};
 use super::gold::{self, EMBEDDER, LOCK};
-use crate::adapter::{Adapter, CanaryResult, CaptureContext, CheckState};
+use crate::adapter::{Adapter, CanaryResult, CheckState};
 use crate::meaning::{BOARD, Probes};
 use crate::recording::Recording;
 
-const SHARD: &str = "a.jsonl";
 const SECTIONS_COUNT: u64 = 100;
 const WORDS_COUNT: u64 = 160;
 /// Different words of a section.
@@ -29,14 +27,14 @@ type Spoil = fn(&Path, &mut Recording) -> io::Result<()>;
 
 const CANARIES: [(&str, Spoil); 7] = [
     ("every vector is that of the next record", |dir, _| {
-        spoil(dir, |lines| {
+        edit(dir, |lines| {
             let mut vectors: Vec<Value> = lines.iter().map(vector).collect();
             vectors.rotate_left(1);
             lines.iter_mut().zip(vectors).for_each(|(line, vector)| put(line, "vector", vector));
         })
     }),
     ("all vectors are the same", |dir, _| {
-        spoil(dir, |lines| {
+        edit(dir, |lines| {
             let first = lines.first().map(vector).unwrap_or_default();
             for line in lines {
                 put(line, "vector", first.clone());
@@ -44,7 +42,7 @@ const CANARIES: [(&str, Spoil); 7] = [
         })
     }),
     ("the vectors are of another basis", |dir, _| {
-        spoil(dir, |lines| {
+        edit(dir, |lines| {
             for line in lines {
                 if let Some(components) = line.get_mut("vector").and_then(Value::as_array_mut) {
                     components.rotate_right(7);
@@ -52,9 +50,9 @@ const CANARIES: [(&str, Spoil); 7] = [
             }
         })
     }),
-    ("the index is empty", |dir, _| spoil(dir, Vec::clear)),
+    ("the index is empty", |dir, _| edit(dir, Vec::clear)),
     ("half of the records are missing", |dir, _| {
-        spoil(dir, |lines| {
+        edit(dir, |lines| {
             let mut at = 0;
             lines.retain(|_| {
                 at += 1;
@@ -129,9 +127,7 @@ fn sample(place: &Path) -> Result<(VectorAdapter, Recording), Failure> {
         let what = format!("the gold set of the sample lacks: {}", curated.lacks.join("; "));
         return Err(Failure::new(FailureKind::Internal, what));
     }
-    let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-    let context = CaptureContext { clock: &clock, spool: place, kept: None, known: &[] };
-    let point = Recording::record(adapter.capture(&context)?, &monitor)?;
+    let point = recorded(&adapter, place)?;
     Ok((adapter, point))
 }
 
@@ -170,16 +166,6 @@ fn word(number: u64) -> String {
 
 fn vector(line: &Value) -> Value {
     line.get("vector").cloned().unwrap_or_default()
-}
-
-fn spoil(dir: &Path, change: impl FnOnce(&mut Vec<Value>)) -> io::Result<()> {
-    let path = dir.join(SHARD);
-    let content = fs::read_to_string(&path)?;
-    let lines = content.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>();
-    let mut lines = lines.map_err(io::Error::other)?;
-    change(&mut lines);
-    let mut file = OpenOptions::new().write(true).truncate(true).open(&path)?;
-    file.write_all(joined(&lines).as_bytes())
 }
 
 fn state(

@@ -7,11 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Findings;
 use lifeboat_base::time::{ManualClock, Timestamp};
-use lifeboat_stores::conformance::{Fixture, violations};
-use lifeboat_stores::{Adapter, CaptureContext, CheckState, Metric, Recording, VectorAdapter, VectorOptions};
+use lifeboat_stores::conformance::{Answer, Fixture, violations};
+use lifeboat_stores::{
+    Adapter, CaptureContext, CheckState, Metric, Recording, Selection, VectorAdapter, VectorOptions,
+};
 use serde_json::{Value, json};
 
 const DIM: usize = 384;
@@ -121,6 +124,11 @@ impl Fixture for Indexes {
 
     fn reopen(&self, artefact: &Path) -> Box<dyn Adapter> {
         Box::new(inside(artefact))
+    }
+
+    fn question(&self) -> Option<(Selection, Answer)> {
+        let documents = (0..7).map(|at| (format!("d{at}").into_bytes(), Some(b"r1".to_vec())));
+        Some((Selection::Field("doc_id".to_owned()), documents.collect()))
     }
 }
 
@@ -318,6 +326,40 @@ fn an_index_without_a_contract_is_captured_as_incomplete_and_proves_nothing() {
     let lab = Lab { point, findings, ..lab };
     let failing = lab.failing(|_| {});
     assert_eq!(ids(&failing), ["vector.manifest", "vector.contract", "vector.vectors"]);
+}
+
+#[test]
+fn the_schemas_of_the_contract_travel_with_the_index() {
+    let lab = Lab::sound();
+    let mut declared = contract(8);
+    declared["contracts"]["schema_files"] =
+        json!([{"path": "schemas/citation.json", "sha256": Digest::of(b"{}")}]);
+    put(&lab.path("contract.json"), declared.to_string().as_bytes());
+    let told = |why: &str| {
+        let findings = Findings::new();
+        let point = record_of(&lab.adapter(), &findings);
+        assert_eq!(point.facts().unreadable.len(), 1, "{why}");
+        assert!(point.facts().unreadable[0].contains(why), "{:?}", point.facts().unreadable);
+        assert!(findings.list().iter().any(|finding| finding.code == "schema-unusable"));
+        let checked = lab.adapter().inspect().unwrap().findings;
+        assert_eq!(checked[0].code, "schema-unusable");
+    };
+    told("No such file");
+    fs::create_dir(lab.path("index/schemas")).unwrap();
+    put(&lab.path("index/schemas/citation.json"), b"[]");
+    told("it is not the one whose hash the contract names");
+    fs::remove_file(lab.path("index/schemas/citation.json")).unwrap();
+    put(&lab.path("elsewhere.json"), b"{}");
+    std::os::unix::fs::symlink(lab.path("elsewhere.json"), lab.path("index/schemas/citation.json")).unwrap();
+    told("it is a link");
+    fs::remove_file(lab.path("index/schemas/citation.json")).unwrap();
+    put(&lab.path("index/schemas/citation.json"), b"{}");
+    let findings = Findings::new();
+    let lab = Lab { point: record_of(&lab.adapter(), &findings), findings, ..lab };
+    assert!(lab.point.facts().unreadable.is_empty());
+    assert_eq!(ids(&lab.failing(|_| {})), Vec::<&str>::new());
+    let failing = lab.failing(|dir| fs::remove_file(dir.join("schemas/citation.json")).unwrap());
+    assert_eq!(ids(&failing), ["vector.manifest"]);
 }
 
 #[test]
