@@ -103,6 +103,9 @@ pub(crate) enum Command {
         /// The index
         #[arg(required = true)]
         index: Option<StoreName>,
+        /// Write every row of the board to this file too: .csv for people, .jsonl for machines
+        #[arg(long, value_name = "FILE")]
+        board: Option<PathBuf>,
         /// What to do instead
         #[command(subcommand)]
         action: Option<ProbeAction>,

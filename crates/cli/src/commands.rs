@@ -127,7 +127,9 @@ fn with_policy(args: &Args, output: &Output) -> Outcome {
             output.result(&report, || show::retain::page(&report))?;
             Ok(report.worst())
         }
-        Command::Probe { index, action } => probe(&engine, index.as_ref(), action.as_ref(), output),
+        Command::Probe { index, board, action } => {
+            probe(&engine, (index.as_ref(), board.as_deref()), action.as_ref(), output)
+        }
         Command::Hold { action } => hold(&engine, action, output),
         Command::Shred { store, confirm, reason, by } => {
             let report = engine.shred(&ShredRequest {
@@ -316,7 +318,7 @@ fn explain(engine: &Engine, store: &StoreName, output: &Output) -> Outcome {
 
 fn probe(
     engine: &Engine,
-    index: Option<&StoreName>,
+    (index, board): (Option<&StoreName>, Option<&Path>),
     action: Option<&ProbeAction>,
     output: &Output,
 ) -> Outcome {
@@ -324,7 +326,7 @@ fn probe(
         (Some(ProbeAction::Draft { index, count }), _) => engine.probe_draft(index, *count)?,
         (Some(ProbeAction::Curate { index }), _) => engine.probe_curate(index)?,
         (Some(ProbeAction::Baseline { index }), _) => engine.probe_baseline(index)?,
-        (None, Some(index)) => engine.probe(index)?,
+        (None, Some(index)) => engine.probe(index, board)?,
         (None, None) => return Err(EngineError::new(FailureKind::Usage, "no index was named")),
     };
     output.result(&report, || show::probe::page(&report))?;

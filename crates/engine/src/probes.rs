@@ -1,11 +1,16 @@
 //! Gold sets of vector indexes: drafts, curation, baselines, and boards of the live index.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::Path;
 
-use lifeboat_base::failure::FailureKind;
+use lifeboat_base::crashsafe;
+use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StoreName;
 use lifeboat_policy::{Source, Store};
-use lifeboat_stores::{Boarded, CheckState, Meaning, VectorAdapter, WorstProbe};
+use lifeboat_stores::{
+    BoardRow, Boarded, CheckState, Meaning, ProbeError, VectorAdapter, WorstProbe, to_csv, to_jsonl,
+};
 use serde::Serialize;
 
 use crate::backup::Collector;
@@ -31,6 +36,9 @@ pub struct ProbeReport {
     /// The live index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub meaning: Option<Meaning>,
+    /// The file that every row of the board was written to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub board_file: Option<String>,
     /// Drafts and what they are of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drafted: Option<DraftView>,
@@ -73,12 +81,20 @@ impl ProbeReport {
 }
 
 impl Engine {
-    /// Asks the live index its questions, and compares with the baseline.
-    pub fn probe(&self, name: &StoreName) -> Result<ProbeReport, EngineError> {
+    /// Asks the live index its questions, and compares with the baseline. Every row goes to `file`, whose ending says how.
+    pub fn probe(&self, name: &StoreName, file: Option<&Path>) -> Result<ProbeReport, EngineError> {
         let (row, adapter, gold) = self.index(name)?;
+        let file = file.map(|path| Ok::<_, EngineError>((path, form(path)?))).transpose()?;
         let monitor = Collector::new(self.observer.job(&format!("probe {}", row.name)));
         let boarded = adapter.board(&monitor).map_err(|failure| next_step(failure.into(), name))?;
-        Ok(of_board(name, "board", gold, boarded))
+        let mut board_file = None;
+        if let Some((path, form)) = file {
+            let text = form(&boarded.board.rows).map_err(Failure::from)?;
+            crashsafe::replace(path, text.as_bytes())
+                .map_err(|error| Failure::io(format!("failed to write {}", path.display()), error))?;
+            board_file = Some(path.display().to_string());
+        }
+        Ok(ProbeReport { board_file, ..of_board(name, "board", gold, boarded) })
     }
 
     /// Measures the board that later ones are compared with.
@@ -149,6 +165,22 @@ impl Engine {
     }
 }
 
+/// The rows of a board as the text of a file.
+type Form = fn(&[BoardRow]) -> Result<String, ProbeError>;
+
+/// How the rows of a board are written to a file of this name.
+fn form(path: &Path) -> Result<Form, EngineError> {
+    match path.extension().and_then(OsStr::to_str) {
+        Some("csv") => Ok(to_csv),
+        Some("jsonl") => Ok(to_jsonl),
+        _ => {
+            let what = format!("{} ends neither in .csv nor in .jsonl", path.display());
+            Err(EngineError::new(FailureKind::Usage, what)
+                .next("name the file so that it says what it holds"))
+        }
+    }
+}
+
 fn next_step(error: EngineError, name: &StoreName) -> EngineError {
     error.next(format!("`lifeboat probe draft {name}`, read the drafts, then `lifeboat probe curate {name}`"))
 }
@@ -161,6 +193,7 @@ fn empty(name: &StoreName, action: &'static str, gold: String) -> ProbeReport {
         ok: false,
         gold,
         meaning: None,
+        board_file: None,
         drafted: None,
         curated: None,
     }

@@ -1,7 +1,8 @@
-//! Charts as SVG: what happened when, and how much of the promised times was used.
+//! Charts as SVG: what happened when, how much of the promised times was used, and what questions to an index came to.
 
 use lifeboat_base::human;
 use lifeboat_drill::{DrillReport, StageReport};
+use lifeboat_stores::{Band, Lambda};
 use plotters::prelude::*;
 
 use crate::ReportError;
@@ -40,8 +41,11 @@ fn colour(stage: &str) -> RGBColor {
 pub(crate) fn legend(report: &DrillReport) -> Vec<(&'static str, String)> {
     let seen =
         |name: &str| report.stores.iter().flat_map(|store| &store.stages).any(|stage| stage.stage == name);
-    let css = |colour: RGBColor| format!("#{:02x}{:02x}{:02x}", colour.0, colour.1, colour.2);
     STAGES.iter().filter(|(name, _)| seen(name)).map(|(name, colour)| (*name, css(*colour))).collect()
+}
+
+fn css(colour: RGBColor) -> String {
+    format!("#{:02x}{:02x}{:02x}", colour.0, colour.1, colour.2)
 }
 
 fn cut(name: &str) -> String {
@@ -135,6 +139,84 @@ pub(crate) fn timeline(report: &DrillReport) -> Result<String, ReportError> {
         .collect();
     let axis = ("since the start", &|at: &f64| human::seconds(*at));
     bars(&rows, end * 1.02, (axis.0, axis.1), None).map_err(ReportError::of("report.html"))
+}
+
+/// The bands of ΔS, from near to far, and the states of λ, from the one that is wanted on.
+const BANDS: [(Band, RGBColor); 4] = [
+    (Band::Stable, KEPT),
+    (Band::Transitional, STAGES[3].1),
+    (Band::Risk, STAGES[5].1),
+    (Band::Danger, MISSED),
+];
+const STATES: [(Lambda, RGBColor); 4] = [
+    (Lambda::Convergent, KEPT),
+    (Lambda::Divergent, STAGES[3].1),
+    (Lambda::Split, STAGES[5].1),
+    (Lambda::Chaotic, MISSED),
+];
+
+/// Shares one after the other, as far as there are any.
+fn stacked(shares: impl IntoIterator<Item = (f64, RGBColor)>, said: String) -> Vec<Bar> {
+    let mut from = 0.0;
+    let mut bars: Vec<Bar> = shares
+        .into_iter()
+        .map(|(share, colour)| {
+            let bar = Bar { from, to: from + share, colour, said: String::new() };
+            from = bar.to;
+            bar
+        })
+        .filter(|bar| bar.to > bar.from)
+        .collect();
+    if let Some(last) = bars.last_mut() {
+        last.said = said;
+    }
+    bars
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    let number = |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    if whole == 0 { 0.0 } else { number(part) / number(whole) }
+}
+
+/// What the questions to each index came to: the bands of ΔS, the share that is covered, the states of λ; empty where nothing
+/// was asked.
+pub(crate) fn boards(report: &DrillReport) -> Result<String, ReportError> {
+    let mut rows = Vec::new();
+    for store in &report.stores {
+        let Some(board) = store.meaning.as_ref().and_then(|meaning| meaning.board.as_ref()) else { continue };
+        let name = cut(store.name.as_str());
+        let bands = BANDS.map(|(band, colour)| (board.ds.bands.get(&band).copied().unwrap_or(0.0), colour));
+        rows.push((format!("{name} \u{394}S"), stacked(bands, format!("median {:.4}", board.ds.median))));
+        let covered = board.coverage.pass_rate;
+        let shares = [(covered, KEPT), (1.0 - covered, MISSED)];
+        rows.push((
+            format!("{name} coverage"),
+            stacked(shares, format!("median {:.4}", board.coverage.median)),
+        ));
+        let all: u64 = board.lambda.states.values().sum();
+        let states = STATES.map(|(state, colour)| {
+            let count = board.lambda.states.get(state.sign()).copied().unwrap_or(0);
+            (share(count, all), colour)
+        });
+        let said = format!("{:.0} % of the runs agree", board.lambda.conv_rate * 100.0);
+        rows.push((format!("{name} \u{3bb}"), stacked(states, said)));
+    }
+    if rows.is_empty() {
+        return Ok(String::new());
+    }
+    let axis = ("share of the questions", &|share: &f64| format!("{:.0} %", share * 100.0));
+    bars(&rows, MAX_SHARE, (axis.0, axis.1), Some(1.0)).map_err(ReportError::of("report.html"))
+}
+
+/// What the colours of [`boards`] say, each for a style sheet.
+pub(crate) fn board_legend() -> Vec<(&'static str, String)> {
+    let words = [
+        "stable, covered, convergent",
+        "transitional, divergent",
+        "risk, split",
+        "danger, not covered, chaotic",
+    ];
+    words.into_iter().zip(BANDS).map(|(word, (_, colour))| (word, css(colour))).collect()
 }
 
 /// How much of the promised recovery times and points was used; empty where nothing is promised.

@@ -29,6 +29,8 @@ pub(crate) struct View {
     pub(crate) legend: Vec<(&'static str, String)>,
     pub(crate) timeline_svg: String,
     pub(crate) shares_svg: String,
+    pub(crate) boards_svg: String,
+    pub(crate) board_legend: Vec<(&'static str, String)>,
 }
 
 pub(crate) struct StoreView {
@@ -88,6 +90,8 @@ impl View {
             legend: chart::legend(report),
             timeline_svg: chart::timeline(report)?,
             shares_svg: chart::shares(report)?,
+            boards_svg: chart::boards(report)?,
+            board_legend: chart::board_legend(),
         })
     }
 }

@@ -201,6 +201,43 @@ fn the_page_for_a_browser_fetches_and_runs_nothing_and_shows_every_result() {
 }
 
 #[test]
+fn what_an_index_answered_is_drawn_and_nothing_is_where_nobody_asked() {
+    let mut report = report();
+    assert!(!page(&report, "report.html").contains("What the indexes answer"));
+    report.stores[1].meaning = serde_json::from_value(serde_json::json!({
+        "board": {
+            "n": 60, "verdict": "fail", "citation_match": 0.8, "similar_but_wrong": null, "score_q3": 0.7,
+            "ds": {"median": 0.62, "mean": 0.58, "p90": 0.8, "p95": 0.9, "max": 1.0,
+                "bands": {"stable": 0.25, "risk": 0.75}},
+            "coverage": {"median": 1.0, "mean": 0.65, "p10": 0.0, "pass_rate": 0.66},
+            "lambda": {"conv_rate": 0.7, "states": {"\u{2192}": 40, "<>": 20}, "flip_rate": 0.1},
+            "failed_gates": [], "warnings": [], "profile_hash": "00".repeat(32),
+        },
+        "decision": {"action": "rebuild", "steps": ["rebuild"], "reasons": []},
+    }))
+    .unwrap();
+    let html = page(&report, "report.html");
+    let (_, drawn) = html.split_once("What the indexes answer").unwrap();
+    let (drawn, _) = drawn.split_once("</svg>").unwrap();
+    for word in
+        ["uploads \u{394}S", "median 0.6200", "uploads coverage", "uploads \u{3bb}", "70 % of the runs agree"]
+    {
+        assert!(drawn.contains(word), "{word} is not in {drawn}");
+    }
+    // Bands and states that nobody fell into are no bars; the widths are the shares.
+    let width = |bar: &str| -> u32 {
+        let (_, rest) = bar.split_once("width=\"").unwrap();
+        rest.split_once('"').unwrap().0.parse().unwrap()
+    };
+    let bars: Vec<u32> = drawn.split("<rect").skip(1).map(width).collect();
+    assert_eq!(bars.len(), 6, "{drawn}");
+    for (one, other, ratio) in [(0, 1, 3.0), (2, 3, 34.0 / 66.0), (4, 5, 0.5)] {
+        let found = f64::from(bars[other]) / f64::from(bars[one]);
+        assert!((found / ratio - 1.0).abs() < 0.05, "{bars:?}");
+    }
+}
+
+#[test]
 fn what_a_hostile_store_says_is_shown_and_never_obeyed() {
     let evil = "<img src=x onerror=alert(1)>|\n=cmd()";
     let mut report = report();

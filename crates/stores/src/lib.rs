@@ -42,7 +42,7 @@ pub use etcd::{EtcdAdapter, EtcdOptions, EtcdSource};
 pub use files::{FilesAdapter, FilesOptions};
 pub use inplace::{InPlace, Place, Standing, in_use};
 pub use load::{Conflict, LoadOptions, Loaded, Loader, MergeOptions};
-pub use meaning::{Meaning, Probes, WorstProbe};
+pub use meaning::{Band, Lambda, Meaning, Probes, WorstProbe};
 pub use parts::{Part, PartMissing, PartReport, PartTable, Parts};
 pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;
@@ -50,4 +50,7 @@ pub use redis::{RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions
 pub use select::{Select, Selected, Selection, Take};
 pub use serve::Serve;
 pub use sqlite::{SqliteAdapter, SqliteOptions};
-pub use vector::{Boarded, Curated, Drafted, Dropped, Metric, VectorAdapter, VectorOptions};
+pub use vector::{
+    BoardRow, Boarded, Curated, Drafted, Dropped, Metric, ProbeError, VectorAdapter, VectorOptions, to_csv,
+    to_jsonl,
+};

@@ -11,6 +11,9 @@ pub(crate) fn page(report: &ProbeReport) -> String {
     if let Some(meaning) = &report.meaning {
         page.line(format!("{name}: {}", meaning.said()));
         board(meaning, &mut page);
+        if let Some(file) = &report.board_file {
+            page.line(format!("every row of the board is in {file}"));
+        }
         if report.action == "baseline" {
             page.line(format!("kept as the baseline in {}; the next backup takes it along", report.gold));
         }
@@ -109,6 +112,7 @@ mod tests {
             ok: false,
             gold: "./gold".to_owned(),
             meaning: None,
+            board_file: None,
             drafted: None,
             curated: None,
         }

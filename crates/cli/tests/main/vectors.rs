@@ -137,6 +137,16 @@ fn an_index_is_drafted_curated_measured_and_proven_as_probed_in_a_drill() {
         world.run(&["--json", "probe", "index"]).stdout,
         world.run(&["--json", "probe", "index"]).stdout
     );
+    for file in ["board.csv", "board.jsonl"] {
+        let path = world.path(file).display().to_string();
+        let probed = world.json(&["probe", "index", "--board", &path], 0);
+        assert_eq!(probed["board_file"], path.as_str());
+        let text = fs::read_to_string(&path).unwrap();
+        let lines = text.lines().count() as u64 - u64::from(file.ends_with("csv"));
+        assert_eq!(Some(lines), probed["meaning"]["board"]["n"].as_u64(), "{file}");
+        assert!(text.starts_with("probe_id,question,") || text.starts_with('{'), "{file}");
+    }
+    world.run(&["probe", "index", "--board", "board.xlsx"]).expect(2);
     world.backup("index");
     let report = world.json(&["drill", "index"], 0);
     let store = &report["stores"][0];

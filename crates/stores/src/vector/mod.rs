@@ -13,7 +13,7 @@ mod records;
 mod select;
 mod stock;
 
-pub use lifeboat_probe::{Dropped, Metric};
+pub use lifeboat_probe::{BoardRow, Dropped, Metric, ProbeError, to_csv, to_jsonl};
 
 pub use adapter::{VectorAdapter, VectorOptions};
 pub use author::{Boarded, Curated, Drafted};
