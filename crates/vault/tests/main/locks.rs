@@ -1,0 +1,341 @@
+//! Locks of single objects: one suite for every storage that has them, and what kills leave of those of files.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test that fails, fails the test")]
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lifeboat_base::crashsafe;
+use lifeboat_base::failure::FailureKind;
+use lifeboat_base::time::{Clock, ManualClock, SignedDuration, Timestamp};
+use lifeboat_vault::storage::{
+    FileStorage, GovernanceBypass, Keeper, LockMode, LockTerm, Locked, MemoryStorage, ObjectLocks,
+    ObjectName, Storage, StorageError,
+};
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+
+use super::storage::{FAULTS, FaultyStorage, name};
+use super::support::{OnPut, Over};
+
+/// Takes the immutable flag off everything below a folder in the end, so that it can be removed.
+pub(crate) struct Unlocked(pub(crate) PathBuf);
+
+impl Drop for Unlocked {
+    fn drop(&mut self) {
+        let mut waiting = vec![self.0.clone()];
+        while let Some(path) = waiting.pop() {
+            let meta = fs::symlink_metadata(&path).unwrap();
+            if meta.is_dir() {
+                waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            } else if meta.is_file() {
+                flag(&path, false);
+            }
+        }
+    }
+}
+
+/// Sets or clears the immutable flag of a file; gives whether it is as asked.
+fn flag(path: &Path, on: bool) -> bool {
+    let file = fs::File::open(path).unwrap();
+    let Ok(mut flags) = ioctl_getflags(&file) else { return !on };
+    if flags.contains(IFlags::IMMUTABLE) != on {
+        flags.set(IFlags::IMMUTABLE, on);
+        return ioctl_setflags(&file, flags).is_ok();
+    }
+    true
+}
+
+/// Whether files of this folder can be made immutable by us.
+fn can_flag(folder: &Path) -> bool {
+    let probe = folder.join("probe");
+    crashsafe::write_new(&probe, b"").unwrap();
+    let can = flag(&probe, true);
+    assert!(flag(&probe, false));
+    crashsafe::remove(&probe).unwrap();
+    can
+}
+
+fn start() -> Timestamp {
+    "2026-01-31T02:00:00Z".parse().unwrap()
+}
+
+fn day(number: i64) -> Timestamp {
+    start().checked_add(SignedDuration::from_hours(24 * number)).unwrap()
+}
+
+fn soft(number: i64) -> LockTerm {
+    LockTerm { until: day(number), mode: LockMode::Governance }
+}
+
+fn refused(answer: Result<(), StorageError>, end: Option<Timestamp>) -> bool {
+    matches!(answer, Err(StorageError::Locked { until, .. }) if until == end)
+}
+
+struct Place<'a> {
+    storage: &'a dyn Storage,
+    clock: &'a ManualClock,
+    /// Who keeps its locks.
+    keeper: Keeper,
+    compliance: bool,
+}
+
+impl Place<'_> {
+    fn locks(&self) -> &dyn ObjectLocks {
+        self.storage.object_locks().unwrap()
+    }
+
+    fn remove(&self, name: &ObjectName) -> Result<(), StorageError> {
+        self.storage.remove(name)
+    }
+}
+
+/// What every storage with locks must do.
+fn conforms(place: &Place<'_>) {
+    let Place { storage, clock, .. } = place;
+    clock.set_wall(start());
+    storage.make_folders(&["data"]).unwrap();
+    let (one, two, absent) = (name("data/aa01"), name("lifeboat/points/pt-1.json"), name("index/ff"));
+    storage.put_new(&one, &[b"one"]).unwrap();
+    let locks = place.locks();
+    assert!(matches!(locks.lock_of(&absent), Err(StorageError::NotFound { .. })));
+    assert!(matches!(locks.lock_until(&absent, soft(1)), Err(StorageError::NotFound { .. })));
+    assert!(matches!(locks.set_held(&absent, true), Err(StorageError::NotFound { .. })));
+    let free = locks.lock_of(&one).unwrap();
+    assert_eq!((free.locked.clone(), free.held, free.refusal(start())), (Locked::No, false, None));
+
+    // Locked: nothing deletes it, it is read as before, and shows in no listing.
+    let lock = locks.lock_until(&one, soft(10)).unwrap();
+    assert_eq!((lock.locked.clone(), lock.keeper), (Locked::Term(soft(10)), place.keeper));
+    assert!(refused(place.remove(&one), Some(day(10))));
+    assert_eq!(place.remove(&one).unwrap_err().kind(), FailureKind::Refused);
+    assert_eq!(storage.get(&one).unwrap(), b"one");
+    assert_eq!(storage.list("").unwrap().len(), 1, "a lock is not an object");
+    assert!(storage.strays().unwrap().is_empty());
+    drop(storage.lock().unwrap());
+
+    // A shorter one changes nothing, a longer one extends it.
+    assert_eq!(locks.lock_until(&one, soft(3)).unwrap().until(), Some(day(10)));
+    assert_eq!(locks.lock_until(&one, soft(20)).unwrap().until(), Some(day(20)));
+    assert_eq!(locks.lock_until(&one, soft(20)).unwrap(), locks.lock_of(&one).unwrap());
+    clock.set_wall(day(15));
+    assert!(refused(place.remove(&one), Some(day(20))));
+
+    // A hold outlives the lock.
+    assert!(locks.set_held(&one, true).unwrap().held);
+    clock.set_wall(day(21));
+    assert!(refused(place.remove(&one), Some(day(20))));
+    assert!(!locks.set_held(&one, false).unwrap().held);
+    place.remove(&one).unwrap();
+    assert_eq!(storage.stat(&one).unwrap(), None);
+
+    // What is stored under the same name later is not locked by what was there before.
+    storage.put_new(&one, &[b"again"]).unwrap();
+    assert_eq!(locks.lock_of(&one).unwrap().locked, Locked::No);
+    place.remove(&one).unwrap();
+
+    // Locked from the start; never over another object.
+    locks.put_locked(&two, &[b"t", b"wo"], soft(30)).unwrap();
+    assert_eq!(storage.get(&two).unwrap(), b"two");
+    assert!(refused(place.remove(&two), Some(day(30))));
+    let taken = locks.put_locked(&two, &[b"other"], soft(90));
+    assert!(matches!(taken, Err(StorageError::AlreadyExists { .. })));
+    assert_eq!(locks.lock_of(&two).unwrap().until(), Some(day(30)));
+    let listed = locks.locks("").unwrap();
+    assert_eq!(listed, [(two.clone(), locks.lock_of(&two).unwrap())]);
+    assert_eq!(locks.locks("data/").unwrap(), []);
+
+    // Lifted on purpose, in governance mode only; a hold stays.
+    locks.set_held(&two, true).unwrap();
+    locks.lift(&two, GovernanceBypass).unwrap();
+    assert!(refused(place.remove(&two), None));
+    locks.set_held(&two, false).unwrap();
+    place.remove(&two).unwrap();
+    compliance(place, &one);
+}
+
+fn compliance(place: &Place<'_>, name: &ObjectName) {
+    let hard = LockTerm { until: day(40), mode: LockMode::Compliance };
+    let locks = place.locks();
+    place.storage.put_new(name, &[b"x"]).unwrap();
+    if !place.compliance {
+        for answer in [locks.lock_until(name, hard).map(drop), locks.put_locked(name, &[b"x"], hard)] {
+            assert!(matches!(answer, Err(StorageError::Unenforceable { .. })), "{answer:?}");
+            assert_eq!(answer.unwrap_err().kind(), FailureKind::Refused);
+        }
+        assert_eq!(locks.lock_of(name).unwrap().locked, Locked::No);
+        return place.remove(name).unwrap();
+    }
+    locks.lock_until(name, hard).unwrap();
+    assert_eq!(locks.lock_until(name, soft(35)).unwrap().locked, Locked::Term(hard));
+    let longer = LockTerm { until: day(50), ..hard };
+    assert_eq!(locks.lock_until(name, soft(50)).unwrap().locked, Locked::Term(longer), "made weaker");
+    assert!(refused(locks.lift(name, GovernanceBypass), Some(day(50))));
+    assert!(refused(place.remove(name), Some(day(50))));
+    place.clock.set_wall(day(50));
+    place.remove(name).unwrap();
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at(start()))
+}
+
+#[test]
+fn every_storage_with_locks_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    let _unlocked = Unlocked(dir.path().to_owned());
+    let keeper = if can_flag(dir.path()) { Keeper::Place } else { Keeper::Program };
+    let clock = clock();
+    let files = FileStorage::by_clock(dir.path().join("vault"), Arc::clone(&clock) as Arc<dyn Clock>);
+    conforms(&Place { storage: &files, clock: &clock, keeper, compliance: false });
+    let memory = || MemoryStorage::by_clock(Arc::clone(&clock) as Arc<dyn Clock>);
+    let all = Place { storage: &memory(), clock: &clock, keeper: Keeper::Place, compliance: true };
+    conforms(&all);
+    conforms(&Place { storage: &FaultyStorage::new(Arc::new(memory())), ..all });
+    conforms(&Place { storage: &Over(Arc::new(memory()), OnPut(|_name: &ObjectName| {})), ..all });
+}
+
+/// A vault of files with one object.
+struct Files {
+    /// Before the folder, which goes after it.
+    _unlocked: Unlocked,
+    dir: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+    storage: FileStorage,
+    one: ObjectName,
+}
+
+impl Files {
+    fn new() -> Self {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
+        let storage = FileStorage::by_clock(dir.path(), Arc::clone(&clock) as Arc<dyn Clock>);
+        let one = name("data/aa01");
+        storage.put_new(&one, &[b"one"]).unwrap();
+        Self { _unlocked: Unlocked(dir.path().to_owned()), dir, clock, storage, one }
+    }
+
+    fn object(&self) -> PathBuf {
+        self.dir.path().join("data/aa/aa01")
+    }
+
+    fn mark(&self) -> PathBuf {
+        self.dir.path().join(".locks/data/aa01")
+    }
+}
+
+#[test]
+fn where_the_file_system_can_nobody_removes_or_changes_a_locked_file_and_else_it_says_soft() {
+    let files = Files::new();
+    let lock = files.storage.lock_until(&files.one, soft(5)).unwrap();
+    if can_flag(files.dir.path()) {
+        assert_eq!(lock.keeper, Keeper::Place);
+        assert!(crashsafe::remove(&files.object()).is_err());
+        assert!(crashsafe::replace(&files.object(), b"other").is_err());
+        assert!(fs::OpenOptions::new().append(true).open(files.object()).is_err());
+    }
+    // Whoever takes the flag off on purpose leaves a lock that is kept by us alone, and it shows.
+    assert!(flag(&files.object(), false));
+    let lock = files.storage.lock_of(&files.one).unwrap();
+    assert_eq!((lock.until(), lock.keeper), (Some(day(5)), Keeper::Program));
+    assert!(refused(files.storage.remove(&files.one), Some(day(5))));
+}
+
+#[test]
+fn what_a_kill_leaves_between_two_steps_of_a_lock_is_locked_and_the_same_call_completes_it() {
+    let files = Files::new();
+    let (storage, one) = (&files.storage, &files.one);
+    let hard = can_flag(files.dir.path());
+    let keeper = if hard { Keeper::Place } else { Keeper::Program };
+    let whole = || assert_eq!(storage.lock_until(one, soft(5)).unwrap().keeper, keeper);
+    whole();
+    // The mark stood, the flag did not yet: as after a kill in a first lock.
+    assert!(flag(&files.object(), false));
+    assert!(refused(storage.remove(one), Some(day(5))));
+    whole();
+    // The mark of a put that died before its object: whatever comes under that name is locked.
+    let next = name("data/bb02");
+    crashsafe::write_new(&files.dir.path().join(".locks/data/bb02"), &fs::read(files.mark()).unwrap())
+        .unwrap();
+    assert!(matches!(storage.lock_of(&next), Err(StorageError::NotFound { .. })));
+    storage.put_new(&next, &[b"x"]).unwrap();
+    assert!(refused(storage.remove(&next), Some(day(5))));
+    // What was left of writing a mark is swept by the next writer, and no mark with it.
+    let unfinished = files.dir.path().join(".locks/data/.lifeboat-tmp-1-1");
+    crashsafe::write_new(&unfinished, b"half").unwrap();
+    drop(Storage::lock(storage).unwrap());
+    assert!(!unfinished.exists() && files.mark().exists());
+    // A deletion that died after it took the flag off: the lock is over, and the next deletion completes it.
+    files.clock.set_wall(day(6));
+    assert!(flag(&files.object(), false));
+    storage.remove(one).unwrap();
+    assert!(!files.object().exists() && !files.mark().exists());
+}
+
+#[test]
+fn a_mark_that_is_lost_or_damaged_leaves_a_lock_without_an_end_until_it_is_set_anew() {
+    for damage in [None, Some(&b"lifeboat.lock/v1 none - free\n"[..]), Some(b""), Some(&[0xff; 4000])] {
+        let files = Files::new();
+        if damage.is_none() && !can_flag(files.dir.path()) {
+            continue;
+        }
+        files.storage.lock_until(&files.one, soft(5)).unwrap();
+        match damage {
+            None => crashsafe::remove(&files.mark()).unwrap(),
+            Some(bytes) => crashsafe::replace(&files.mark(), bytes).unwrap(),
+        }
+        files.clock.set_wall(day(9_000));
+        let lock = files.storage.lock_of(&files.one).unwrap();
+        assert!(matches!(lock.locked, Locked::Unknown(_)), "{lock:?}");
+        assert!(refused(files.storage.remove(&files.one), None));
+        assert!(refused(files.storage.set_held(&files.one, true).map(drop), None));
+        assert_eq!(files.storage.lock_until(&files.one, soft(9_001)).unwrap().until(), Some(day(9_001)));
+        files.clock.set_wall(day(9_001));
+        files.storage.remove(&files.one).unwrap();
+    }
+}
+
+#[test]
+fn a_mark_or_a_folder_of_marks_that_is_a_link_is_not_followed() {
+    let files = Files::new();
+    let outside = tempfile::tempdir().unwrap();
+    files.storage.lock_until(&files.one, soft(5)).unwrap();
+    let elsewhere = outside.path().join("mark");
+    crashsafe::publish(&files.mark(), &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, files.mark()).unwrap();
+    let lock = files.storage.lock_of(&files.one).unwrap();
+    assert!(matches!(lock.locked, Locked::Unknown(_)), "{lock:?}");
+    crashsafe::remove_tree(&files.dir.path().join(".locks")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), files.dir.path().join(".locks")).unwrap();
+    let error = files.storage.lock_until(&files.one, soft(6)).unwrap_err();
+    assert!(lifeboat_base::failure::chain(&error).contains("is a link"), "{error}");
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1, "written out of the vault");
+}
+
+#[test]
+fn an_unfinished_name_of_a_locked_object_is_swept_and_the_lock_stays() {
+    let files = Files::new();
+    let unfinished = files.dir.path().join("data/aa/.lifeboat-tmp-1-1");
+    fs::hard_link(files.object(), &unfinished).unwrap();
+    let before = files.storage.lock_until(&files.one, soft(5)).unwrap();
+    drop(Storage::lock(&files.storage).unwrap());
+    assert!(!unfinished.exists());
+    assert_eq!(fs::metadata(files.object()).unwrap().nlink(), 1);
+    assert_eq!(files.storage.lock_of(&files.one).unwrap(), before);
+}
+
+#[test]
+fn no_failed_call_leaves_less_locked_than_before() {
+    for fault in FAULTS {
+        let clock = clock();
+        let memory = Arc::new(MemoryStorage::by_clock(Arc::clone(&clock) as Arc<dyn Clock>));
+        let storage = FaultyStorage::new(Arc::clone(&memory) as Arc<dyn Storage>);
+        let one = name("data/aa01");
+        memory.put_locked(&one, &[b"x"], soft(5)).unwrap();
+        storage.fail_at(0, fault);
+        assert!(storage.lock_until(&one, soft(9)).is_err());
+        assert!(storage.heal());
+        assert!(memory.lock_of(&one).unwrap().reaches(day(5)));
+        assert_eq!(storage.lock_until(&one, soft(9)).unwrap().until(), Some(day(9)));
+    }
+}
