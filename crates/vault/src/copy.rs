@@ -15,7 +15,7 @@ use crate::layout;
 use crate::logs::piece_of;
 use crate::points::PointEntry;
 use crate::retire::{Fate, Retired, remove, tell_mended};
-use crate::storage::{Listed, ObjectName};
+use crate::storage::{Listed, ObjectName, StorageError};
 use crate::vault::Vault;
 use crate::write::put_confirmed;
 
@@ -130,7 +130,11 @@ impl Vault {
                 Err(error) => return Err(error),
             }
             let bytes = self.storage.get(object).promised(object)?;
-            remove(other.storage.as_ref(), object)?;
+            match remove(other.storage.as_ref(), object) {
+                // A lock keeps also what a disk damaged: it stays known as damaged, and the headers of packs take its place.
+                Err(VaultError::Storage { source: StorageError::Locked { .. }, .. }) => continue,
+                removed => removed?,
+            }
             put_confirmed(other.storage.as_ref(), object, &[&bytes])?;
             tell_mended(Some(problem), other, monitor);
             mended = true;

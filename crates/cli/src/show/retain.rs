@@ -110,6 +110,16 @@ fn applied(page: &mut Page, store: &StoreRetention, done: &Applied) {
         let looked = absence.points + absence.objects;
         let verdict = if absence.holds() { "none is left" } else { "NOT ALL ARE GONE" };
         page.line(format!("  {}: {looked} retired things looked for, {verdict}", copy.copy));
+        if let Some(first) = absence.locked.first() {
+            let until = absence.locked_until.map_or("a time nobody knows".to_owned(), moment);
+            page.line(format!(
+                "  {}: {} stay until {until}, for locks keep them: {} first, {}",
+                copy.copy,
+                plural(absence.locked_count, "retired thing", "retired things"),
+                first.object,
+                first.locked.as_deref().unwrap_or("locked")
+            ));
+        }
     }
     for copy in &done.away {
         page.line(format!("  {copy}: away; what was dropped stays there until it is back"));

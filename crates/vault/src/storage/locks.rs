@@ -133,6 +133,9 @@ pub trait ObjectLocks: Send + Sync {
     /// What keeps an object, as the place itself says now; `NotFound` if there is no such object.
     fn lock_of(&self, name: &ObjectName) -> Result<ObjectLock, StorageError>;
 
+    /// Why the place would refuse to delete an object now, by its own clock; nothing if it would not. `NotFound` if there is none.
+    fn refusal(&self, name: &ObjectName) -> Result<Option<String>, StorageError>;
+
     /// What keeps each object whose name starts with `prefix`, in the order of names.
     fn locks(&self, prefix: &str) -> Result<Vec<(ObjectName, ObjectLock)>, StorageError>;
 

@@ -206,6 +206,10 @@ impl ObjectLocks for FileStorage {
         self.lock_at(name, &file)
     }
 
+    fn refusal(&self, name: &ObjectName) -> Result<Option<String>, StorageError> {
+        Ok(self.lock_of(name)?.refusal(self.clock().now()))
+    }
+
     fn locks(&self, prefix: &str) -> Result<Vec<(ObjectName, ObjectLock)>, StorageError> {
         let mut locks = Vec::new();
         for listed in self.list(prefix)? {

@@ -170,6 +170,10 @@ impl ObjectLocks for MemoryStorage {
         self.change(name, |lock| Ok(lock.clone()))
     }
 
+    fn refusal(&self, name: &ObjectName) -> Result<Option<String>, StorageError> {
+        Ok(self.lock_of(name)?.refusal(self.1.now()))
+    }
+
     fn locks(&self, prefix: &str) -> Result<Vec<(ObjectName, ObjectLock)>, StorageError> {
         let names = self.list(prefix)?.into_iter().map(|listed| listed.name);
         names.map(|name| Ok((name.clone(), self.lock_of(&name)?))).collect()

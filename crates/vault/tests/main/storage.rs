@@ -276,6 +276,10 @@ impl ObjectLocks for FaultyStorage {
         self.locking(|locks| locks.lock_of(name))
     }
 
+    fn refusal(&self, name: &ObjectName) -> Result<Option<String>, StorageError> {
+        self.locking(|locks| locks.refusal(name))
+    }
+
     fn locks(&self, prefix: &str) -> Result<Vec<(ObjectName, ObjectLock)>, StorageError> {
         self.locking(|locks| locks.locks(prefix))
     }
