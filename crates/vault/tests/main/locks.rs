@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test that fails, fails the test")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,15 +10,21 @@ use std::sync::Arc;
 
 use lifeboat_base::crashsafe;
 use lifeboat_base::failure::FailureKind;
+use lifeboat_base::ids::PointId;
+use lifeboat_base::monitor::Findings;
 use lifeboat_base::time::{Clock, ManualClock, SignedDuration, Timestamp};
+use lifeboat_vault::locks::{LockPlan, LockReport};
+use lifeboat_vault::shred::{SHREDDING_FORMAT, Shredding};
 use lifeboat_vault::storage::{
     FileStorage, GovernanceBypass, Keeper, LockMode, LockTerm, Locked, MemoryStorage, ObjectLocks,
     ObjectName, Storage, StorageError,
 };
+use lifeboat_vault::{CheckLevel, Vault};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
+use super::retire::model;
 use super::storage::{FAULTS, FaultyStorage, name};
-use super::support::{OnPut, Over};
+use super::support::{Fixture, OnPut, Over, backup, point_id};
 
 /// Takes the immutable flag off everything below a folder in the end, so that it can be removed.
 pub(crate) struct Unlocked(pub(crate) PathBuf);
@@ -338,4 +345,191 @@ fn no_failed_call_leaves_less_locked_than_before() {
         assert!(memory.lock_of(&one).unwrap().reaches(day(5)));
         assert_eq!(storage.lock_until(&one, soft(9)).unwrap().until(), Some(day(9)));
     }
+}
+
+/// A vault with three points, which share content and have some of their own.
+fn three_points(storage: Arc<dyn Storage>) -> Vault {
+    let vault = Fixture::new().create(storage).unwrap();
+    for number in 1..=3 {
+        backup(&vault, number, &model(number), &Findings::new()).unwrap();
+    }
+    vault
+}
+
+fn ends(days: [i64; 3]) -> BTreeMap<PointId, Timestamp> {
+    (1..).zip(days).map(|(number, end)| (point_id(number), day(end))).collect()
+}
+
+fn extend(vault: &Vault, days: [i64; 3]) -> (LockPlan, LockReport) {
+    let plan = vault.lock_plan(&ends(days)).unwrap();
+    assert_eq!(plan.unknown, BTreeMap::new());
+    let report = vault.extend_locks(&plan, LockMode::Governance).unwrap();
+    assert_eq!(vault.lock_drift(&plan).unwrap().short_count, 0);
+    (plan, report)
+}
+
+/// Everything that a place lets somebody delete, deleted. Gives how much that was.
+fn ransack(storage: &MemoryStorage) -> usize {
+    let all = storage.list("").unwrap();
+    all.iter().filter(|listed| storage.remove(&listed.name).is_ok()).count()
+}
+
+fn memory(clock: &Arc<ManualClock>) -> Arc<MemoryStorage> {
+    Arc::new(MemoryStorage::by_clock(Arc::clone(clock) as Arc<dyn Clock>))
+}
+
+#[test]
+fn whoever_deletes_all_that_is_not_locked_leaves_every_locked_point_whole() {
+    let clock = clock();
+    let storage = memory(&clock);
+    let vault = three_points(Arc::clone(&storage) as Arc<dyn Storage>);
+    let all = storage.list("").unwrap().len();
+    let (plan, report) = extend(&vault, [100, 10, 50]);
+    assert_eq!((report.kept_count, report.soft_count), (0, 0));
+    assert_eq!(report.extended_count, plan.objects.len() as u64);
+    assert_eq!((ransack(&storage), storage.list("").unwrap().len()), (0, all), "everything is needed");
+    for (now, whole) in [(40, &[1, 3][..]), (90, &[1][..])] {
+        clock.set_wall(day(now));
+        assert!(ransack(&storage) > 0);
+        let report = vault.check(CheckLevel::Readable, &Findings::new()).unwrap();
+        let ok: Vec<PointId> =
+            report.points.iter().filter(|point| point.ok).map(|point| point.id.clone()).collect();
+        assert_eq!(ok, whole.iter().map(|number| point_id(*number)).collect::<Vec<_>>(), "{report:?}");
+    }
+    clock.set_wall(day(101));
+    ransack(&storage);
+    assert!(storage.list("").unwrap().is_empty(), "no lock outlives the points");
+}
+
+#[test]
+fn no_index_file_is_locked_longer_than_a_pack_it_names() {
+    let vault = three_points(memory(&clock()));
+    let (plan, _report) = extend(&vault, [10, 100, 50]);
+    let of = |folder: &str| {
+        let all = plan.objects.iter().filter(|(name, _)| name.as_str().starts_with(folder));
+        all.map(|(_, until)| *until).collect::<Vec<_>>()
+    };
+    // What is shared lies in packs of the first point, beside what only that needs.
+    assert_eq!(of("data/").iter().max(), Some(&day(100)));
+    assert!(of("index/").contains(&day(10)) && of("index/").contains(&day(100)), "{plan:?}");
+    assert_eq!(of("config"), [day(100)]);
+}
+
+#[test]
+fn locks_grow_with_what_is_promised_never_shrink_and_cost_nothing_where_nothing_changed() {
+    let clock = clock();
+    let storage = memory(&clock);
+    let vault = three_points(Arc::clone(&storage) as Arc<dyn Storage>);
+    extend(&vault, [10, 10, 10]);
+    let (_plan, report) = extend(&vault, [10, 10, 10]);
+    assert_eq!((report.extended_count, report.soft_count), (0, 0));
+    // A day became a month.
+    let (longer, report) = extend(&vault, [10, 60, 10]);
+    assert!(report.extended_count > 0 && report.kept_count > 0, "{report:?}");
+    let (_plan, report) = extend(&vault, [5, 5, 5]);
+    assert_eq!(report.extended_count, 0);
+    assert_eq!(vault.lock_drift(&longer).unwrap().short_count, 0);
+    // Whoever lifts one lock is seen, by what the place says.
+    let (name, wanted) = longer.objects.last_key_value().unwrap();
+    storage.lift(name, GovernanceBypass).unwrap();
+    let drift = vault.lock_drift(&longer).unwrap();
+    assert_eq!((drift.short_count, drift.checked_count), (1, longer.objects.len() as u64));
+    assert_eq!((&drift.short[0].object, drift.short[0].until), (name, None));
+    assert_eq!(drift.short[0].wanted, *wanted);
+}
+
+#[test]
+fn a_directory_whose_flags_were_taken_off_is_soft_and_hard_again_after_the_next_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let _unlocked = Unlocked(dir.path().to_owned());
+    let hard = can_flag(dir.path());
+    let clock = clock();
+    let storage = FileStorage::by_clock(dir.path().join("vault"), Arc::clone(&clock) as Arc<dyn Clock>);
+    let vault = three_points(Arc::new(storage));
+    let (plan, report) = extend(&vault, [10, 20, 30]);
+    let all = plan.objects.len() as u64;
+    assert_eq!(report.soft_count, if hard { 0 } else { all });
+    drop(Unlocked(dir.path().to_owned()));
+    let drift = vault.lock_drift(&plan).unwrap();
+    assert_eq!((drift.short_count, drift.soft_count), (0, all));
+    let report = vault.extend_locks(&plan, LockMode::Governance).unwrap();
+    assert_eq!(report.soft_count, if hard { 0 } else { all });
+    // Locked, it is a vault as any: read, checked, written to.
+    let report = vault.check(CheckLevel::Readable, &Findings::new()).unwrap();
+    assert_eq!((report.damaged, report.extra), (Vec::new(), Vec::new()));
+    backup(&vault, 4, &model(4), &Findings::new()).unwrap();
+}
+
+#[test]
+fn any_failed_call_of_a_pass_leaves_locks_as_long_as_they_were_and_the_next_pass_completes_them() {
+    for fault in FAULTS {
+        let clock = clock();
+        let faulty = Arc::new(FaultyStorage::new(memory(&clock)));
+        let vault = three_points(Arc::clone(&faulty) as Arc<dyn Storage>);
+        let (before, _report) = extend(&vault, [10, 10, 10]);
+        let mut number = 0;
+        loop {
+            let plan = vault.lock_plan(&ends([20 + number, 15, 10])).unwrap();
+            faulty.fail_at(u64::try_from(number * 3).unwrap(), fault);
+            let done = vault.extend_locks(&plan, LockMode::Governance);
+            let reached = faulty.heal();
+            assert_eq!(done.is_err(), reached);
+            assert_eq!(vault.lock_drift(&before).unwrap().short_count, 0);
+            vault.extend_locks(&plan, LockMode::Governance).unwrap();
+            assert_eq!(vault.lock_drift(&plan).unwrap().short_count, 0);
+            if !reached {
+                break;
+            }
+            number += 1;
+        }
+        assert!(number > 3, "{number}");
+    }
+}
+
+#[test]
+fn keys_that_a_place_keeps_are_not_destroyed_by_halves() {
+    let clock = clock();
+    let storage = memory(&clock);
+    let vault = three_points(Arc::clone(&storage) as Arc<dyn Storage>);
+    let notice = Shredding {
+        format: SHREDDING_FORMAT.to_owned(),
+        vault: vault.vault_id().clone(),
+        store: vault.store().clone(),
+        at: start(),
+        reason: "a test".to_owned(),
+        by: "a test".to_owned(),
+        public_key: vault.secrets().signing.public().to_string(),
+    };
+    let keys = Vault::keys_left(storage.as_ref()).unwrap();
+    // One of them is enough.
+    storage.lock_until(keys.last().unwrap(), soft(10)).unwrap();
+    assert_eq!(vault.shred(&notice).unwrap_err().kind(), FailureKind::Refused);
+    assert!(Vault::keys_locked(storage.as_ref()).unwrap().is_some());
+    assert_eq!(Vault::keys_left(storage.as_ref()).unwrap(), keys);
+    assert!(Vault::shredded(storage.as_ref()).unwrap().is_none());
+    clock.set_wall(day(11));
+    vault.shred(&notice).unwrap();
+    assert!(Vault::keys_left(storage.as_ref()).unwrap().is_empty());
+}
+
+#[test]
+fn an_index_file_that_is_damaged_and_locked_stops_no_copy_and_is_mended_after_its_lock() {
+    let clock = clock();
+    let (one, two) = (memory(&clock), memory(&clock));
+    let first = three_points(Arc::clone(&one) as Arc<dyn Storage>);
+    let second = Vault::adopt(Arc::clone(&two) as Arc<dyn Storage>, &first).unwrap();
+    first.copy_to(&second, &Findings::new()).unwrap();
+    extend(&second, [10, 10, 10]);
+    let index = two.list("index/").unwrap().remove(0).name;
+    let whole = two.get(&index).unwrap();
+    two.tamper(&index, |bytes| bytes[40] ^= 1).unwrap();
+    backup(&first, 4, &model(4), &Findings::new()).unwrap();
+    first.copy_to(&second, &Findings::new()).unwrap();
+    assert_ne!(two.get(&index).unwrap(), whole);
+    assert_eq!(second.points().unwrap().len(), 4);
+    let report = second.check(CheckLevel::Readable, &Findings::new()).unwrap();
+    assert!(report.damaged.iter().any(|damaged| damaged.object == index), "{report:?}");
+    clock.set_wall(day(11));
+    first.copy_to(&second, &Findings::new()).unwrap();
+    assert_eq!(two.get(&index).unwrap(), whole);
 }
