@@ -184,6 +184,10 @@ impl CaptureFacts {
     }
 }
 
+/// The deepest folder that is captured; a vault follows no tree much deeper. Deeper ones are told as unreadable, not left to be
+/// found out by a restore.
+pub const MAX_TREE_DEPTH: usize = 2_000;
+
 /// The order in which entries come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {

@@ -97,6 +97,16 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DATE")]
         today: Option<jiff::civil::Date>,
     },
+    /// Ask a live vector index the questions of its gold set, and make such a set
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Probe {
+        /// The index
+        #[arg(required = true)]
+        index: Option<StoreName>,
+        /// What to do instead
+        #[command(subcommand)]
+        action: Option<ProbeAction>,
+    },
     /// Legal holds: what they cover stays, whatever retention says
     Hold {
         /// What to do
@@ -294,6 +304,28 @@ pub(crate) enum EvidenceAction {
     Show {
         /// The number of a record
         record: Option<u64>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProbeAction {
+    /// Draft questions from the texts of the index, for a person to read; the same index gives the same drafts
+    Draft {
+        /// The index
+        index: StoreName,
+        /// Drafts at most; of them, some half is let in
+        #[arg(long, default_value_t = 200, value_name = "N")]
+        count: usize,
+    },
+    /// Let in the drafts that the index answers, and freeze them; nothing is written where the set lacks something
+    Curate {
+        /// The index
+        index: StoreName,
+    },
+    /// Measure the board that later ones are compared with
+    Baseline {
+        /// The index
+        index: StoreName,
     },
 }
 

@@ -15,7 +15,9 @@ use lifeboat_engine::{
 };
 use serde_json::json;
 
-use crate::args::{Args, CatalogAction, Command, EvidenceAction, HoldAction, KeysAction, Level, WalAction};
+use crate::args::{
+    Args, CatalogAction, Command, EvidenceAction, HoldAction, KeysAction, Level, ProbeAction, WalAction,
+};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::secrets::Secrets;
@@ -125,6 +127,7 @@ fn with_policy(args: &Args, output: &Output) -> Outcome {
             output.result(&report, || show::retain::page(&report))?;
             Ok(report.worst())
         }
+        Command::Probe { index, action } => probe(&engine, index.as_ref(), action.as_ref(), output),
         Command::Hold { action } => hold(&engine, action, output),
         Command::Shred { store, confirm, reason, by } => {
             let report = engine.shred(&ShredRequest {
@@ -309,6 +312,23 @@ fn explain(engine: &Engine, store: &StoreName, output: &Output) -> Outcome {
     });
     output.result(&document, || show::check::explain(store, &lines))?;
     Ok(None)
+}
+
+fn probe(
+    engine: &Engine,
+    index: Option<&StoreName>,
+    action: Option<&ProbeAction>,
+    output: &Output,
+) -> Outcome {
+    let report = match (action, index) {
+        (Some(ProbeAction::Draft { index, count }), _) => engine.probe_draft(index, *count)?,
+        (Some(ProbeAction::Curate { index }), _) => engine.probe_curate(index)?,
+        (Some(ProbeAction::Baseline { index }), _) => engine.probe_baseline(index)?,
+        (None, Some(index)) => engine.probe(index)?,
+        (None, None) => return Err(EngineError::new(FailureKind::Usage, "no index was named")),
+    };
+    output.result(&report, || show::probe::page(&report))?;
+    Ok(report.worst())
 }
 
 fn hold(engine: &Engine, action: &HoldAction, output: &Output) -> Outcome {

@@ -57,6 +57,7 @@ mod main {
     mod tablespaces;
     mod tree;
     mod truth;
+    mod vectors;
     mod whole_loop;
     mod world;
 }

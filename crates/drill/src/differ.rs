@@ -10,6 +10,7 @@ use std::path::Path;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use lifeboat_base::crashsafe;
+use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Monitor;
 use lifeboat_base::secret::Secret;
@@ -76,7 +77,10 @@ pub(crate) fn search(
     (scratch, monitor): (&Path, &dyn Monitor),
 ) -> Result<MustDiffer, Failure> {
     let mut found = MustDiffer { unlooked: telltales.unknown.clone(), ..MustDiffer::default() };
-    let planted = format!("{CANARY}-{}", std::process::id());
+    // The name of the sandbox is random: no restored data holds its digest by chance. A word in it could be somebody's secret,
+    // which would be found in its place.
+    let name = sandbox.file_name().unwrap_or_default();
+    let planted = Digest::of(name.as_encoded_bytes()).to_string();
     let mut forms: Vec<&[u8]> = vec![planted.as_bytes()];
     let mut names: Vec<&str> = vec![CANARY];
     for telltale in &telltales.known {
@@ -93,9 +97,14 @@ pub(crate) fn search(
             found.looked_for += 1;
         }
     }
-    let searcher = AhoCorasick::builder().match_kind(MatchKind::Standard).build(&forms).map_err(|error| {
-        Failure::with_source(FailureKind::Internal, "failed to prepare the search for secrets", error)
-    })?;
+    let searcher = AhoCorasick::builder()
+        .match_kind(MatchKind::Standard)
+        // Names of hosts are the same in capitals.
+        .ascii_case_insensitive(true)
+        .build(&forms)
+        .map_err(|error| {
+            Failure::with_source(FailureKind::Internal, "failed to prepare the search for secrets", error)
+        })?;
     let searcher = Searcher { searcher, names };
     let mut content = vec![b'.'; CANARY_OFFSET];
     content.extend_from_slice(planted.as_bytes());
@@ -132,7 +141,7 @@ impl Searcher<'_> {
                     found.files += 1;
                     found.bytes += bytes;
                     let file = path.strip_prefix(sandbox).unwrap_or(&path).display().to_string();
-                    for name in names {
+                    for name in names.into_iter().filter(|name| *name != CANARY) {
                         let named = found.seen.iter().filter(|seen| seen.what == name).count();
                         if named < NAMED_PLACES {
                             found.seen.push(Sighting { what: name.to_owned(), file: file.clone() });
@@ -216,6 +225,12 @@ mod tests {
         let found = searched(&[("a", b"abc abc".to_vec())], vec![telltale("a pin", &["abc"])]);
         assert_eq!(found.unlooked, ["env:NOT_HERE", "a pin (too short to tell)"]);
         assert_eq!((found.seen.len(), found.looked_for, found.canary_caught), (0, 0, true));
+    }
+
+    #[test]
+    fn a_secret_that_is_a_word_of_ours_hides_no_canary() {
+        let found = searched(&[("a", b"nothing".to_vec())], vec![telltale("a token", &["canary"])]);
+        assert!(found.canary_caught && found.seen.is_empty(), "{found:?}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub use forecast::{Forecast, Past, forecast};
 pub use replay::{ReplaySubject, replay};
 pub use report::{
     CheckOutcome, DrillReport, DrillVerdict, Environment, LogLine, ReplayDrill, StageReport, StoreDrill,
-    Tally,
+    Tally, TierDrill,
 };
 pub use run::{DrillSubject, OpenPoint, ProveLog, Rehearsal, TryReading, run};
 pub use sandbox::{Sandbox, SandboxError, Swept, sweep};

@@ -4,7 +4,8 @@ use lifeboat_base::digest::Digest;
 use lifeboat_base::ids::{CopyName, DrillId, PlanName, PointId, StoreName};
 use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::Timestamp;
-use lifeboat_stores::{CheckResult, CheckState};
+use lifeboat_stores::meaning::BOARD;
+use lifeboat_stores::{CheckResult, CheckState, Meaning};
 use serde::{Deserialize, Serialize};
 
 use crate::application::Answers;
@@ -24,7 +25,7 @@ pub enum DrillVerdict {
 /// One step of one store's drill.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageReport {
-    /// `open`, `restore`, `check`, `log`, `canaries` or `teardown`.
+    /// `open`, `restore`, `check`, `probe`, `log`, `canaries` or `teardown`.
     pub stage: String,
     /// When it started.
     pub started: Timestamp,
@@ -142,8 +143,21 @@ pub struct StoreDrill {
     pub bytes: u64,
     /// Every check.
     pub checks: Vec<CheckOutcome>,
+    /// What it means, and what to do with it; only of kinds that can be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meaning: Option<Meaning>,
     /// The verdict on this store.
     pub verdict: DrillVerdict,
+}
+
+impl StoreDrill {
+    /// Whether the store was asked what it means: nothing where it was not, else whether it passed a board that was seen to
+    /// fail on spoiled samples.
+    pub fn has_meaning(&self) -> Option<bool> {
+        let board = self.checks.iter().find(|check| check.id == BOARD);
+        let board = board.filter(|check| check.state != CheckState::NotApplicable)?;
+        Some(board.has_shown() && self.rto_s.is_some())
+    }
 }
 
 /// Making again one store that is not retained.
@@ -159,6 +173,18 @@ pub struct ReplayDrill {
     pub checks: Vec<CheckOutcome>,
     /// The verdict on this store.
     pub verdict: DrillVerdict,
+}
+
+/// When everything of one tier was back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TierDrill {
+    /// The tier.
+    pub tier: String,
+    /// Its stores in this drill.
+    pub stores: Vec<StoreName>,
+    /// Seconds from the start of the drill until the last of them was back and checked, with everything that came back
+    /// before it; nothing if one never was.
+    pub ready_s: Option<f64>,
 }
 
 /// Where a drill ran, and by which policy.
@@ -212,6 +238,9 @@ pub struct DrillReport {
     /// Each store; not in the evidence of the drill as a whole, which names the records they stand in.
     #[serde(default)]
     pub stores: Vec<StoreDrill>,
+    /// Each tier whose stores took part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tiers: Vec<TierDrill>,
     /// Stores that are not retained and were made again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replays: Vec<ReplayDrill>,

@@ -13,7 +13,8 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::{CopyName, DrillId, PointId, StoreName};
 use lifeboat_base::monitor::{Finding, Monitor};
 use lifeboat_base::time::{Clock, SignedDuration, Timestamp};
-use lifeboat_stores::{Adapter, CanaryResult, CheckResult, CheckState};
+use lifeboat_stores::meaning::BOARD;
+use lifeboat_stores::{Adapter, CanaryResult, CheckResult, CheckState, Meaning};
 
 use crate::agreement::{Rule, agree};
 use crate::application::{self, Application, attempt};
@@ -170,6 +171,7 @@ pub fn run(
         order,
         ended: clock.now(),
         stores,
+        tiers: Vec::new(),
         replays: Vec::new(),
         agreement,
         answers,
@@ -207,10 +209,7 @@ fn kept_apart(
         }
     };
     if !found.canary_caught {
-        complain(
-            "drill.no-power",
-            "check has no power: the search for secrets missed what was planted".to_owned(),
-        );
+        complain(MUST_DIFFER, "check has no power: the search missed what was planted".to_owned());
     }
     let reaches = !target.is_alone() || applications.iter().any(|tried| tried.network == Network::Host);
     if found.seen.is_empty() || !reaches {
@@ -296,6 +295,7 @@ pub(crate) struct Restored<'a> {
     targets: (Option<Duration>, Option<Duration>),
     stages: Vec<StageReport>,
     checks: Vec<CheckOutcome>,
+    meaning: Option<Meaning>,
     bytes: u64,
     rto_s: Option<f64>,
     ready_s: Option<f64>,
@@ -310,7 +310,7 @@ impl Stage<'_> {
         let monitor = &Deadline::new(self.clock, self.monitor, &store, rto);
         let mut watch = Stopwatch { clock: self.clock, deadline: monitor, stages: Vec::new() };
         let start = self.clock.monotonic();
-        let (mut checks, mut findings, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut checks, mut findings, mut bytes, mut meaning) = (Vec::new(), Vec::new(), 0, None);
         let outcome = (|| {
             let source = watch.stage("open", open)?;
             let target = self.sandbox.folder(store.as_str())?;
@@ -320,6 +320,13 @@ impl Stage<'_> {
             let results =
                 watch.stage("check", || adapter.checks(source.as_ref(), facts, &target, monitor))?;
             checks = results.into_iter().map(CheckOutcome::from_result).collect();
+            if let Some(probes) = adapter.probes() {
+                // Also where a check failed: the decision says what to do about it.
+                let ask = || probes.probe(source.as_ref(), facts, &target, monitor);
+                let (board, found) = watch.stage("probe", ask)?;
+                checks.push(CheckOutcome::from_result(board));
+                meaning = Some(found);
+            }
             Ok::<PathBuf, Failure>(restored.artefact)
         })();
         let (mut artefact, mut rto_s, mut ready_s) = (None, None, None);
@@ -357,6 +364,7 @@ impl Stage<'_> {
             targets,
             stages,
             checks,
+            meaning,
             bytes,
             rto_s,
             ready_s,
@@ -392,7 +400,7 @@ impl Stage<'_> {
         if !stopped {
             let scratch = format!("{store}.canaries");
             let canaries = watch.stage("canaries", || {
-                let own = adapter.canaries(&self.sandbox.folder(&scratch)?)?;
+                let own = tried(adapter, &checks, &self.sandbox.folder(&scratch)?)?;
                 Ok([own, self.tried_reading()?].concat())
             });
             judge_canaries(&store, canaries, &mut checks, &mut findings);
@@ -426,6 +434,7 @@ impl Stage<'_> {
             rpo_target_s: rpo.map(|span| span.as_secs_f64()),
             bytes: restored.bytes,
             checks,
+            meaning: restored.meaning,
             verdict,
         };
         (drill, findings)
@@ -446,6 +455,20 @@ fn read(bytes: u64, replays: bool) -> Vec<CheckOutcome> {
     let content = passed(READ, format!("{bytes} bytes authenticated"), "every byte restored");
     let log = passed(LOG, "no piece missing or altered".to_owned(), "every piece up to the moment");
     std::iter::once(content).chain(replays.then_some(log)).collect()
+}
+
+/// Shows damaged samples to the checks that were applied; a board is tried only where one was measured.
+fn tried(
+    adapter: &dyn Adapter,
+    checks: &[CheckOutcome],
+    scratch: &Path,
+) -> Result<Vec<CanaryResult>, Failure> {
+    let mut canaries = adapter.canaries(scratch)?;
+    let is_board = |check: &CheckOutcome| check.id == BOARD && check.state != CheckState::NotApplicable;
+    if let Some(probes) = adapter.probes().filter(|_| checks.iter().any(is_board)) {
+        canaries.extend(probes.canaries(scratch)?);
+    }
+    Ok(canaries)
 }
 
 /// No check failed, and at least one had something to say: a check that could not be applied proves nothing.

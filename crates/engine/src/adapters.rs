@@ -6,15 +6,17 @@ use std::sync::Arc;
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StoreName;
 use lifeboat_base::secret::{Secret, SecretRef};
-use lifeboat_policy::{Checks, Endpoint, EtcdAccess, Kind, RedisScan, Source, Store};
+use lifeboat_policy::{
+    Checks, Endpoint, EtcdAccess, Kind, RedisScan, Source, Store, VectorEngine, VectorIndex, VectorMetric,
+};
 use lifeboat_stores::etcd::{
     ClientOptions, Login, Order as EtcdOrder, OutsideCommand, Reach as EtcdReach, TlsPem,
 };
 use lifeboat_stores::redis::Variables;
 use lifeboat_stores::{
-    Adapter, Address, EtcdAdapter, EtcdOptions, EtcdSource, FilesAdapter, FilesOptions, PostgresAdapter,
-    PostgresOptions, RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions, ScanOptions,
-    SqliteAdapter, SqliteOptions, Upkeep,
+    Adapter, Address, EtcdAdapter, EtcdOptions, EtcdSource, FilesAdapter, FilesOptions, Metric,
+    PostgresAdapter, PostgresOptions, RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions,
+    ScanOptions, SqliteAdapter, SqliteOptions, Upkeep, VectorAdapter, VectorOptions,
 };
 
 use crate::context::Engine;
@@ -101,12 +103,27 @@ impl Engine {
                 let source = EtcdSource::Command(self.etcd_command(words.clone(), environment.clone()));
                 Ok(self.etcd(source, wishes))
             }
+            Source::Vector(index) => Ok(Box::new(VectorAdapter::new(self.vector(index)))),
             Source::Url(_) => Err(EngineError::new(
                 FailureKind::Refused,
                 format!("this version cannot capture stores of kind `{}` (`{}`)", row.kind.word(), row.name),
             )
             .risking(&row.name, "rpo")
-            .next("this version captures `files`, `sqlite`, `postgres`, `redis` and `etcd`; the row stays broken in `lifeboat status`")),
+            .next("this version captures `files`, `sqlite`, `postgres`, `redis`, `etcd` and `vector` with an `engine`; the row stays broken in `lifeboat status`")),
+        }
+    }
+
+    pub(crate) fn vector(&self, index: &VectorIndex) -> VectorOptions {
+        let VectorEngine::Jsonl = index.engine;
+        VectorOptions {
+            path: self.resolve(&index.path),
+            contract: self.resolve(&index.contract),
+            metric: match index.metric {
+                VectorMetric::Cosine => Metric::Cosine,
+                VectorMetric::InnerProduct => Metric::InnerProduct,
+                VectorMetric::L2 => Metric::L2,
+            },
+            gold: index.gold.as_ref().map(|gold| self.resolve(gold)),
         }
     }
 

@@ -16,7 +16,7 @@ use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, ProofLevel};
 use lifeboat_drill::{
     Application, CheckOutcome, DrillReport, DrillSubject, DrillVerdict, Expect, Local, Need, ProveLog,
-    Question, Rehearsal, Rule, Side, StoreDrill, Target,
+    Question, Rehearsal, Rule, Side, StoreDrill, Target, TierDrill,
 };
 use lifeboat_policy::{
     Agreement, DrillTarget, Expectation, Retention, Selected, Selection, Span, Store, restore_order, variable,
@@ -154,6 +154,7 @@ impl Engine {
         for store in &mut report.stores {
             store.forecast = self.forecast(&store.name, store.bytes)?;
         }
+        report.tiers = tiers(&report.stores, &rows);
         report.baseline = options.baseline && report.verdict == DrillVerdict::Passed;
         report.environment = Some(self.environment());
         report.plan.clone_from(&options.plan);
@@ -488,6 +489,10 @@ impl Engine {
             });
             let record = self.file(Entry { kind: "drill", store: &store.name, ok, body })?;
             self.prove(ready.row, &store.point, &store.copy, ProofLevel::Restored, restored(store), &record)?;
+            if let Some(ok) = store.has_meaning() {
+                let ok = ok && restored(store);
+                self.prove(ready.row, &store.point, &store.copy, ProofLevel::Probed, ok, &record)?;
+            }
             if damaged {
                 self.catalog()?
                     .set_holding(
@@ -526,6 +531,23 @@ fn rule_name(outcome: &CheckOutcome) -> &str {
 fn cannot_be_drilled(row: &Store, error: &EngineError) -> Finding {
     let message = format!("{} cannot be drilled: {}", row.name, error.failure.chain());
     Finding::new("drill.impossible", row.name.as_str(), message).with_kind(error.kind())
+}
+
+/// When the last store of each tier was back.
+fn tiers(drilled: &[StoreDrill], rows: &[&Store]) -> Vec<TierDrill> {
+    let mut tiers: Vec<TierDrill> = Vec::new();
+    for row in rows {
+        let store = drilled.iter().find(|store| store.name == row.name);
+        let (Some(store), Some(tier)) = (store, row.tier.as_ref().map(ToString::to_string)) else { continue };
+        match tiers.iter_mut().find(|known| known.tier == tier) {
+            Some(known) => {
+                known.ready_s = known.ready_s.zip(store.ready_s).map(|(one, other)| one.max(other));
+                known.stores.push(row.name.clone());
+            }
+            None => tiers.push(TierDrill { tier, stores: vec![row.name.clone()], ready_s: store.ready_s }),
+        }
+    }
+    tiers
 }
 
 /// The moment several stores are restored to: the one asked for, or the newest at which they are close together.

@@ -8,7 +8,6 @@ mod address;
 mod databases;
 mod servers;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -75,19 +74,18 @@ impl Engine {
         let Some(wanted) = &self.policy.inventory else {
             return InventoryReport { schema, looked: false, stores: Vec::new(), findings: Vec::new() };
         };
-        let own = servers::own_names(&self.env.host);
         let mut sighted = self.sight(wanted);
         for (address, _) in &mut sighted.stores {
-            address.places = address.places.drain(..).map(|place| here(place, &own)).collect();
-            // Of two readings of one address, the one that leads somewhere.
-            if address.places.iter().any(is_there) {
-                address.places.retain(|place| is_there(place) || !matches!(place, Place::Path(_)));
-            }
+            address.places = address.places.drain(..).map(here).collect();
         }
+        let stores = sighted.stores.drain(..).flat_map(|(address, seen)| {
+            readings(address).into_iter().map(move |address| (address, seen.clone()))
+        });
+        let stores: Vec<(Address, String)> = stores.collect();
         let mut rows = Vec::new();
         for row in self.policy.stores.values() {
             match self.row_places(row) {
-                Ok(places) => rows.push((row, places.into_iter().map(|place| here(place, &own)).collect())),
+                Ok(places) => rows.push((row, places.into_iter().map(here).collect())),
                 Err(why) => sighted.findings.push(Finding::new(
                     UNSEEN,
                     row.name.as_str(),
@@ -95,7 +93,7 @@ impl Engine {
                 )),
             }
         }
-        let stores = judged(merged(sighted.stores), &rows, wanted);
+        let stores = judged(merged(stores), &rows, wanted);
         let mut findings: Vec<Finding> = stores.iter().filter_map(uncovered).collect();
         findings.extend(sighted.findings);
         InventoryReport { schema, looked: true, stores, findings }
@@ -116,6 +114,12 @@ impl Engine {
         }
         let ours = self.own_folders();
         for folder in &wanted.folders {
+            let path = real(self.resolve(folder));
+            if ours.iter().any(|own| path.starts_with(own)) {
+                sighted
+                    .unseen(folder, "it lies in the state folder or in a copy, which are not looked through");
+                continue;
+            }
             match databases::databases(&self.resolve(folder), &ours) {
                 Ok(found) => sighted.stores.extend(found.into_iter().map(|path| {
                     (Address { kind: "sqlite", places: vec![Place::Path(path)] }, folder.clone())
@@ -124,7 +128,7 @@ impl Engine {
             }
         }
         if wanted.machine {
-            sighted.machine(&ours);
+            sighted.machine(&ours, &self.env.host);
         }
         sighted
     }
@@ -149,7 +153,9 @@ impl Engine {
             Source::Files { path, .. } | Source::Sqlite { path } => {
                 Ok(vec![Place::Path(real(self.resolve(path)))])
             }
-            Source::RedisFiles { dir, .. } => Ok(vec![Place::Path(real(self.resolve(dir)))]),
+            Source::RedisFiles { dir, .. } => Ok(vec![Place::Folder(real(self.resolve(dir)))]),
+            // Its kind is found by no address.
+            Source::Vector(_) => Ok(Vec::new()),
             Source::Url(url) | Source::Redis { url, .. } | Source::Etcd { url, .. } => of(url),
             Source::EtcdCommand { words, .. } => Ok(words
                 .iter()
@@ -161,18 +167,15 @@ impl Engine {
 }
 
 impl Sighted {
-    fn machine(&mut self, ours: &[PathBuf]) {
-        match servers::servers(ours) {
+    fn machine(&mut self, ours: &[PathBuf], host: &str) {
+        match servers::servers(ours, host) {
             Ok(found) => {
                 for server in found {
                     let seen = format!("process {} of this machine", server.pid);
-                    match server.places {
-                        Some(places) => self.stores.push((Address { kind: server.kind, places }, seen)),
-                        None => {
-                            let address = Address { kind: server.kind, places: Vec::new() };
-                            self.stores.push((address, format!("{seen}, whose sockets only root may see")));
-                        }
-                    }
+                    let hidden =
+                        if server.places.is_none() { ", whose sockets only root may see" } else { "" };
+                    let address = Address { kind: server.kind, places: server.places.unwrap_or_default() };
+                    self.stores.push((address, format!("{seen}{hidden}")));
                 }
             }
             Err(error) => self.unseen("machine", &chain(&error)),
@@ -199,8 +202,8 @@ fn usual_port(kind: Kind) -> u16 {
 /// The hosts and ports that a row's address names, without those of this machine.
 pub(crate) fn addresses(text: &str, kind: Kind, host: &str) -> Vec<(String, u16)> {
     let own = servers::own_names(host);
-    let elsewhere = |place| match here(place, &own) {
-        Place::Port(host, port) if host != "localhost" => Some((host, port)),
+    let elsewhere = |place| match here(place) {
+        Place::Port(host, port) if !own.contains(&host) && !host.starts_with("127.") => Some((host, port)),
         _ => None,
     };
     let mut found: Vec<(String, u16)> =
@@ -210,26 +213,47 @@ pub(crate) fn addresses(text: &str, kind: Kind, host: &str) -> Vec<(String, u16)
     found
 }
 
-/// Text of a settings file, whatever bytes it holds.
+/// Text of a settings file; what is none holds nobody knows what.
 fn settings(path: &Path) -> Result<String, Failure> {
     let fail = |error| Failure::io(format!("failed to read {}", path.display()), error);
+    // A pipe would be waited for, a device read for ever.
+    if !fs::metadata(path).map_err(fail)?.is_file() {
+        return Err(fail(std::io::Error::other("it is no file")));
+    }
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(fail)?;
     file.take(MAX_SETTINGS_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > MAX_SETTINGS_BYTES {
         return Err(fail(std::io::ErrorKind::FileTooLarge.into()));
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    if bytes.contains(&0) {
+        return Err(fail(std::io::Error::other("it is no text")));
+    }
+    String::from_utf8(bytes).map_err(|_bytes| fail(std::io::Error::other("it is no text in UTF-8")))
 }
 
-/// The same place under the one name it has here.
-fn here(place: Place, own: &BTreeSet<String>) -> Place {
+/// The same place under one name. Other addresses of the loopback are other places: a server may listen on one of them only.
+fn here(place: Place) -> Place {
     match place {
-        Place::Port(host, port) if own.contains(&host) || host.starts_with("127.") => {
+        Place::Port(host, port) if host == "127.0.0.1" || host == "::1" => {
             Place::Port("localhost".to_owned(), port)
         }
         Place::Path(path) => Place::Path(real(path)),
+        Place::Folder(path) => Place::Folder(real(path)),
         other => other,
+    }
+}
+
+/// An address that can be read in two ways is the one that leads somewhere; two stores, if both do.
+fn readings(address: Address) -> Vec<Address> {
+    let Address { kind, places } = address;
+    let there: Vec<Place> = places.iter().filter(|place| is_there(place)).cloned().collect();
+    match there.len() {
+        0 => vec![Address { kind, places }],
+        _ if kind == "sqlite" => {
+            there.into_iter().map(|place| Address { kind, places: vec![place] }).collect()
+        }
+        _ => vec![Address { kind, places }],
     }
 }
 
@@ -246,30 +270,28 @@ fn real(path: PathBuf) -> PathBuf {
 fn merged(sighted: Vec<(Address, String)>) -> Vec<FoundStore> {
     let mut found: Vec<FoundStore> = Vec::new();
     for (address, seen) in sighted {
-        let same = found.iter_mut().find(|store| {
-            store.kind == address.kind
-                && (store.places.iter().any(|place| address.places.contains(place))
-                    || store.places.is_empty() && address.places.is_empty())
-        });
-        let store = match same {
-            Some(store) => store,
-            None => {
-                let (kind, address) = (address.kind, shown(&address));
-                found.push(FoundStore {
-                    address,
-                    kind,
-                    seen_in: Vec::new(),
-                    row: None,
-                    reason: None,
-                    places: Vec::new(),
-                });
-                let Some(last) = found.last_mut() else { continue };
-                last
-            }
+        let is_same = |store: &&mut FoundStore| {
+            let is_shared =
+                |place: &&Place| !matches!(place, Place::Folder(_)) && address.places.contains(place);
+            let shared = store.places.iter().any(|place| is_shared(&place));
+            store.kind == address.kind && (shared || store.places.is_empty() && address.places.is_empty())
         };
-        store.places.extend(address.places);
-        if !store.seen_in.contains(&seen) {
-            store.seen_in.push(seen);
+        if let Some(store) = found.iter_mut().find(is_same) {
+            store.places.extend(address.places);
+            if !store.seen_in.contains(&seen) {
+                store.seen_in.push(seen);
+            }
+        } else {
+            let shown = shown(&address);
+            let Address { kind, places } = address;
+            found.push(FoundStore {
+                address: shown,
+                kind,
+                seen_in: vec![seen],
+                row: None,
+                reason: None,
+                places,
+            });
         }
     }
     found.sort_by(|left, right| left.address.cmp(&right.address));
@@ -281,22 +303,29 @@ fn shown(address: &Address) -> String {
     let port = address.places.iter().find_map(|place| match place {
         Place::Port(host, port) if host.contains(':') => Some(format!("{kind}://[{host}]:{port}")),
         Place::Port(host, port) => Some(format!("{kind}://{host}:{port}")),
-        Place::Bucket(name) => Some(format!("{kind}:{name}")),
-        Place::Path(_) => None,
+        Place::Bucket(name) => Some(name.clone()),
+        Place::Path(_) | Place::Folder(_) => None,
     });
     let path = address.places.iter().find_map(|place| match place {
         Place::Path(path) => Some(format!("{kind}:{}", path.display())),
         _ => None,
     });
-    port.or(path).unwrap_or_else(|| format!("{kind}:machine"))
+    port.or(path).unwrap_or_else(|| format!("{kind}:unknown"))
 }
 
 fn judged(found: Vec<FoundStore>, rows: &[(&Store, Vec<Place>)], wanted: &Inventory) -> Vec<FoundStore> {
+    // Where several servers work in one folder, nobody can tell which of them its files are.
+    let folders: Vec<Place> = found
+        .iter()
+        .flat_map(|store| store.places.iter().filter(|place| matches!(place, Place::Folder(_))).cloned())
+        .collect();
+    let is_one = |place: &Place| folders.iter().filter(|folder| *folder == place).count() <= 1;
     found
         .into_iter()
         .map(|store| {
             let covers = |(row, places): &&(&Store, Vec<Place>)| {
-                row.kind.word() == store.kind && places.iter().any(|place| store.places.contains(place))
+                let named = |place: &Place| store.places.contains(place) && is_one(place);
+                row.kind.word() == store.kind && places.iter().any(named)
             };
             let row = rows.iter().find(covers).map(|(row, _)| row.name.clone());
             let reason = wanted.known.get(&store.address).cloned();
@@ -308,6 +337,16 @@ fn judged(found: Vec<FoundStore>, rows: &[(&Store, Vec<Place>)], wanted: &Invent
 fn uncovered(store: &FoundStore) -> Option<Finding> {
     if store.row.is_some() || store.reason.is_some() {
         return None;
+    }
+    if store.places.is_empty() {
+        let kind = store.kind;
+        let message = format!(
+            "there is a store of kind {kind} whose address cannot be told (seen in {}): write it without a password that \
+             holds `/`, `#` or `;`, look as root, or name `{}` in `[inventory.known]`",
+            store.seen_in.join(", "),
+            store.address
+        );
+        return Some(Finding::new(UNSEEN, &store.address, message));
     }
     let message = format!(
         "{} (seen in {}) has no row: nothing of it is kept, and what reads it finds nothing after a loss",

@@ -202,6 +202,7 @@ impl Engine {
                 Source::Files { path, .. } => (Use::Tree, path),
                 Source::Sqlite { path } => (Use::Database, path),
                 Source::RedisFiles { dir, .. } => (Use::Tree, dir),
+                Source::Vector(index) => (Use::Tree, &index.path),
                 Source::Url(_) | Source::Redis { .. } | Source::Etcd { .. } | Source::EtcdCommand { .. } => {
                     continue;
                 }

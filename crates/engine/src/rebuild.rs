@@ -5,6 +5,7 @@ use lifeboat_base::ids::{CopyName, PointId, StoreName};
 use lifeboat_base::monitor::Finding;
 use lifeboat_catalog::{Catalog, Proof, ProofLevel, RunRow};
 use lifeboat_evidence::{Chain, Record};
+use lifeboat_stores::meaning::BOARD;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -219,9 +220,17 @@ fn claims(kind: &str, body: &Value) -> Vec<(PointId, CopyName, ProofLevel, bool)
                     || check.get("canary_caught") == Some(&Value::Bool(true))
             });
             let finished = store.and_then(|store| store.get("rto_s")).is_some_and(Value::is_number);
-            claim(&text("point"), &text("copy"), ProofLevel::Restored, powered && finished)
-                .into_iter()
-                .collect()
+            let restored = powered && finished;
+            // A board that was not measured claims nothing, and takes nothing back.
+            let is_board = |check: &&Value| check.get("id").and_then(Value::as_str) == Some(BOARD);
+            let board = checks.into_iter().flatten().find(is_board);
+            let board = board.and_then(|check| check.get("state")?.as_str());
+            let board = board.filter(|state| *state != "not-applicable");
+            let probed = board.and_then(|state| {
+                claim(&text("point"), &text("copy"), ProofLevel::Probed, restored && state == "passed")
+            });
+            let restored = claim(&text("point"), &text("copy"), ProofLevel::Restored, restored);
+            restored.into_iter().chain(probed).collect()
         }
         _ => Vec::new(),
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::keys;
+use crate::mask;
 use crate::model::Inventory;
 use crate::reader::{Context, Field, Section};
 
@@ -16,6 +17,14 @@ pub(crate) fn inventory(root: &Section<'_>, context: &mut Context) -> Option<Inv
     section.refuse_unknown(&keys::INVENTORY.iter().collect::<Vec<_>>(), context);
     let texts = |key, context: &mut Context| {
         let found = section.texts(key, context).value().unwrap_or_default();
+        for (_, at) in found.iter().filter(|(text, _)| mask::url_holds_secret(text)) {
+            context.secret(
+                "bad-inventory",
+                at,
+                format!("`{key}` holds an address with a secret"),
+                "name a path",
+            );
+        }
         found.into_iter().map(|(text, _)| text.to_owned()).collect::<Vec<String>>()
     };
     let machine = section.switch("machine", context).value().unwrap_or(false);
@@ -30,7 +39,15 @@ pub(crate) fn inventory(root: &Section<'_>, context: &mut Context) -> Option<Inv
 /// What needs no row, and why not; without a reason nobody can judge it later.
 fn known(section: &Section<'_>, context: &mut Context) -> BTreeMap<String, String> {
     let table = section.table("known", context);
-    let names: Vec<String> = table.entries().map(|(name, _, _)| name.to_owned()).collect();
+    let mut names: Vec<String> = Vec::new();
+    for (name, at, _) in table.entries() {
+        if mask::url_holds_secret(name) {
+            let help = "name it as `lifeboat inventory` shows it, which is without a login";
+            context.secret("bad-inventory", &at, "`known` names an address with a secret", help);
+        } else {
+            names.push(name.to_owned());
+        }
+    }
     let reason = |name: String| match table.filled(&name, context) {
         Field::Set(reason, _) => Some((name, reason.trim().to_owned())),
         Field::Absent | Field::Broken => None,

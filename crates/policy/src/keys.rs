@@ -26,6 +26,8 @@ pub(crate) enum Shape {
     StoreUrl,
     Reference,
     RedisCapture,
+    VectorEngine,
+    VectorMetric,
     Count,
     Checks,
     StoreNames,
@@ -160,6 +162,28 @@ pub(crate) const ETCD: &[Key] = &[
     key("password", Shape::Reference, "The user's password."),
     key("command", Shape::Texts, "Program and arguments that write a snapshot to `{file}`. This or `url`."),
     key("environment", Shape::Texts, "The variables that the command may see. Default: none."),
+];
+
+/// `[store.NAME]` of the kind `vector`, which has an `engine` or a `url`.
+pub(crate) const VECTOR: &[Key] = &[
+    key("url", Shape::StoreUrl, "Where the server is; it is named, not captured. This or `engine`."),
+    key(
+        "engine",
+        Shape::VectorEngine,
+        "What holds the index: jsonl, files of lines of JSON, one record a line. Required without `url`.",
+    ),
+    key("path", Shape::Text, "The file, or the folder of shards that end in .jsonl. Required with `engine`."),
+    key(
+        "contract",
+        Shape::Text,
+        "The file that says by what the index is built: model, analyzer, metric, chunking. Required with `engine`.",
+    ),
+    key(
+        "metric",
+        Shape::VectorMetric,
+        "How the index measures nearness: cosine, ip or l2. Required with `engine`.",
+    ),
+    key("gold", Shape::Text, "The folder of the curated questions that are asked in drills. Default: none."),
 ];
 
 /// `[agreement.NAME]`.
@@ -315,7 +339,7 @@ pub(crate) fn of_store(kind: Option<Kind>) -> Vec<&'static Key> {
     if fits(Kind::is_path) {
         keys.push(&PATH);
     }
-    if fits(|kind| !kind.is_path() && !matches!(kind, Kind::Etcd | Kind::Redis)) {
+    if fits(|kind| !kind.is_path() && !matches!(kind, Kind::Etcd | Kind::Redis | Kind::Vector)) {
         keys.push(&URL);
     }
     if fits(Kind::has_checks) {
@@ -331,6 +355,10 @@ pub(crate) fn of_store(kind: Option<Kind>) -> Vec<&'static Key> {
     if fits(|kind| kind == Kind::Etcd) {
         // Of any kind: `url` is there already.
         keys.extend(ETCD.iter().filter(|key| kind.is_some() || key.name != URL.name));
+    }
+    if fits(|kind| kind == Kind::Vector) {
+        // Of any kind: `url` and `path` are there already.
+        keys.extend(VECTOR.iter().filter(|key| kind.is_some() || ![URL.name, PATH.name].contains(&key.name)));
     }
     keys
 }

@@ -40,7 +40,8 @@ pub use kind::Kind;
 pub use model::{
     Agreement, Application, Checks, CopyPlace, CopyUrl, DrillPlan, DrillTarget, Encryption, Endpoint,
     EtcdAccess, Expectation, Inventory, Keys, Lock, LockMode, Network, Origin, Policy, Promises, Question,
-    Recipient, RedisCapture, RedisScan, Selected, Selection, Source, Sourced, Store, Tier, Verify, Written,
+    Recipient, RedisCapture, RedisScan, Selected, Selection, Source, Sourced, Store, Tier, VectorEngine,
+    VectorIndex, VectorMetric, Verify, Written,
 };
 pub use order::{Phase, restore_order};
 pub use parse::{digest, parse};

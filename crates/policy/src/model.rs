@@ -330,6 +330,8 @@ pub enum Source {
         /// What they must be shown.
         access: Box<EtcdAccess>,
     },
+    /// A vector index on this machine.
+    Vector(Box<VectorIndex>),
     /// A command that writes a snapshot of an etcd cluster.
     EtcdCommand {
         /// Program and arguments; `{file}` stands for the file to write.
@@ -337,6 +339,69 @@ pub enum Source {
         /// The names of the variables it may see.
         environment: Vec<String>,
     },
+}
+
+/// What holds a vector index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VectorEngine {
+    /// Files of lines of JSON, one record a line.
+    Jsonl,
+}
+
+impl VectorEngine {
+    /// Every engine that can be captured.
+    pub const fn all() -> [Self; 1] {
+        [Self::Jsonl]
+    }
+
+    /// The word of the policy file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Jsonl => "jsonl",
+        }
+    }
+}
+
+/// How a vector index measures nearness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VectorMetric {
+    /// By the angle.
+    Cosine,
+    /// By the inner product.
+    InnerProduct,
+    /// By the Euclidean distance.
+    L2,
+}
+
+impl VectorMetric {
+    /// Every metric.
+    pub const fn all() -> [Self; 3] {
+        [Self::Cosine, Self::InnerProduct, Self::L2]
+    }
+
+    /// The word of the policy file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Cosine => "cosine",
+            Self::InnerProduct => "ip",
+            Self::L2 => "l2",
+        }
+    }
+}
+
+/// A vector index on this machine. Paths are as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VectorIndex {
+    /// What holds it.
+    pub engine: VectorEngine,
+    /// Its file, or the folder of its shards.
+    pub path: String,
+    /// The file that says by what it is built.
+    pub contract: String,
+    /// How it measures, as the policy knows it.
+    pub metric: VectorMetric,
+    /// The folder of the questions that are asked of it.
+    pub gold: Option<String>,
 }
 
 /// How a Redis server is captured.

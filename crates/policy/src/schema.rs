@@ -5,7 +5,9 @@ use serde_json::{Map, Value, json};
 
 use crate::keys::{self, Key, Shape};
 use crate::kind::Kind;
-use crate::model::{DrillTarget, Encryption, Expectation, LockMode, Network, RedisCapture};
+use crate::model::{
+    DrillTarget, Encryption, Expectation, LockMode, Network, RedisCapture, VectorEngine, VectorMetric,
+};
 use crate::store::MAX_COUNT;
 
 const SPAN: &str = r"^\s*([0-9]+(s|mo|m|h|d|w|y)\s*)+$";
@@ -97,6 +99,12 @@ fn stores() -> Value {
                 _ => None,
             };
             let mut row = match other {
+                _ if *kind == Kind::Vector => {
+                    let mut row = object_of(&keys, &["kind"]);
+                    let of_engine = ["engine", "path", "contract", "metric"];
+                    insert(&mut row, "oneOf", json!([{"required": ["url"]}, {"required": of_engine}]));
+                    row
+                }
                 Some(other) => {
                     let mut row = object_of(&keys, &["kind"]);
                     let one_of = ["url", other].map(|place| json!({"required": [place]}));
@@ -162,6 +170,8 @@ fn shape(shape: Shape) -> Value {
         }
         Shape::Reference => json!({"type": "string", "pattern": "^(env:|file:|vault:).+$"}),
         Shape::RedisCapture => json!({"enum": RedisCapture::all().map(RedisCapture::word)}),
+        Shape::VectorEngine => json!({"enum": VectorEngine::all().map(VectorEngine::word)}),
+        Shape::VectorMetric => json!({"enum": VectorMetric::all().map(VectorMetric::word)}),
         Shape::Count => json!({"type": "integer", "minimum": 1, "maximum": MAX_COUNT}),
         Shape::Checks => json!({"$ref": "#/$defs/checks"}),
         Shape::Sections(name) => json!({"$ref": format!("#/$defs/{name}")}),

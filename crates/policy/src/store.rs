@@ -2,6 +2,7 @@
 
 mod etcd;
 mod redis;
+mod vector;
 
 use std::ops::Range;
 
@@ -69,6 +70,9 @@ pub(crate) fn source(section: &Section<'_>, kind: Kind, context: &mut Context) -
     }
     if kind == Kind::Redis {
         return redis::source(section, context);
+    }
+    if kind == Kind::Vector {
+        return vector::source(section, context);
     }
     if !kind.is_path() {
         return url(section, kind, context).map(Source::Url);

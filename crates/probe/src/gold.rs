@@ -235,6 +235,11 @@ pub struct GoldLock {
     pub embedder_id: String,
     /// Its parameters, by their hash.
     pub embedder_hash: Digest,
+    /// The sections that it speaks of, by their hash.
+    pub sections_hash: Digest,
+    /// The recorded vectors of its questions, by their hash, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub questions_hash: Option<Digest>,
     /// The index that it was curated on.
     #[serde(rename = "INDEX_HASH")]
     pub index_hash: Digest,

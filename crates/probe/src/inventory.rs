@@ -82,11 +82,26 @@ impl Record {
     }
 }
 
-#[derive(Debug)]
-struct Leaf {
-    id: Box<str>,
-    corpus: Digest,
-    vector: Option<Digest>,
+/// What is known of one record without its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// Its id.
+    pub id: Box<str>,
+    /// Of its text, section and place.
+    pub corpus: Digest,
+    /// Of its vector; none without one.
+    pub vector: Option<Digest>,
+}
+
+/// All records by their ids.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sorted {
+    /// Each id once, the first record of it that came.
+    pub leaves: Vec<Leaf>,
+    /// Ids that came again, once for each time.
+    pub repeated: Vec<Box<str>>,
+    /// What a manifest says of the leaves; the vectors of records that came again are in its census.
+    pub report: InventoryReport,
 }
 
 /// Collects what a manifest says of records.
@@ -132,12 +147,43 @@ impl Inventory {
         Ok(())
     }
 
-    /// Everything that was added; an id that came twice is refused.
-    pub fn finish(mut self) -> Result<InventoryReport, ProbeError> {
-        self.leaves.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        if let Some([one, next]) = self.leaves.array_windows().find(|[one, next]| one.id == next.id) {
-            return Err(ProbeError::Unsorted { id: next.id.to_string(), after: one.id.to_string() });
+    /// Adds all records of another inventory after those of this one.
+    pub fn absorb(&mut self, other: Self) -> Result<(), ProbeError> {
+        if self.leaves.len().saturating_add(other.leaves.len()) > MAX_RECORDS_COUNT {
+            let limit = MAX_RECORDS_COUNT as u64;
+            return Err(ProbeError::TooMany { what: "the number of records".to_owned(), limit });
         }
+        self.leaves.extend(other.leaves);
+        self.docs.extend(other.docs);
+        self.census.absorb(other.census)
+    }
+
+    /// How many records were added.
+    pub fn count(&self) -> u64 {
+        self.leaves.len() as u64
+    }
+
+    /// Everything that was added; an id that came twice is refused.
+    pub fn finish(self) -> Result<InventoryReport, ProbeError> {
+        let sorted = self.sorted();
+        match sorted.repeated.first() {
+            Some(id) => Err(ProbeError::Unsorted { id: id.to_string(), after: id.to_string() }),
+            None => Ok(sorted.report),
+        }
+    }
+
+    /// Everything that was added, by id. What came twice is told, and counts once.
+    pub fn sorted(mut self) -> Sorted {
+        // Stable, so that of two the first stays.
+        self.leaves.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut repeated = Vec::new();
+        self.leaves.dedup_by(|next, one| {
+            let is_again = next.id == one.id;
+            if is_again {
+                repeated.push(next.id.clone());
+            }
+            is_again
+        });
         let (mut corpus, mut vectors) = (Tree::default(), Tree::default());
         let mut vectors_count = 0;
         for leaf in &self.leaves {
@@ -148,12 +194,13 @@ impl Inventory {
             }
         }
         let (docs, chunks) = (self.docs.len() as u64, self.leaves.len() as u64);
-        Ok(InventoryReport {
+        let report = InventoryReport {
             counts: Counts { docs, chunks, vectors: vectors_count },
             corpus_root: corpus.root(),
             vector_root: vectors.root(),
             vectors: self.census.finish(),
-        })
+        };
+        Sorted { leaves: self.leaves, repeated, report }
     }
 }
 
@@ -221,11 +268,40 @@ mod tests {
             inventory.add(&record(at)).unwrap();
         }
         assert!(matches!(inventory.finish(), Err(ProbeError::Unsorted { .. })));
+        let mut inventory = Inventory::default();
+        for at in [1, 2, 1] {
+            inventory.add(&record(at)).unwrap();
+        }
+        let sorted = inventory.sorted();
+        assert_eq!((sorted.repeated, sorted.report.counts.chunks), (vec!["c0001".into()], 2));
         let bare = Record { vector: None, ..record(2) };
         assert_eq!(report(&[record(1), bare]).counts, Counts { docs: 2, chunks: 2, vectors: 1 });
     }
 
     proptest! {
+        #[test]
+        fn parts_that_are_put_together_are_the_whole(count in 0usize..40, cut in 0usize..40) {
+            let records: Vec<Record> = (0..count).map(record).collect();
+            let (front, back) = records.split_at(cut.min(count));
+            let part = |records: &[Record]| {
+                let mut inventory = Inventory::default();
+                for record in records {
+                    inventory.add(record).unwrap();
+                }
+                inventory
+            };
+            let mut whole = part(front);
+            whole.absorb(part(back)).unwrap();
+            let (found, expected) = (whole.finish().unwrap(), report(&records));
+            prop_assert_eq!((found.counts, found.corpus_root), (expected.counts, expected.corpus_root));
+            prop_assert_eq!(found.vector_root, expected.vector_root);
+            let (found, expected) = (found.vectors, expected.vectors);
+            prop_assert!((found.norm_mean - expected.norm_mean).abs() < 1e-9);
+            prop_assert!((found.norm_deviation - expected.norm_deviation).abs() < 1e-9);
+            prop_assert_eq!((found.norm_min, found.norm_max), (expected.norm_min, expected.norm_max));
+            prop_assert_eq!((found.count, found.dim, found.duplicate_count), (expected.count, expected.dim, expected.duplicate_count));
+        }
+
         #[test]
         fn one_pass_in_any_order_gives_what_two_in_order_give(count in 0usize..40, seed in any::<u64>()) {
             let mut records: Vec<Record> = (0..count).map(record).collect();

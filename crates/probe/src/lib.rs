@@ -12,16 +12,19 @@
 )]
 
 mod analyzer;
+mod asking;
 mod board;
 mod canonical;
 mod check;
 mod citation;
 mod coverage;
 mod decision;
+mod declared;
 mod draft;
 mod drift;
 mod effects;
 mod error;
+mod frozen;
 mod gate;
 mod gold;
 mod identity;
@@ -35,6 +38,7 @@ mod number;
 mod profile;
 mod row;
 mod search;
+mod sections;
 mod seeds;
 mod sheet;
 mod span;
@@ -43,6 +47,7 @@ mod trend;
 mod vectors;
 
 pub use analyzer::{Analyzer, CANARIES, fingerprint};
+pub use asking::Asking;
 pub use board::{
     Board, BoardVerdict, CoverageSummary, FailedGate, GateName, LambdaSummary, StressSummary, Verdict,
 };
@@ -55,6 +60,7 @@ pub use citation::{
 };
 pub use coverage::{Coverage, Piece, Place, Section, bleed, coverage};
 pub use decision::{Action, Decision, Identity, Reason, Step, by_identity, decide};
+pub use declared::Declared;
 pub use draft::{DraftSection, SECTION_WORDS_MIN_COUNT, draft};
 pub use drift::{
     COVERAGE_CRITICAL, COVERAGE_WARN, Crossed, DS_MEAN_ALERT, DS_P95_STOP, Drift, DriftLevel, FLIP_ALERT,
@@ -62,13 +68,14 @@ pub use drift::{
 };
 pub use effects::{Arm, WriteAccount, arm, burn_threshold, dedupe_key, rule_of_three, success_rate};
 pub use error::ProbeError;
+pub use frozen::{AskedVector, AskedVectors, Baseline, Frozen, GoldFiles, Queries};
 pub use gate::Gate;
 pub use gold::{
     ANCHOR_STRESS_MAX, Anchor, Curation, Dropped, GoldLock, GoldProbe, GoldSet, MAX_GOLD_LINE_BYTES,
     MAX_GOLD_LINES_COUNT, SECTION_COVERAGE_MIN, TextType, curate,
 };
 pub use identity::{CorpusRoot, VectorRoot, config_hash, index_hash, snapshot_hash};
-pub use inventory::{Inventory, InventoryReport, MAX_RECORD_BYTES, MAX_RECORDS_COUNT, Record};
+pub use inventory::{Inventory, InventoryReport, Leaf, MAX_RECORD_BYTES, MAX_RECORDS_COUNT, Record, Sorted};
 pub use lambda::{BoardLambda, Lambda, ProbeLambda, RunFacts, jaccard};
 pub use lsa::{
     Lsa, MAX_CORPUS_BYTES, MAX_RANK_COUNT, MAX_TERMS_COUNT, MAX_TEXTS_COUNT, RANDOM_PAIR_P5_MIN, Terms,
@@ -84,6 +91,7 @@ pub use number::{Sample, finite, rounded, share, slope, spearman};
 pub use profile::{PARAPHRASES_COUNT, Profile, RUNS_COUNT, SEEDS_COUNT};
 pub use row::{BoardRow, RunHit, RunRow, RunSet};
 pub use search::{Entry, MAX_K_COUNT, MAX_QUERIES_COUNT, Searcher};
+pub use sections::{GoldPiece, GoldSection, GoldSections};
 pub use seeds::{Jitter, Ranked, rank, shuffle};
 pub use sheet::{COLUMNS, MAX_ROWS_COUNT, from_csv, from_jsonl, to_csv, to_jsonl};
 pub use span::{Span, Union, words};

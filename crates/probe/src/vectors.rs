@@ -87,6 +87,40 @@ impl VectorCensus {
         Ok(())
     }
 
+    /// Adds everything that another census has seen.
+    pub fn absorb(&mut self, other: Self) -> Result<(), ProbeError> {
+        if self.count.saturating_add(other.count) > MAX_VECTORS_COUNT {
+            return Err(ProbeError::TooMany {
+                what: "the number of vectors".to_owned(),
+                limit: MAX_VECTORS_COUNT,
+            });
+        }
+        // Vectors of another length than the first of all; those of `other` were counted against its own first.
+        if self.dim.is_some() && other.dim.is_some() && self.dim != other.dim {
+            self.other_dim_count += other.count - other.other_dim_count;
+        } else {
+            self.other_dim_count += other.other_dim_count;
+        }
+        self.dim = self.dim.or(other.dim);
+        if !other.seen.is_empty() {
+            let (here, there) = (number(self.seen.len() as u64), number(other.seen.len() as u64));
+            let apart = other.mean - self.mean;
+            let all = here + there;
+            self.squares += other.squares + apart * apart * here * there / all;
+            self.mean += apart * there / all;
+            (self.low, self.high) = if self.seen.is_empty() {
+                (other.low, other.high)
+            } else {
+                (self.low.min(other.low), self.high.max(other.high))
+            };
+        }
+        self.count += other.count;
+        self.not_finite_count += other.not_finite_count;
+        self.zero_count += other.zero_count;
+        self.seen.extend(other.seen);
+        Ok(())
+    }
+
     /// The report of all vectors added.
     pub fn finish(mut self) -> VectorReport {
         self.seen.sort_unstable();

@@ -20,10 +20,11 @@ const MAX_NAME_CHARS: usize = 24;
 const MAX_SHARE: f64 = 1.5;
 
 /// Stages in their order and colours that people with any colour vision can tell apart (after Okabe and Ito).
-const STAGES: [(&str, RGBColor); 5] = [
+const STAGES: [(&str, RGBColor); 6] = [
     ("open", RGBColor(0x56, 0xb4, 0xe9)),
     ("restore", RGBColor(0x00, 0x72, 0xb2)),
     ("check", RGBColor(0x00, 0x9e, 0x73)),
+    ("probe", RGBColor(0xf0, 0xe4, 0x42)),
     ("log", RGBColor(0xcc, 0x79, 0xa7)),
     ("canaries", RGBColor(0xe6, 0x9f, 0x00)),
 ];

@@ -48,6 +48,13 @@ fn action(code: &str, subject: &str) -> String {
         "drill.teardown" | "drill.leftover" => {
             "remove the sandbox named above (what is mounted in it first), and find out what held it".to_owned()
         }
+        "drill.must-differ" => format!(
+            "drill where throwaway servers get a network of their own, without `network = \"host\"`, or keep the secret out of what is captured; {again}"
+        ),
+        "inventory.uncovered" => {
+            format!("give {subject} a row, `retention = \"none\"` if nothing of it is kept, or say in `[inventory.known]` why it needs none")
+        }
+        "inventory.unseen" => "let the drill read what `[inventory]` and the rows name, or correct it".to_owned(),
         "drill.clock" => "compare the clocks of the machines (NTP)".to_owned(),
         "drill.incomplete" => format!("find out why items of {subject} could not be read; `lifeboat backup {subject}`, {again}"),
         "drill.unproven" => format!("correct what could not be asked of {subject}; {again}"),

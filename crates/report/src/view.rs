@@ -3,8 +3,10 @@
 use lifeboat_base::human;
 use lifeboat_base::ids::StoreName;
 use lifeboat_base::time::Timestamp;
-use lifeboat_drill::{CheckOutcome, DrillReport, DrillVerdict, Forecast, ReplayDrill, StoreDrill, Tally};
-use lifeboat_stores::CheckState;
+use lifeboat_drill::{
+    CheckOutcome, DrillReport, DrillVerdict, Forecast, MustDiffer, ReplayDrill, Sighting, StoreDrill, Tally,
+};
+use lifeboat_stores::{CheckState, Meaning, WorstProbe};
 
 use crate::controls::{Control, controls};
 use crate::gaps::{Gap, gaps};
@@ -41,6 +43,8 @@ pub(crate) struct StoreView {
     pub(crate) foretold: String,
     pub(crate) rpo: Measured,
     pub(crate) bytes: String,
+    /// What it means, and what to do with it; empty for kinds that are not asked.
+    pub(crate) meaning: Vec<String>,
     /// How many checks passed, of how many, and how many of them were seen to fail on a bad sample.
     pub(crate) checks_said: String,
     pub(crate) checks: Vec<CheckView>,
@@ -100,7 +104,18 @@ fn facts(report: &DrillReport) -> Vec<(&'static str, String)> {
     if !report.order.is_empty() {
         facts.push(("Order", report.order.iter().map(wave).collect::<Vec<_>>().join(", then ")));
     }
+    for tier in &report.tiers {
+        let back = tier.ready_s.map_or_else(|| "not all came back".to_owned(), human::seconds);
+        let of = tier.stores.iter().map(StoreName::as_str).collect::<Vec<_>>().join(", ");
+        facts.push(("From the start until a tier was back", format!("{}: {back} ({of})", tier.tier)));
+    }
     facts.push(("Ended", moment(report.ended)));
+    if let Some(target) = &report.target {
+        facts.push(("Restored to", target.clone()));
+    }
+    facts.extend(
+        report.must_differ.as_ref().map(|found| ("Secrets and addresses of production", searched(found))),
+    );
     if let Some(environment) = &report.environment {
         facts.push(("Program", environment.tool.clone()));
         let processors = environment.processors;
@@ -119,6 +134,18 @@ fn facts(report: &DrillReport) -> Vec<(&'static str, String)> {
     facts
 }
 
+/// How far what was restored was searched, and what came of it.
+fn searched(found: &MustDiffer) -> String {
+    let unlooked = match found.unlooked.len() {
+        0 => String::new(),
+        count => format!("; {count} more not known where it ran"),
+    };
+    let place = |seen: &Sighting| format!("{} in {}", seen.what, seen.file);
+    let places = found.seen.iter().map(place).collect::<Vec<_>>().join(", ");
+    let seen = if places.is_empty() { "none seen".to_owned() } else { places };
+    format!("{} looked for in {} files{unlooked}: {seen}", found.looked_for, found.files)
+}
+
 impl StoreView {
     fn of(store: &StoreDrill) -> Self {
         Self {
@@ -132,6 +159,7 @@ impl StoreView {
             foretold: store.forecast.as_ref().map(foretold).unwrap_or_default(),
             rpo: Measured::of(Some(store.rpo_s), store.rpo_target_s, ""),
             bytes: human::bytes(store.bytes),
+            meaning: store.meaning.as_ref().map(meant).unwrap_or_default(),
             checks_said: checks_said(&store.checks),
             checks: store.checks.iter().map(CheckView::of).collect(),
         }
@@ -149,6 +177,7 @@ impl StoreView {
             foretold: String::new(),
             rpo: Measured { took: String::new(), promised: String::new(), missed: false },
             bytes: String::new(),
+            meaning: Vec::new(),
             checks_said: checks_said(&store.checks),
             checks: store.checks.iter().map(CheckView::of).collect(),
         }
@@ -193,6 +222,17 @@ pub(crate) fn state(check: &CheckOutcome) -> &'static str {
         CheckState::Failed => "failed",
         CheckState::NotApplicable => "not applicable",
     }
+}
+
+/// The decision first, then what was measured, then what did worst.
+fn meant(meaning: &Meaning) -> Vec<String> {
+    let mut lines = vec![format!("decision: {}", meaning.decided()), meaning.said()];
+    let is_passed = meaning.board.as_ref().is_some_and(|board| board.failed_gates.is_empty());
+    lines.extend(meaning.worst.iter().filter(|_| !is_passed).map(|probe| {
+        let WorstProbe { probe_id, question, ds, coverage, lambda, .. } = probe;
+        format!("{probe_id} \u{394}S {ds:.4}, coverage {coverage:.4}, {lambda}: {question}")
+    }));
+    lines
 }
 
 fn foretold(next: &Forecast) -> String {

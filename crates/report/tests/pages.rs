@@ -7,8 +7,8 @@ use lifeboat_base::ids::{CopyName, DrillId, PlanName, PointId, StoreName};
 use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::Timestamp;
 use lifeboat_drill::{
-    CheckOutcome, DrillReport, DrillVerdict, Environment, Forecast, LogLine, ReplayDrill, StageReport,
-    StoreDrill,
+    CheckOutcome, DrillReport, DrillVerdict, Environment, Forecast, LogLine, MustDiffer, ReplayDrill,
+    Sighting, StageReport, StoreDrill, TierDrill,
 };
 use lifeboat_report::pages;
 use lifeboat_stores::CheckState;
@@ -65,6 +65,7 @@ fn orders() -> StoreDrill {
             check("sqlite.integrity", CheckState::Passed, Some(true)),
             check("sqlite.foreign", CheckState::NotApplicable, None),
         ],
+        meaning: None,
         verdict: DrillVerdict::Passed,
     }
 }
@@ -83,6 +84,11 @@ fn uploads() -> StoreDrill {
         rpo_s: 3600.0,
         rpo_target_s: Some(600.0),
         checks: vec![check("files.content", CheckState::Failed, Some(true))],
+        meaning: serde_json::from_str(
+            r#"{"not_probed": "the row names no <gold> set", "decision": {"action": "review", "steps": ["reprobe"], "reasons": [
+                {"field": "board", "expected": "measured", "found": "not measured", "action": "review"}]}}"#,
+        )
+        .unwrap(),
         verdict: DrillVerdict::Failed,
         ..orders()
     }
@@ -96,6 +102,23 @@ fn report() -> DrillReport {
         moment: at(0),
         common_moment: Some(at(-60)),
         order: vec![vec![StoreName::new("orders").unwrap()], vec![StoreName::new("uploads").unwrap()]],
+        tiers: vec![TierDrill {
+            tier: "A".to_owned(),
+            stores: vec![StoreName::new("orders").unwrap(), StoreName::new("uploads").unwrap()],
+            ready_s: None,
+        }],
+        target: Some("local".to_owned()),
+        must_differ: Some(MustDiffer {
+            looked_for: 3,
+            unlooked: vec!["env:CACHE_URL of `cache`".to_owned()],
+            files: 1_234,
+            bytes: 5_678,
+            seen: vec![Sighting {
+                what: "env:SHOP_URL of `shop`".to_owned(),
+                file: "uploads/.env".to_owned(),
+            }],
+            canary_caught: true,
+        }),
         ended: at(9),
         stores: vec![orders(), uploads()],
         replays: vec![ReplayDrill {

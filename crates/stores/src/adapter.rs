@@ -17,6 +17,7 @@ use crate::continuous::Continuous;
 use crate::duties::Duties;
 use crate::inplace::InPlace;
 use crate::load::Loader;
+use crate::meaning::Probes;
 use crate::parts::Parts;
 use crate::select::Select;
 use crate::serve::Serve;
@@ -197,6 +198,11 @@ pub trait Adapter: Send + Sync {
 
     /// How the kind is restored into a running server; nothing if it is not.
     fn loader(&self) -> Option<&dyn Loader> {
+        None
+    }
+
+    /// How a restored store of the kind is asked what it means; nothing if it cannot be.
+    fn probes(&self) -> Option<&dyn Probes> {
         None
     }
 

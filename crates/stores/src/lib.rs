@@ -16,6 +16,7 @@ pub mod etcd;
 pub mod files;
 pub mod inplace;
 pub mod load;
+pub mod meaning;
 pub mod parts;
 pub mod postgres;
 pub mod recording;
@@ -23,6 +24,7 @@ pub mod redis;
 pub mod select;
 pub mod serve;
 pub mod sqlite;
+pub mod vector;
 
 mod canary;
 mod names;
@@ -40,6 +42,7 @@ pub use etcd::{EtcdAdapter, EtcdOptions, EtcdSource};
 pub use files::{FilesAdapter, FilesOptions};
 pub use inplace::{InPlace, Place, Standing, in_use};
 pub use load::{Conflict, LoadOptions, Loaded, Loader, MergeOptions};
+pub use meaning::{Meaning, Probes, WorstProbe};
 pub use parts::{Part, PartMissing, PartReport, PartTable, Parts};
 pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;
@@ -47,3 +50,4 @@ pub use redis::{RedisAdapter, RedisFilesAdapter, RedisFilesOptions, RedisOptions
 pub use select::{Select, Selected, Selection, Take};
 pub use serve::Serve;
 pub use sqlite::{SqliteAdapter, SqliteOptions};
+pub use vector::{Boarded, Curated, Drafted, Dropped, Metric, VectorAdapter, VectorOptions};

@@ -24,3 +24,9 @@ mod redis_scan;
 #[cfg(test)]
 #[path = "main/sqlite.rs"]
 mod sqlite;
+#[cfg(test)]
+#[path = "main/vector.rs"]
+mod vector;
+#[cfg(test)]
+#[path = "main/vector_s2.rs"]
+mod vector_s2;

@@ -3,6 +3,7 @@
 //! In: what a test asks for. Out: a server in a temporary folder that ends with its handle, also when a test panics.
 //! A fixture that cannot be made fails the test on the spot; a missing peer says how to bring it in.
 
+mod corpus;
 mod estate;
 mod etcdserver;
 mod fail;
@@ -16,6 +17,7 @@ mod redisserver;
 mod restfront;
 mod sentinel;
 
+pub use corpus::{Piece, corpus};
 pub use estate::Estate;
 pub use etcdserver::{EtcdOptions, EtcdServer, EtcdTls};
 pub use lifeboat_postgres::server::Account;

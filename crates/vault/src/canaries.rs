@@ -62,7 +62,11 @@ pub fn try_reading(scratch: &Path, entropy: &dyn Entropy) -> Result<Vec<Tried>, 
     for (damage, apply) in READ_DAMAGES {
         let copy = sample.copy()?;
         apply(&sample, &copy).map_err(sample_failed)?;
-        tried.push(Tried { check: READ, damage, caught: good == Some(true) && sample.reads(&copy) == None });
+        tried.push(Tried {
+            check: READ,
+            damage,
+            caught: good == Some(true) && sample.reads(&copy).is_none(),
+        });
     }
     let noticed = [
         ("another key", sample.refuses_another_key(entropy)),
@@ -84,25 +88,27 @@ pub fn try_reading(scratch: &Path, entropy: &dyn Entropy) -> Result<Vec<Tried>, 
 type Damage = (&'static str, fn(&Sample, &MemoryStorage) -> Result<(), StorageError>);
 
 const READ_DAMAGES: [Damage; 6] = [
-    ("one bit of a pack is flipped", |_, at| each(at, layout::DATA, |at, name| at.tamper(name, flip))),
+    ("one bit of a pack is flipped", |_, at| {
+        each(at, layout::DATA, |at, name| at.tamper(name, |bytes| flip(bytes)))
+    }),
     ("a pack is cut", |_, at| each(at, layout::DATA, |at, name| at.tamper(name, cut))),
-    ("a pack is missing", |_, at| each(at, layout::DATA, |at, name| at.remove(name))),
-    ("the index is missing", |_, at| each(at, layout::INDEX, |at, name| at.remove(name))),
+    ("a pack is missing", |_, at| each(at, layout::DATA, Storage::remove)),
+    ("the index is missing", |_, at| each(at, layout::INDEX, Storage::remove)),
     ("one bit of the snapshot is flipped", |_, at| {
-        each(at, layout::SNAPSHOTS, |at, name| at.tamper(name, flip))
+        each(at, layout::SNAPSHOTS, |at, name| at.tamper(name, |bytes| flip(bytes)))
     }),
     ("one bit of the manifest is flipped", |_, at| {
-        each(at, layout::POINTS, |at, name| at.tamper(name, flip))
+        each(at, layout::POINTS, |at, name| at.tamper(name, |bytes| flip(bytes)))
     }),
 ];
 
 const LOG_DAMAGES: [Damage; 3] = [
     ("a piece in the middle is missing", |sample, at| at.remove(&sample.middle())),
-    ("one bit of a piece is flipped", |sample, at| at.tamper(&sample.middle(), flip)),
+    ("one bit of a piece is flipped", |sample, at| at.tamper(&sample.middle(), |bytes| flip(bytes))),
     ("a piece is cut", |sample, at| at.tamper(&sample.middle(), cut)),
 ];
 
-fn flip(bytes: &mut Vec<u8>) {
+fn flip(bytes: &mut [u8]) {
     let middle = bytes.len() / 2;
     if let Some(byte) = bytes.get_mut(middle) {
         *byte ^= 1;

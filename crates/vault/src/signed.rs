@@ -1,32 +1,55 @@
 //! Documents that the vault's key signed: each content is checked once in a process, and known by its digest after that.
 //!
 //! Whoever plans, applies and proves a retention reads every manifest and record several times; a signature costs far more than
-//! the digest. Memory: about 100 bytes for each document, up to [`MAX_KNOWN`]; further ones are checked every time.
+//! the digest. Memory: about 100 bytes for each document, up to [`MAX_KNOWN`]; further ones are checked every time. Records of
+//! retention are kept as they were read as well, a few hundred bytes for each point they dropped.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lifeboat_base::digest::Digest;
 use lifeboat_keys::{DsseEnvelope, KeysError};
 
+use crate::retire::Retirement;
+use crate::storage::ObjectName;
 use crate::vault::Vault;
 
 /// The most documents that are known.
 const MAX_KNOWN: usize = 200_000;
 
+/// The most records of retention that are kept as they were read: each backup reads all of them several times, and they stay
+/// as long as the vault.
+const MAX_RECORDS: usize = 20_000;
+
 /// What one key was found to have signed: digests of whole files, and the types they were signed as.
 #[derive(Default)]
-pub(crate) struct Known(Mutex<HashSet<(Digest, &'static str)>>);
+pub(crate) struct Known {
+    signed: Mutex<HashSet<(Digest, &'static str)>>,
+    /// Records of retention by the digest of the whole file, with the name they were found to belong under.
+    retirements: Mutex<HashMap<Digest, (ObjectName, Arc<Retirement>)>>,
+}
 
 impl Known {
     fn has(&self, content: Digest, kind: &'static str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&(content, kind))
+        self.signed.lock().unwrap_or_else(PoisonError::into_inner).contains(&(content, kind))
     }
 
     fn add(&self, content: Digest, kind: &'static str) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() < MAX_KNOWN {
             known.insert((content, kind));
+        }
+    }
+
+    pub(crate) fn retirement(&self, content: Digest, name: &ObjectName) -> Option<Arc<Retirement>> {
+        let known = self.retirements.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&content).filter(|(own, _)| own == name).map(|(_, record)| Arc::clone(record))
+    }
+
+    pub(crate) fn add_retirement(&self, content: Digest, name: &ObjectName, record: &Arc<Retirement>) {
+        let mut known = self.retirements.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < MAX_RECORDS {
+            known.insert(content, (name.clone(), Arc::clone(record)));
         }
     }
 }

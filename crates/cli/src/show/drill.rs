@@ -30,6 +30,13 @@ pub(crate) fn page(report: &DrillReport, verbose: bool) -> String {
     for store in &report.replays {
         one_replay(store, verbose, &mut page);
     }
+    for tier in &report.tiers {
+        let back = match tier.ready_s {
+            Some(ready) => format!("back {} after the start", human::seconds(ready)),
+            None => "not all came back".to_owned(),
+        };
+        page.line(format!("tier {}: {back} ({})", tier.tier, join(tier.stores.iter())));
+    }
     for rule in &report.agreement {
         one_rule(rule, &mut page);
     }
@@ -89,6 +96,10 @@ fn one_store(store: &StoreDrill, verbose: bool, page: &mut Page) {
     ));
     if let Some(lag) = store.lag_s.filter(|lag| *lag >= 0.001) {
         page.line(format!("  shows {}: {} before the others", moment(store.shows), human::seconds(lag)));
+    }
+    if let Some(meaning) = &store.meaning {
+        page.line(format!("  decision: {}", meaning.decided()));
+        page.line(format!("  {}", meaning.said()));
     }
     for check in store.checks.iter().filter(|check| verbose || check.state == CheckState::Failed) {
         one_check(check, page);

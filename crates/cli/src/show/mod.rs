@@ -7,6 +7,7 @@ pub(crate) mod holds;
 pub(crate) mod inventory;
 pub(crate) mod jobs;
 pub(crate) mod points;
+pub(crate) mod probe;
 pub(crate) mod retain;
 pub(crate) mod shred;
 pub(crate) mod status;

@@ -51,7 +51,7 @@ fn a_cluster_is_captured_drilled_and_restored_ready_to_start() {
         world.run(&["verify", "plane"]).expect(0);
         let drill = world.json(&["drill", "plane"], 0);
         let checks = drill["stores"][0]["checks"].as_array().unwrap();
-        assert_eq!(checks.len(), 13, "{checks:?}");
+        assert_eq!(checks.len(), 14, "{checks:?}");
         for check in checks {
             assert_eq!(
                 (&check["state"], &check["canary_caught"]),

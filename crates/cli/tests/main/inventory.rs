@@ -35,7 +35,7 @@ fn case_26_a_live_store_without_a_row_is_red_although_everything_that_has_one_co
     let report = world.json(&["drill", "--all"], 5);
     assert_eq!(report["verdict"], "failed");
     assert_eq!(texts(&report["findings"], "code"), ["inventory.uncovered"], "{report:#}");
-    assert_eq!(texts(&report["findings"], "subject"), [address.clone()]);
+    assert_eq!(texts(&report["findings"], "subject"), [address.as_str()]);
     let status = world.json(&["status"], 5);
     assert_eq!(texts(&status["findings"], "code"), ["inventory.uncovered"], "{status:#}");
     let gaps = world.json(&["audit"], 5);

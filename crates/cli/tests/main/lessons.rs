@@ -7,7 +7,7 @@ use lifeboat_testkit::{EtcdOptions, PgOptions, PgServer, RedisOptions, RedisServ
 
 use super::postgres::{LEDGER, NOW, SCHEMA, ask, server, world_of};
 use super::world::{KEY_FILE, PASSPHRASE_ENV, World, texts};
-use super::{etcd, redis, tree};
+use super::{etcd, redis, tree, vectors};
 
 /// Everything in the shop, in one line.
 const CONTENT: &str = "SELECT (SELECT md5(string_agg(o::text, ',' ORDER BY id)) FROM orders o), \
@@ -253,6 +253,35 @@ fn case_6_a_database_whose_own_check_fails_once_restored_fails_its_drill_though_
     );
     let (state, why) = world.promise("orders", "drill");
     assert_eq!(state, "broken", "{why}");
+}
+
+#[test]
+fn case_20_an_index_that_comes_back_whole_and_finds_nothing_fails_its_drill() {
+    let world = vectors::world();
+    world.run(&["probe", "draft", "index", "--count", "200"]).expect(0);
+    world.run(&["probe", "curate", "index"]).expect(0);
+    world.run(&["probe", "baseline", "index"]).expect(0);
+    world.backup("index");
+    world.run(&["drill", "index"]).expect(0);
+    assert_eq!(vectors::proofs(&world), (true, true));
+    // Ids, texts, counts and norms stay; only what is found changes.
+    vectors::shift(&world);
+    world.backup("index");
+    let report = world.json(&["drill", "index"], 5);
+    let store = &report["stores"][0];
+    let failed: Vec<&str> = store["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["state"] == "failed")
+        .map(|check| check["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(failed, ["vector.board"]);
+    assert_eq!(store["meaning"]["decision"]["action"], "rebuild", "{store:#}");
+    assert!(!store["meaning"]["drift"]["crossed"].as_array().unwrap().is_empty());
+    assert_eq!(vectors::proofs(&world), (false, false));
+    world.run(&["probe", "index"]).expect(5);
+    world.run(&["probe", "baseline", "index"]).expect(3);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use lifeboat_stores::{
 };
 
 /// What the adapter does wrong; the default does everything right.
+#[expect(clippy::struct_excessive_bools, reason = "each is one way to go wrong")]
 pub(crate) struct Told {
     pub(crate) restore_fails: bool,
     pub(crate) restore_takes: Duration,

@@ -46,6 +46,15 @@ impl Engine {
     }
 
     fn look_for_secret(&self, reference: &SecretRef, what: &str, all: &mut Telltales) {
+        // A pipe would be waited for, and of a row that is not drilled nobody is about to fill it.
+        let is_file = match reference {
+            SecretRef::File(path) => self.resolve(path).is_file(),
+            SecretRef::Env(_) | SecretRef::Vault { .. } => true,
+        };
+        if !is_file {
+            all.unknown.push(what.to_owned());
+            return;
+        }
         match self.env.secrets.resolve(reference) {
             Ok(text) => {
                 let passwords = passwords(text.expose());
@@ -59,11 +68,26 @@ impl Engine {
 
     fn look_for_address(&self, endpoint: &Endpoint, row: &Store, all: &mut Telltales) {
         // An address that is not known is among the secrets that are not.
+        if let Endpoint::Secret(SecretRef::File(path)) = endpoint
+            && !self.resolve(path).is_file()
+        {
+            return;
+        }
         let Ok(text) = self.address(endpoint)() else { return };
         for (host, port) in addresses(text.expose(), row.kind, &self.env.host) {
             let what = format!("the address {host}:{port} of `{}`", row.name);
-            let forms = [format!("{host}:{port}"), format!("//{host}/"), format!("host={host} ")];
-            let forms = forms.map(|form| Secret::new(form.into_bytes())).into();
+            // A name with a dot is that of nothing else; one word may be any.
+            let forms = if host.contains(['.', ':']) {
+                vec![host]
+            } else {
+                vec![
+                    format!("{host}:{port}"),
+                    format!("//{host}"),
+                    format!("@{host}"),
+                    format!("host={host}"),
+                ]
+            };
+            let forms = forms.into_iter().map(|form| Secret::new(form.into_bytes())).collect();
             all.known.push(Telltale { what, forms });
         }
     }
@@ -73,8 +97,9 @@ impl Engine {
 fn telltale(what: String, values: &[&str]) -> Telltale {
     let forms = values.iter().filter(|value| !value.is_empty()).flat_map(|value| {
         let coded = Secret::new(STANDARD.encode(value).into_bytes());
+        let line = Secret::new(STANDARD.encode(format!("{value}\n")).into_bytes());
         let hash = Secret::new(Digest::of(value.as_bytes()).to_string().into_bytes());
-        [Secret::new(value.as_bytes().to_vec()), coded, hash]
+        [Secret::new(value.as_bytes().to_vec()), coded, line, hash]
     });
     Telltale { what, forms: forms.collect() }
 }

@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use super::address::Place;
 
 const PROC: &str = "/proc";
 /// Programs that keep something, as the kernel cuts their names, and what they are.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("postgres", "postgres"),
+    ("postmaster", "postgres"),
     ("redis-server", "redis"),
     ("valkey-server", "redis"),
     ("etcd", "etcd"),
@@ -37,7 +38,8 @@ pub(super) struct Server {
 }
 
 /// Every server in our network whose folder is not below one of `ours`: those of drills and checks come and go.
-pub(super) fn servers(ours: &[PathBuf]) -> io::Result<Vec<Server>> {
+pub(super) fn servers(ours: &[PathBuf], host: &str) -> io::Result<Vec<Server>> {
+    let names = own_names(host);
     let mut found = Vec::new();
     let here = fs::read_link(format!("{PROC}/self/ns/net")).ok();
     for entry in fs::read_dir(PROC)? {
@@ -53,7 +55,7 @@ pub(super) fn servers(ours: &[PathBuf]) -> io::Result<Vec<Server>> {
         if elsewhere || is_ours {
             continue;
         }
-        let places = places(kind, &at, cwd);
+        let places = places(kind, &at, cwd, &names);
         found.push(Server { kind, pid, places });
     }
     Ok(found)
@@ -63,8 +65,9 @@ pub(super) fn servers(ours: &[PathBuf]) -> io::Result<Vec<Server>> {
 fn kind(at: &Path) -> Option<&'static str> {
     let name = name(at)?;
     let (_, kind) = PROGRAMS.iter().find(|(program, _)| *program == name)?;
-    let parent = parent(at).and_then(|parent| self::name(&Path::new(PROC).join(parent)));
-    (parent.as_deref() != Some(name.as_str())).then_some(kind)
+    let parent = parent(at).and_then(|parent| self::name(&Path::new(PROC).join(parent)))?;
+    let (_, above) = PROGRAMS.iter().find(|(program, _)| *program == parent).copied().unwrap_or_default();
+    (above != *kind).then_some(kind)
 }
 
 fn name(at: &Path) -> Option<String> {
@@ -78,17 +81,22 @@ fn parent(at: &Path) -> Option<String> {
     after.split_whitespace().nth(1).map(str::to_owned)
 }
 
-fn places(kind: &str, at: &Path, cwd: Option<PathBuf>) -> Option<Vec<Place>> {
+fn places(kind: &str, at: &Path, cwd: Option<PathBuf>, names: &BTreeSet<String>) -> Option<Vec<Place>> {
     let own = sockets(at).ok()?;
     let mut places: Vec<Place> = ["tcp", "tcp6"]
         .iter()
         .filter_map(|table| fs::read_to_string(at.join("net").join(table)).ok())
         .flat_map(|table| ports(&table, &own))
-        .map(|port| Place::Port("localhost".to_owned(), port))
+        .flat_map(|(host, port)| {
+            // Who listens everywhere is found under every name of this machine.
+            let hosts =
+                if host.is_unspecified() { names.clone() } else { BTreeSet::from([host.to_string()]) };
+            hosts.into_iter().map(move |host| Place::Port(host, port))
+        })
         .collect();
     let unix = fs::read_to_string(at.join("net/unix")).unwrap_or_default();
     places.extend(socket_files(&unix, &own).into_iter().map(Place::Path));
-    places.extend(cwd.filter(|_| kind == "redis").map(Place::Path));
+    places.extend(cwd.filter(|_| kind == "redis").map(Place::Folder));
     places.sort();
     places.dedup();
     Some(places)
@@ -106,15 +114,31 @@ fn sockets(at: &Path) -> io::Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// The ports that the sockets `own` wait on, out of the kernel's table.
-fn ports(table: &str, own: &BTreeSet<String>) -> Vec<u16> {
+/// Where the sockets `own` wait, out of the kernel's table.
+fn ports(table: &str, own: &BTreeSet<String>) -> Vec<(IpAddr, u16)> {
     let port = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
         let waits = *state == LISTENING && own.contains(*inode);
-        waits.then(|| u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()).flatten()
+        let (host, port) = local.rsplit_once(':').filter(|_| waits)?;
+        Some((number(host)?, u16::from_str_radix(port, 16).ok()?))
     };
     table.lines().skip(1).filter_map(port).collect()
+}
+
+/// An address as the kernel writes it: words of four bytes, each in the order of this machine.
+fn number(text: &str) -> Option<IpAddr> {
+    let words = hex::decode(text).ok()?;
+    let bytes: Vec<u8> = words
+        .chunks_exact(4)
+        .flat_map(|word| <[u8; 4]>::try_from(word).map(|word| u32::from_be_bytes(word).to_ne_bytes()))
+        .flatten()
+        .collect();
+    let four = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+    match <[u8; 16]>::try_from(bytes.as_slice()) {
+        Ok(sixteen) => Some(Ipv6Addr::from(sixteen).to_canonical()),
+        Err(_) => four(&bytes),
+    }
 }
 
 /// The files of the sockets `own`, out of the kernel's table.
@@ -162,7 +186,9 @@ mod tests {
                    \x20  0: 0100007F:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 31 1 x\n\
                    \x20  1: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 99 1 x\n\
                    \x20  2: 0100007F:1538 0100007F:9999 01 00000000:00000000 00:00000000 00000000  1000        0 32 1 x\n";
-        assert_eq!(ports(tcp, &own), [6379]);
+        assert_eq!(ports(tcp, &own), [("127.0.0.1".parse().unwrap(), 6379)]);
+        assert_eq!(number("00000000000000000000000001000000"), Some("::1".parse().unwrap()));
+        assert_eq!(number("0000000000000000FFFF00000100007F"), Some("127.0.0.1".parse().unwrap()));
         let unix = "Num       RefCount Protocol Flags    Type St Inode Path\n\
                     ffff: 00000002 00000000 00010000 0001 01 32 /run/postgresql/.s.PGSQL.5432\n\
                     ffff: 00000002 00000000 00010000 0001 01 33 /run/other.sock\n";

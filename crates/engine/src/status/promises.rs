@@ -434,7 +434,7 @@ fn verify(facts: &Facts<'_>) -> PromiseView {
         };
         return cell.rests_on(facts.now, run).broken(why);
     }
-    let best = [ProofLevel::Restored, ProofLevel::Readable, ProofLevel::Checksummed]
+    let best = [ProofLevel::Probed, ProofLevel::Restored, ProofLevel::Readable, ProofLevel::Checksummed]
         .into_iter()
         .find_map(|level| facts.proven(level).map(|proof| (level, proof)));
     let cell = match &best {

@@ -330,6 +330,8 @@ fn a_gold_set_is_known_by_its_text_and_frozen() {
         n: 60,
         embedder_id: "letters".to_owned(),
         embedder_hash: Digest::of(b"letters v1"),
+        sections_hash: Digest::of(b"sections"),
+        questions_hash: None,
         index_hash: Digest::of(b"index"),
         profile_hash: Profile::default().hash().unwrap(),
     };

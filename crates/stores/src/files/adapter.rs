@@ -1,5 +1,6 @@
 //! The adapter of kind `files`.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -40,18 +41,26 @@ pub struct FilesOptions {
 #[derive(Clone, Debug)]
 pub struct FilesAdapter {
     options: FilesOptions,
+    /// Of what lies in the root itself, only this.
+    only: Option<OsString>,
 }
 
 impl FilesAdapter {
     /// An adapter for one tree. A pattern that cannot be understood is reported by the first use, as `Usage`.
     pub fn new(options: FilesOptions) -> Self {
-        Self { options }
+        Self { options, only: None }
+    }
+
+    /// The same adapter for one file or folder of the root, with what is below it.
+    pub(crate) fn only(self, only: Option<OsString>) -> Self {
+        Self { only, ..self }
     }
 
     fn walker(&self, options: WalkOptions) -> Result<Walker, Failure> {
         let options = WalkOptions {
             excludes: Excludes::new(&self.options.exclude)?,
             one_file_system: self.options.one_file_system,
+            only: self.only.clone(),
             ..options
         };
         let root = &self.options.root;

@@ -18,3 +18,7 @@ mod walk;
 
 pub use adapter::{FilesAdapter, FilesOptions};
 pub(crate) use apply::apply_meta;
+pub(crate) use canaries::run as run_canaries;
+pub(crate) use checks::check_tree;
+pub(crate) use restore::restore_tree;
+pub(crate) use walk::{Found, Step, Trouble, WalkOptions, Walker};

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use lifeboat_base::capture::Xattr;
+use lifeboat_base::capture::{MAX_TREE_DEPTH, Xattr};
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::path::RelPath;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
@@ -30,6 +30,8 @@ pub(crate) struct WalkOptions {
     pub(crate) one_file_system: bool,
     /// Device and inode of a directory that is left out with all it holds: Lifeboat's own scratch space.
     pub(crate) without: Option<(u64, u64)>,
+    /// Of what lies in the root itself, only this.
+    pub(crate) only: Option<OsString>,
     /// Open regular files and read attributes; without it only names and status are read.
     pub(crate) open: bool,
 }
@@ -174,7 +176,8 @@ impl Walker {
         let fd = self.descent.root();
         let outcome = (|| {
             let node = Node::from_stat(&fstat(fd)?);
-            let names = if self.left_out(&node) { Vec::new() } else { list(fd)? };
+            let mut names = if self.left_out(&node) { Vec::new() } else { list(fd)? };
+            names.retain(|name| self.options.only.as_ref().is_none_or(|only| only == name));
             Ok((node, names))
         })();
         match outcome {
@@ -201,6 +204,10 @@ impl Walker {
             return Ok(Visit::Excluded);
         }
         if node.is_dir() {
+            if self.frames.len() >= MAX_TREE_DEPTH {
+                let why = format!("it is a folder more than {MAX_TREE_DEPTH} deep");
+                return Err(Trouble::Unreadable(io::Error::other(why)));
+            }
             return self.enter(name);
         }
         let options = &self.options;
@@ -263,6 +270,11 @@ impl Frame {
 }
 
 impl Found {
+    /// Whether it is a regular file.
+    pub(crate) fn is_file(&self) -> bool {
+        self.node.file_type == FileType::RegularFile
+    }
+
     fn new(node: Node, xattrs: Vec<Xattr>, xattr_error: Option<io::Error>) -> Self {
         Self { path: RelPath::root(), node, xattrs, xattr_error, file: None, target: None }
     }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lifeboat_base::capture::{Body, Capture, ConsistencyLevel, StoredKind};
+use lifeboat_base::capture::{Body, Capture, ConsistencyLevel, MAX_TREE_DEPTH, StoredKind};
 use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::monitor::Findings;
 use lifeboat_base::path::RelPath;
@@ -221,7 +221,7 @@ fn other_file_systems_become_empty_directories_when_asked() {
 }
 
 #[test]
-fn a_tree_deeper_than_the_path_limit_is_walked_with_few_descriptors() {
+fn a_tree_is_walked_with_few_descriptors_and_what_is_deeper_than_a_restore_follows_is_told() {
     const DEPTH: usize = 2_200;
     let tree = tempfile::tempdir().unwrap();
     let mut dir = rustix::fs::open(tree.path(), rustix::fs::OFlags::DIRECTORY, Mode::empty()).unwrap();
@@ -236,9 +236,12 @@ fn a_tree_deeper_than_the_path_limit_is_walked_with_few_descriptors() {
         dir = rustix::fs::openat(&dir, "d", rustix::fs::OFlags::DIRECTORY, Mode::empty()).unwrap();
     }
     let (point, monitor) = record(&adapter(tree.path()));
-    assert_eq!(point.facts().counts["dirs"], DEPTH as u64 + 1);
-    assert_eq!(point.facts().counts["files"], 5);
-    assert_eq!(monitor.list(), []);
+    // What no restore would follow is told when it is captured.
+    assert_eq!(point.facts().counts["dirs"], MAX_TREE_DEPTH as u64);
+    assert_eq!(point.facts().counts["files"], 4);
+    let codes: Vec<String> = monitor.list().into_iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, ["file-unreadable"]);
+    assert_eq!(point.facts().unreadable.len(), 1);
     // The standard library cannot remove what it cannot name.
     assert!(Command::new("rm").arg("-rf").arg(tree.path().join("d")).status().unwrap().success());
 }

@@ -21,7 +21,7 @@ use crate::points::PointManifest;
 use crate::storage::ObjectName;
 use crate::vault::Vault;
 
-/// The deepest tree followed; the system's limit on paths is reached before.
+/// The deepest tree followed; none is written that is deeper, and captures end before.
 pub(crate) const MAX_DEPTH: usize = 2048;
 /// Blobs a [`RandomFile`] keeps.
 const CACHED_BLOBS: usize = 4;

@@ -5,6 +5,7 @@
 //! vault is read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lifeboat_base::digest::Digest;
 use lifeboat_base::ids::{PointId, StreamName, VaultId};
@@ -164,7 +165,7 @@ pub struct Retired {
 
 impl Retired {
     /// From records of any number of copies, in any order.
-    pub fn of<'a>(records: impl IntoIterator<Item = (&'a ObjectName, &'a Retirement)>) -> Self {
+    pub fn of<'a>(records: impl IntoIterator<Item = (&'a ObjectName, &'a Arc<Retirement>)>) -> Self {
         let mut sorted: Vec<_> = records.into_iter().collect();
         sorted.sort_by_key(|(name, record)| (record.seq, *name));
         let mut all = Self::default();
@@ -290,7 +291,7 @@ impl Retired {
 /// The records of one copy.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
-    pub(crate) good: BTreeMap<ObjectName, Retirement>,
+    pub(crate) good: BTreeMap<ObjectName, Arc<Retirement>>,
     pub(crate) damaged: Vec<Problem>,
 }
 
@@ -319,8 +320,22 @@ impl Vault {
         Ok(records)
     }
 
-    /// Verifies the bytes of one record.
-    pub(crate) fn read_retirement(&self, name: &ObjectName, bytes: &[u8]) -> Result<Retirement, VaultError> {
+    /// Verifies the bytes of one record, once in a process.
+    pub(crate) fn read_retirement(
+        &self,
+        name: &ObjectName,
+        bytes: &[u8],
+    ) -> Result<Arc<Retirement>, VaultError> {
+        let content = Digest::of(bytes);
+        if let Some(record) = self.known.retirement(content, name) {
+            return Ok(record);
+        }
+        let record = Arc::new(self.parse_retirement(name, bytes)?);
+        self.known.add_retirement(content, name, &record);
+        Ok(record)
+    }
+
+    fn parse_retirement(&self, name: &ObjectName, bytes: &[u8]) -> Result<Retirement, VaultError> {
         let damaged = |why: String| VaultError::damaged(name, why);
         let payload =
             self.open_signed(bytes, RETIREMENT_PAYLOAD_TYPE).map_err(|error| damaged(error.to_string()))?;

@@ -10,6 +10,7 @@ use lifeboat_base::path::RelPath;
 
 use crate::error::VaultError;
 use crate::format::node;
+use crate::restore::MAX_DEPTH;
 
 const OPENING: &[u8] = b"{\"nodes\":[";
 /// Ends a listing the way other tools do, so that equal directories have equal ids.
@@ -104,6 +105,9 @@ impl TreeBuilder {
         let refuse = |why: &str| VaultError::BadCapture(format!("{path}: {why}"));
         if self.file.is_some() {
             return Err(refuse("an entry before the end of a file"));
+        }
+        if path.depth() >= MAX_DEPTH {
+            return Err(refuse("it is deeper than any restore follows"));
         }
         let Some((parent, name)) = path.split_last() else {
             return Err(refuse("the root is not an entry"));
