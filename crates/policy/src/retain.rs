@@ -173,6 +173,24 @@ pub struct Decided {
     pub doubt: Option<Gap>,
     /// Points that only a lock or promised immutability keeps, longer than retention would.
     pub overstayed: Vec<PointId>,
+    /// Up to where the clock is believed.
+    pub seen: Timestamp,
+    /// The moments of bases that can be relied on, the oldest first: what a log is replayed from.
+    pub bases: Vec<Timestamp>,
+}
+
+impl Decided {
+    /// How long what was written to the log up to `ended` is to be locked: until the window begins after the next base that can be
+    /// relied on, and for what is promised at least. Later bases may extend it. What claims to be written after what the clock is
+    /// believed for gets no more than the minimum, counted from there.
+    pub fn log_lock_until(&self, rules: &Rules<'_>, ended: Timestamp) -> Option<Timestamp> {
+        let minimum = rules.minimum.map(|minimum| minimum.after(ended.min(self.seen), rules.zone));
+        if ended.duration_since(self.seen) > CLOCK_TOLERANCE {
+            return minimum;
+        }
+        let next = self.bases.partition_point(|base| *base < ended);
+        window_end(rules, ended, self.bases.get(next).copied()).max(minimum)
+    }
 }
 
 impl fmt::Display for Unit {
@@ -487,7 +505,8 @@ pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp)
     let stands_since = candidates.first().map_or(as_of, |oldest| as_of.max(oldest.moment));
     // One point stays whatever time it is.
     let long_stalled = candidates.len() > 1 && later(stands_since, long(stall)) < now;
-    Decided { points, as_of, stalled: as_of < now, long_stalled, doubt, overstayed }
+    let bases = candidates.iter().filter(good).map(since).collect();
+    Decided { points, as_of, stalled: as_of < now, long_stalled, doubt, overstayed, seen, bases }
 }
 
 /// Since when nothing keeps a point, and what did last.
@@ -543,7 +562,14 @@ fn lock_end(
     }
     let slots = tiers.iter().filter_map(|tier| tier.ends(index, at, point, seen)).max();
     // A base is needed until the window begins after the next one.
-    let needed = next_base.filter(|_next| point.complete).unwrap_or(point.moment);
-    let window = rules.window.map(|window| window.after(needed, rules.zone));
+    let window = window_end(rules, point.moment, next_base.filter(|_next| point.complete));
     slots.max(window).max(minimum)
+}
+
+/// When the window of the log has left a moment and the base after it behind. Of two days that have no like in the next month the
+/// earlier may end later, so both count.
+fn window_end(rules: &Rules<'_>, moment: Timestamp, next_base: Option<Timestamp>) -> Option<Timestamp> {
+    let window = rules.window?;
+    let ends = [Some(moment), next_base].into_iter().flatten().map(|at| window.after(at, rules.zone));
+    ends.max()
 }

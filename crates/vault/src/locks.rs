@@ -8,15 +8,16 @@ use std::collections::BTreeMap;
 
 use lifeboat_base::digest::Digest;
 use lifeboat_base::failure::FailureKind;
-use lifeboat_base::ids::PointId;
+use lifeboat_base::ids::{PointId, StreamName};
 use lifeboat_base::time::Timestamp;
 
 use crate::error::{StorageContext, VaultError};
 use crate::index::read_raw;
 use crate::layout;
+use crate::logs::LogsError;
 use crate::points::{PointEntry, PointManifest};
 use crate::retire::{BadBlobs, Walk};
-use crate::storage::{Keeper, LockMode, LockTerm, Locked, ObjectLocks, ObjectName, StorageError};
+use crate::storage::{Keeper, LockMode, LockTerm, Locked, ObjectLocks, ObjectName, Storage, StorageError};
 use crate::vault::Vault;
 
 /// The most objects named; the count tells of the rest.
@@ -32,7 +33,7 @@ pub struct LockPlan {
 }
 
 /// What an extension did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LockReport {
     /// Objects that are locked longer now, or better.
     pub extended_count: u64,
@@ -40,6 +41,10 @@ pub struct LockReport {
     pub kept_count: u64,
     /// Of all these, those that the place does not protect: only this program refuses to delete them.
     pub soft_count: u64,
+    /// Objects of the plan that are not there.
+    pub missing_count: u64,
+    /// The first of them.
+    pub missing: Option<ObjectName>,
 }
 
 /// An object whose lock is not what it should be.
@@ -77,9 +82,13 @@ impl LockPlan {
 }
 
 impl Vault {
-    /// Until when every object of this copy is to be locked, if these points are to be locked until then. Costs reading the
-    /// listings of the points.
-    pub fn lock_plan(&self, points: &BTreeMap<PointId, Timestamp>) -> Result<LockPlan, VaultError> {
+    /// Until when every object of this copy is to be locked, if these points are to be locked until then, besides what is `known` to
+    /// be locked already. Costs reading the listings of the points, and the index.
+    pub fn lock_plan(
+        &self,
+        points: &BTreeMap<PointId, Timestamp>,
+        known: &BTreeMap<ObjectName, Timestamp>,
+    ) -> Result<LockPlan, VaultError> {
         let mut plan = LockPlan::default();
         let mut wanted: Vec<(Timestamp, PointManifest)> = Vec::new();
         for entry in self.points()? {
@@ -103,16 +112,34 @@ impl Vault {
                 plan.want(listed.name, *longest);
             }
         }
-        let packs = self.packs_of(&wanted, &mut plan)?;
+        let mut packs = self.packs_of(&wanted, &mut plan)?;
         for (until, manifest) in &wanted {
             plan.want(layout::point(&manifest.id), *until);
             plan.want(layout::snapshot(&manifest.snapshot), *until);
         }
-        self.want_indexes(&packs, &mut plan)?;
-        for (id, until) in packs {
-            plan.want(layout::pack(&id), until);
+        for (id, until) in &packs {
+            plan.want(layout::pack(id), *until);
         }
+        for (name, until) in known.iter().filter(|(name, _until)| name.below(layout::DATA).is_some()) {
+            let Some(id) = layout::content_digest(name) else { continue };
+            packs.entry(id).and_modify(|end| *end = (*end).max(*until)).or_insert(*until);
+        }
+        self.want_indexes(&packs, &mut plan)?;
         Ok(plan)
+    }
+
+    /// Adds to a plan what is stored of a log: `until` tells how long what was written up to a moment is to be locked. Costs reading
+    /// every roll-up of the stream, and what none lists yet.
+    pub fn plan_log_locks(
+        &self,
+        stream: &StreamName,
+        until: &dyn Fn(Timestamp) -> Option<Timestamp>,
+        plan: &mut LockPlan,
+    ) -> Result<(), LogsError> {
+        for (name, until) in self.logs().lock_ends(stream, until)? {
+            plan.want(name, until);
+        }
+        Ok(())
     }
 
     /// The packs that points need, each with the end of the longest; the points come longest first.
@@ -167,23 +194,20 @@ impl Vault {
         Ok(())
     }
 
-    fn object_locks(&self) -> Result<&dyn ObjectLocks, VaultError> {
-        let location = self.storage().location();
-        self.storage()
-            .object_locks()
-            .ok_or_else(|| VaultError::Refused(format!("{location} cannot lock anything")))
-    }
-
     /// Locks every object of the plan for as long as it says; none is ever shortened. The caller has the write lock of the
     /// copy. A run that was killed is completed by the next.
     pub fn extend_locks(&self, plan: &LockPlan, mode: LockMode) -> Result<LockReport, VaultError> {
         self.shows_itself()?;
-        let locks = self.object_locks()?;
+        let locks = object_locks(self.storage().as_ref())?;
         let mut report = LockReport::default();
         for (name, until) in &plan.objects {
             let doing = || format!("lock `{name}`");
             let lock = match locks.lock_of(name) {
-                Err(StorageError::NotFound { .. }) => continue,
+                Err(StorageError::NotFound { .. }) => {
+                    report.missing_count += 1;
+                    report.missing.get_or_insert_with(|| name.clone());
+                    continue;
+                }
                 other => other.doing(doing)?,
             };
             let strict = matches!(lock.locked, Locked::Term(term) if term.mode >= mode);
@@ -192,6 +216,10 @@ impl Vault {
                 lock
             } else {
                 let longer = locks.lock_until(name, LockTerm { until: *until, mode }).doing(doing)?;
+                if !longer.reaches(*until) {
+                    let why = format!("`{name}` was to be locked until {until:.0}, and is not");
+                    return Err(VaultError::Refused(why));
+                }
                 if longer == lock {
                     report.kept_count += 1;
                 } else {
@@ -203,29 +231,37 @@ impl Vault {
         }
         Ok(report)
     }
+}
 
-    /// Compares the locks of every object of the plan with it, by what the place itself says. An object that is not there is a
-    /// matter of verification, and counts as not locked.
-    pub fn lock_drift(&self, plan: &LockPlan) -> Result<LockDrift, VaultError> {
-        let locks = self.object_locks()?;
-        let mut drift = LockDrift::default();
-        for (name, wanted) in &plan.objects {
-            let lock = match locks.lock_of(name) {
-                Err(StorageError::NotFound { .. }) => None,
-                other => Some(other.doing(|| format!("look at the lock of `{name}`"))?),
-            };
-            drift.checked_count += 1;
-            if let Some(lock) = lock.as_ref().filter(|lock| lock.reaches(*wanted)) {
-                drift.soft_count += u64::from(lock.keeper == Keeper::Program);
-                drift.first_end = drift.first_end.into_iter().chain(lock.until()).min();
-                continue;
-            }
-            drift.short_count += 1;
-            if drift.short.len() < MAX_NAMED {
-                let until = lock.and_then(|lock| lock.until());
-                drift.short.push(ShortLock { object: name.clone(), wanted: *wanted, until });
-            }
+/// Compares locks with what they should be, by what the place itself says. An object that is not there counts as not locked. Reads
+/// no object and needs no key; costs a look at every lock.
+pub fn lock_drift<'a>(
+    storage: &dyn Storage,
+    objects: impl IntoIterator<Item = (&'a ObjectName, &'a Timestamp)>,
+) -> Result<LockDrift, VaultError> {
+    let locks = object_locks(storage)?;
+    let mut drift = LockDrift::default();
+    for (name, wanted) in objects {
+        let lock = match locks.lock_of(name) {
+            Err(StorageError::NotFound { .. }) => None,
+            other => Some(other.doing(|| format!("look at the lock of `{name}`"))?),
+        };
+        drift.checked_count += 1;
+        if let Some(lock) = lock.as_ref().filter(|lock| lock.reaches(*wanted)) {
+            drift.soft_count += u64::from(lock.keeper == Keeper::Program);
+            drift.first_end = drift.first_end.into_iter().chain(lock.until()).min();
+            continue;
         }
-        Ok(drift)
+        drift.short_count += 1;
+        if drift.short.len() < MAX_NAMED {
+            let until = lock.and_then(|lock| lock.until());
+            drift.short.push(ShortLock { object: name.clone(), wanted: *wanted, until });
+        }
     }
+    Ok(drift)
+}
+
+fn object_locks(storage: &dyn Storage) -> Result<&dyn ObjectLocks, VaultError> {
+    let cannot = || VaultError::Refused(format!("{} cannot lock anything", storage.location()));
+    storage.object_locks().ok_or_else(cannot)
 }

@@ -644,6 +644,40 @@ fn a_lock_ends_with_the_last_slot_that_the_point_will_own() {
 }
 
 #[test]
+fn log_is_locked_until_the_window_begins_after_the_next_base() {
+    let utc = zone("UTC");
+    let points = every(24, "2026-01-01T00:00:00Z", "2026-01-05T00:00:00Z");
+    let until = |rules: &Rules<'_>, points: &[Candidate], ended: &str| {
+        let decided = decide(rules, points.to_vec(), at("2026-01-05T01:00:00Z"));
+        decided.log_lock_until(rules, at(ended)).map(|until| until.to_string())
+    };
+    let window = rules("3d", Some("10d"), None, &utc);
+    // The base at its end is enough; without one after it, what was written is needed for as long as the window is.
+    assert_eq!(until(&window, &points, "2026-01-02T00:00:00Z").as_deref(), Some("2026-01-12T00:00:00Z"));
+    assert_eq!(until(&window, &points, "2026-01-02T06:00:00Z").as_deref(), Some("2026-01-13T00:00:00Z"));
+    assert_eq!(until(&window, &points, "2026-01-05T00:30:00Z").as_deref(), Some("2026-01-15T00:30:00Z"));
+    // One that cannot be relied on, or is not whole, is no base.
+    let mut doubtful = points.clone();
+    doubtful[2].soundness = Soundness::Damaged;
+    doubtful[3].complete = false;
+    let locked = until(&window, &doubtful, "2026-01-02T06:00:00Z");
+    assert_eq!(locked.as_deref(), Some("2026-01-15T00:00:00Z"));
+    // Neither of the last days of January has a like in February, and the earlier of these moments ends later there.
+    let month = rules("3d", Some("1mo"), None, &utc);
+    let late = [point(at("2026-01-31T14:00:00Z"), 0)];
+    let decided = decide(&month, late.to_vec(), at("2026-01-31T15:00:00Z"));
+    let locked = decided.log_lock_until(&month, at("2026-01-30T22:00:00Z"));
+    assert_eq!(locked, Some(at("2026-02-28T22:00:00Z")));
+    // A minimum counts where it ends later; without window and minimum there is no lock.
+    let minimum = rules("3d", Some("10d"), Some("20d"), &utc);
+    assert_eq!(until(&minimum, &points, "2026-01-02T00:00:00Z").as_deref(), Some("2026-01-22T00:00:00Z"));
+    assert_eq!(until(&rules("3d", None, None, &utc), &points, "2026-01-02T00:00:00Z"), None);
+    // What claims to come from the future is locked for the minimum from now on, and without one not at all.
+    assert_eq!(until(&minimum, &points, "2036-01-01T00:00:00Z").as_deref(), Some("2026-01-25T01:00:00Z"));
+    assert_eq!(until(&window, &points, "2036-01-01T00:00:00Z"), None);
+}
+
+#[test]
 fn what_claims_a_time_that_nobody_bore_out_is_locked_no_longer_than_the_minimum_from_what_is_known() {
     let utc = zone("UTC");
     let mut points = every(24, "2026-01-01T02:00:00Z", "2026-02-10T02:00:00Z");

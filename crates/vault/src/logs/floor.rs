@@ -57,7 +57,10 @@ impl Logs {
         Ok(self.read_rollups(stream)?.into_values().collect())
     }
 
-    fn read_rollups(&self, stream: &StreamName) -> Result<BTreeMap<ObjectName, Vec<RollupEntry>>, LogsError> {
+    pub(super) fn read_rollups(
+        &self,
+        stream: &StreamName,
+    ) -> Result<BTreeMap<ObjectName, Vec<RollupEntry>>, LogsError> {
         let mut rollups = BTreeMap::new();
         for name in sort_out(self.storage().list(&format!("{LOGS}{stream}/"))?).rollups {
             let object = rollup_object(stream, &name);

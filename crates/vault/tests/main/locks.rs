@@ -9,17 +9,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lifeboat_base::crashsafe;
+use lifeboat_base::entropy::OsEntropy;
 use lifeboat_base::failure::FailureKind;
-use lifeboat_base::ids::PointId;
+use lifeboat_base::ids::{PointId, StreamName};
 use lifeboat_base::monitor::Findings;
 use lifeboat_base::time::{Clock, ManualClock, SignedDuration, Timestamp};
-use lifeboat_vault::locks::{LockPlan, LockReport};
+use lifeboat_vault::locks::{LockDrift, LockPlan, LockReport, lock_drift};
+use lifeboat_vault::logs::{LogObject, LogsLevel, Position};
 use lifeboat_vault::shred::{SHREDDING_FORMAT, Shredding};
 use lifeboat_vault::storage::{
     FileStorage, GovernanceBypass, Keeper, LockMode, LockTerm, Locked, MemoryStorage, ObjectLocks,
     ObjectName, Storage, StorageError,
 };
-use lifeboat_vault::{CheckLevel, Vault};
+use lifeboat_vault::{CheckLevel, Vault, VaultError};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use super::retire::model;
@@ -360,11 +362,15 @@ fn ends(days: [i64; 3]) -> BTreeMap<PointId, Timestamp> {
     (1..).zip(days).map(|(number, end)| (point_id(number), day(end))).collect()
 }
 
+fn drift(vault: &Vault, plan: &LockPlan) -> Result<LockDrift, VaultError> {
+    lock_drift(vault.storage().as_ref(), &plan.objects)
+}
+
 fn extend(vault: &Vault, days: [i64; 3]) -> (LockPlan, LockReport) {
-    let plan = vault.lock_plan(&ends(days)).unwrap();
+    let plan = vault.lock_plan(&ends(days), &BTreeMap::new()).unwrap();
     assert_eq!(plan.unknown, BTreeMap::new());
     let report = vault.extend_locks(&plan, LockMode::Governance).unwrap();
-    assert_eq!(vault.lock_drift(&plan).unwrap().short_count, 0);
+    assert_eq!(drift(vault, &plan).unwrap().short_count, 0);
     (plan, report)
 }
 
@@ -428,14 +434,96 @@ fn locks_grow_with_what_is_promised_never_shrink_and_cost_nothing_where_nothing_
     assert!(report.extended_count > 0 && report.kept_count > 0, "{report:?}");
     let (_plan, report) = extend(&vault, [5, 5, 5]);
     assert_eq!(report.extended_count, 0);
-    assert_eq!(vault.lock_drift(&longer).unwrap().short_count, 0);
+    assert_eq!(drift(&vault, &longer).unwrap().short_count, 0);
     // Whoever lifts one lock is seen, by what the place says.
     let (name, wanted) = longer.objects.last_key_value().unwrap();
     storage.lift(name, GovernanceBypass).unwrap();
-    let drift = vault.lock_drift(&longer).unwrap();
+    let drift = drift(&vault, &longer).unwrap();
     assert_eq!((drift.short_count, drift.checked_count), (1, longer.objects.len() as u64));
     assert_eq!((&drift.short[0].object, drift.short[0].until), (name, None));
     assert_eq!(drift.short[0].wanted, *wanted);
+}
+
+/// What a later point adds, planned beside what is known: the rest is not looked at again, and no index file outlives what was
+/// planned before.
+#[test]
+fn a_plan_for_what_changed_is_part_of_the_whole_plan_and_makes_it_whole() {
+    let vault = three_points(memory(&clock()));
+    let of = |days: [i64; 3], known| vault.lock_plan(&ends(days), known).unwrap().objects;
+    let whole = of([10, 20, 90], &BTreeMap::new());
+    let first = vault.lock_plan(&ends([10, 20, 0]).into_iter().take(2).collect(), &BTreeMap::new()).unwrap();
+    let last: BTreeMap<PointId, Timestamp> = [(point_id(3), day(90))].into();
+    let changed = vault.lock_plan(&last, &first.objects).unwrap();
+    assert!(changed.objects.len() < whole.len(), "{changed:?}");
+    let mut together = first.objects;
+    for (name, until) in &changed.objects {
+        assert!(whole[name] >= *until, "{name}");
+        let known = together.entry(name.clone()).or_insert(*until);
+        *known = (*known).max(*until);
+    }
+    assert_eq!(together, whole);
+}
+
+/// Six pieces of log, an hour apart, of which the first four are rolled up by two.
+fn with_log(vault: &Vault) -> StreamName {
+    let stream = StreamName::new("wal").unwrap();
+    for number in 0..6_u64 {
+        let (first, last) = (Position::new(1, number * 10), Position::new(1, number * 10 + 10));
+        let ended = start() + SignedDuration::from_mins(i64::try_from(number).unwrap() * 30);
+        let log = LogObject {
+            first,
+            last,
+            follows: None,
+            history: None,
+            marks: Vec::new(),
+            previous: None,
+            started: ended,
+            ended,
+            content: &mut b"what was written".as_slice(),
+        };
+        vault.logs().append(&stream, log, &OsEntropy).unwrap();
+    }
+    let rolled = vault.logs().roll_up(&stream, start() + SignedDuration::from_mins(130)).unwrap();
+    assert_eq!(rolled.iter().map(|rollup| rollup.entries_count).collect::<Vec<_>>(), [2, 2]);
+    stream
+}
+
+#[test]
+fn log_is_locked_piece_by_piece_and_no_roll_up_longer_than_what_it_lists() {
+    let clock = clock();
+    let storage = memory(&clock);
+    let vault = three_points(Arc::clone(&storage) as Arc<dyn Storage>);
+    let stream = with_log(&vault);
+    let mut plan = LockPlan::default();
+    // A day more for each half hour; what was written first is not locked at all.
+    let until = |ended: Timestamp| {
+        let halves = ended.duration_since(start()).as_secs() / 1800;
+        (halves > 0).then(|| day(10 + halves))
+    };
+    vault.plan_log_locks(&stream, &until, &mut plan).unwrap();
+    let ends: Vec<Timestamp> = plan.objects.values().copied().collect();
+    // The roll-up of the first hour lists what is not locked, so it is not, either.
+    assert_eq!(ends, [day(11), day(12), day(13), day(14), day(15), day(12)], "{plan:?}");
+    vault.extend_locks(&plan, LockMode::Governance).unwrap();
+    for listed in storage.list("lifeboat/logs/").unwrap() {
+        let removed = storage.remove(&listed.name).is_ok();
+        assert_eq!(removed, !plan.objects.contains_key(&listed.name), "{}", listed.name);
+    }
+    let pieces = || vault.logs().inventory(&stream, LogsLevel::Readable, &Findings::new()).unwrap().pieces;
+    assert_eq!(pieces().len(), 5);
+    // What is listed and gone is no object to lock.
+    clock.set_wall(day(11));
+    let gone = plan.objects.keys().next().unwrap();
+    storage.remove(gone).unwrap();
+    let mut again = LockPlan::default();
+    vault.plan_log_locks(&stream, &until, &mut again).unwrap();
+    assert_eq!(again.objects.len(), plan.objects.len() - 1);
+    assert_eq!(
+        (drift(&vault, &plan).unwrap().short_count, drift(&vault, &again).unwrap().short_count),
+        (1, 0)
+    );
+    let report = vault.extend_locks(&plan, LockMode::Governance).unwrap();
+    assert_eq!((report.missing_count, report.missing.as_ref()), (1, Some(gone)));
 }
 
 #[test]
@@ -450,7 +538,7 @@ fn a_directory_whose_flags_were_taken_off_is_soft_and_hard_again_after_the_next_
     let all = plan.objects.len() as u64;
     assert_eq!(report.soft_count, if hard { 0 } else { all });
     drop(Unlocked(dir.path().to_owned()));
-    let drift = vault.lock_drift(&plan).unwrap();
+    let drift = drift(&vault, &plan).unwrap();
     assert_eq!((drift.short_count, drift.soft_count), (0, all));
     let report = vault.extend_locks(&plan, LockMode::Governance).unwrap();
     assert_eq!(report.soft_count, if hard { 0 } else { all });
@@ -469,14 +557,14 @@ fn any_failed_call_of_a_pass_leaves_locks_as_long_as_they_were_and_the_next_pass
         let (before, _report) = extend(&vault, [10, 10, 10]);
         let mut number = 0;
         loop {
-            let plan = vault.lock_plan(&ends([20 + number, 15, 10])).unwrap();
+            let plan = vault.lock_plan(&ends([20 + number, 15, 10]), &BTreeMap::new()).unwrap();
             faulty.fail_at(u64::try_from(number * 3).unwrap(), fault);
             let done = vault.extend_locks(&plan, LockMode::Governance);
             let reached = faulty.heal();
             assert_eq!(done.is_err(), reached);
-            assert_eq!(vault.lock_drift(&before).unwrap().short_count, 0);
+            assert_eq!(drift(&vault, &before).unwrap().short_count, 0);
             vault.extend_locks(&plan, LockMode::Governance).unwrap();
-            assert_eq!(vault.lock_drift(&plan).unwrap().short_count, 0);
+            assert_eq!(drift(&vault, &plan).unwrap().short_count, 0);
             if !reached {
                 break;
             }
