@@ -18,8 +18,8 @@ use lifeboat_vault::retire::{
     BadBlobs, DroppedPoint, Filed, LogFloor, RetireOptions, RetirePlan, RetireReport, Wanted,
 };
 use lifeboat_vault::storage::{
-    FileStorage, Listed, LockMode, LockTerm, MemoryStorage, ObjectLocks, ObjectName, Storage, StorageError,
-    WriteLock,
+    FileStorage, GovernanceBypass, Listed, LockMode, LockTerm, MemoryStorage, ObjectLocks, ObjectName,
+    Storage, StorageError, WriteLock,
 };
 use lifeboat_vault::{CheckLevel, PointManifest, SnapshotStamp, Vault, VaultError, WriteOptions};
 
@@ -352,7 +352,7 @@ fn a_point_that_only_an_absent_copy_holds_keeps_what_it_needs_there() {
 
 #[test]
 fn packs_of_which_little_is_in_use_are_written_again_and_the_bound_holds() {
-    let (copies, _, _) = in_memory(0);
+    let (copies, _, storages) = in_memory(0);
     let [first, second] = &copies;
     // Many small files in one pack; all but one of them change.
     let small = |round: u64| {
@@ -367,6 +367,20 @@ fn packs_of_which_little_is_in_use_are_written_again_and_the_bound_holds() {
     let open = [first, second];
     let made = plan(&open, &[dropped(&old)], 0).unwrap();
     assert!(!made.rewrite.is_empty(), "{made:?}");
+    // While one copy refuses to delete it, a pack that was written again would lie there twice.
+    for rewritten in &made.rewrite {
+        let name = ObjectName::new(format!("data/{}", rewritten.pack)).unwrap();
+        let term = LockTerm { until: Timestamp::MAX, mode: LockMode::Governance };
+        storages[1].lock_until(&name, term).unwrap();
+    }
+    let unlocked = made;
+    let made = plan(&open, &[dropped(&old)], 0).unwrap();
+    assert!(made.rewrite.is_empty() && made.unused_bytes > unlocked.unused_bytes, "{made:?}");
+    for rewritten in &unlocked.rewrite {
+        let name = ObjectName::new(format!("data/{}", rewritten.pack)).unwrap();
+        storages[1].lift(&name, GovernanceBypass).unwrap();
+    }
+    let made = plan(&open, &[dropped(&old)], 0).unwrap();
     let report = made.apply(&open, &Findings::new()).unwrap();
     assert!(report.new_packs > 0);
     retire(&copies, &[], 1).unwrap();
@@ -648,7 +662,7 @@ fn what_a_lock_keeps_waits_is_told_with_its_date_and_goes_after_it() {
             sound(vault, 2);
         }
     }
-    assert!(bytes(&copies[1]) < bytes(&copies[0]) / 2 + 4_000_000, "the other copy was cleared");
+    assert!(bytes(&copies[1]) < bytes(&copies[0]), "whole packs went from the other copy");
     // Once nothing is new, a day in a locked place writes nothing more.
     let before = names(&copies[0]);
     let report = retire(&copies, &drop, 4).unwrap();
