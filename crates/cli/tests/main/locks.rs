@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use super::kills::Kills;
 use super::peers::assert_restic_is_happy;
+use super::redis::server;
+use super::redis_log::write;
 use super::tree;
 use super::world::{World, finished, texts};
 
@@ -345,4 +347,30 @@ fn a_lock_that_outlives_what_is_kept_is_a_finding_and_compliance_in_a_directory_
     world.write_policy(&world.policy.replace("governance", "compliance"));
     let told = world.run(&["check"]).expect(2).stderr;
     assert!(told.contains("compliance-in-directory") && told.contains("root can lift"), "{told}");
+}
+
+/// What a log stores between two passes is not called locked, and is locked by the next one.
+#[test]
+fn log_is_locked_by_the_next_pass_and_nobody_deletes_it() {
+    let server = server();
+    let mut world = World::of_redis(&server.url());
+    let lock = "region = \"A\"\nlock = { mode = \"governance\", min = \"1d\" }";
+    world.policy = world.policy.replace("region = \"A\"", lock);
+    world.write_policy(&world.policy);
+    let _unlocked = Unlocked(world.dir().to_owned());
+    world.run(&["backup", "cache"]).expect(0);
+    let mut connection = server.connect();
+    (1..50).for_each(|number| write(&mut connection, number));
+    world.run(&["wal", "stream", "cache", "--once"]).expect(0);
+    let log = files(&world.vault("local", "cache").join("lifeboat/logs"));
+    assert!(!log.is_empty() && log.iter().any(|file| !flagged(file)));
+    let (state, reason) = world.promise("cache", "immutability");
+    assert!(state == "unproven" && reason.contains("after the last pass"), "{state}: {reason}");
+    world.run(&["backup", "cache"]).expect(0);
+    for file in &log {
+        assert!(flagged(file) && fs::remove_file(file).is_err(), "{}", file.display());
+    }
+    let (state, reason) = world.promise("cache", "immutability");
+    assert_eq!(state, "kept", "{reason}");
+    world.run(&["verify", "cache"]).expect(0);
 }
