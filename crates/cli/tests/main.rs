@@ -29,6 +29,7 @@ mod main {
     mod isolation;
     mod kills;
     mod lessons;
+    mod locks;
     mod log_damage;
     mod log_histories;
     mod peers;

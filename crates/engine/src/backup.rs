@@ -21,6 +21,7 @@ use crate::context::Engine;
 use crate::copies::{CopyVault, VaultSet};
 use crate::error::{AtRisk, EngineError};
 use crate::journal::Entry;
+use crate::locks::{CopyLocks, Scope};
 use crate::view::source_digest;
 
 /// Stores captured at the same time unless asked otherwise.
@@ -58,6 +59,9 @@ pub struct StoreBackup {
     pub seconds: f64,
     /// Copies that hold the point now.
     pub copies: Vec<CopyName>,
+    /// What was locked, in each copy that locks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<CopyLocks>,
     /// What is wrong although the point was made, or why it was not.
     pub findings: Vec<Finding>,
     /// Promises now at risk.
@@ -189,6 +193,7 @@ impl Engine {
             stored_bytes: 0,
             seconds: 0.0,
             copies: Vec::new(),
+            locks: Vec::new(),
             findings: Vec::new(),
             at_risk: Vec::new(),
             next: None,
@@ -299,6 +304,12 @@ impl Engine {
         replicate(row, &manifest.id, &set, monitor, report);
         report.findings.extend(monitor.take());
         self.commit(row, &set, &manifest, report)?;
+        let (locks, unlocked) = self.extend_locks(row, &set, Scope::Changed);
+        report.locks = locks;
+        if !unlocked.is_empty() {
+            report.at_risk.push(AtRisk { store: row.name.clone(), promise: "immutability".to_owned() });
+            report.findings.extend(unlocked);
+        }
         self.doubt(row, &manifest.id, report)
     }
 

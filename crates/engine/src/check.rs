@@ -101,6 +101,7 @@ impl Engine {
             report.warnings.push(UNSCHEDULED.to_owned());
         }
         report.findings.extend(self.place_conflicts());
+        report.findings.extend(self.contradictions());
         let openable = self.check_recipients(&mut report);
         let mut shares = Vec::new();
         for row in self.policy.stores.values() {
@@ -116,6 +117,12 @@ impl Engine {
         }
         report.findings.extend(inventory.findings);
         Ok(report)
+    }
+
+    /// Promises that contradict each other: a lock that lasts longer than the row may keep what it locks.
+    fn contradictions(&self) -> impl Iterator<Item = Finding> {
+        let told = self.policy.warnings.iter().filter(|warning| warning.code() == "lock-outlives-retention");
+        told.map(|warning| Finding::new(warning.code(), "policy", warning.message()))
     }
 
     fn check_recipients(&self, report: &mut CheckReport) -> bool {

@@ -67,7 +67,10 @@ impl Engine {
                 Failure::new(FailureKind::Usage, format!("the policy has no copy `{copy}`"))
             })?;
         match &place.url {
-            CopyUrl::File(path) => Ok(Arc::new(FileStorage::new(self.resolve(path).join(row.name.as_str())))),
+            CopyUrl::File(path) => {
+                let folder = self.resolve(path).join(row.name.as_str());
+                Ok(Arc::new(FileStorage::by_clock(folder, Arc::clone(&self.env.clock))))
+            }
             CopyUrl::S3 { .. } => Err(Failure::new(
                 FailureKind::Refused,
                 format!(

@@ -19,6 +19,7 @@ mod holds;
 mod inventory;
 mod journal;
 mod load;
+mod locks;
 mod logs;
 mod passwords;
 mod places;
@@ -57,6 +58,7 @@ pub use lifeboat_policy::Endpoint;
 pub use lifeboat_stores::{CheckState, Conflict, Meaning, MergeOptions, WorstProbe};
 pub use lifeboat_vault::holds as vault_holds;
 pub use load::LoadOutcome;
+pub use locks::{CheckedLocks, CopyLocks};
 pub use logs::{FetchOptions, FetchReport, FollowOptions, FollowReport, Kept, PushOptions, PushReport};
 pub use plans::PlanStatus;
 pub use points::{PointView, PointsReport, RangeView};
@@ -64,8 +66,8 @@ pub use probes::{CurateView, DraftView, ProbeReport};
 pub use rebuild::RebuildReport;
 pub use restore::{RestoreOptions, RestoreOutcome};
 pub use retain::{
-    Applied, AppliedCopy, LogPlan, RetainOptions, RetainReport, RetainedPoint, SpacePlan, StoreRetention,
-    Waiting,
+    Applied, AppliedCopy, LockWait, LockedCopy, LogPlan, RetainOptions, RetainReport, RetainedPoint,
+    SpacePlan, StoreRetention, Waiting,
 };
 pub use shred::{ShredReport, ShredRequest, ShreddedCopy};
 pub use status::{PromiseKind, PromiseState, PromiseView, StatusReport, StoreStatus};

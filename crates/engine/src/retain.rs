@@ -24,11 +24,13 @@ use crate::shred::shredded_says;
 
 mod apply;
 mod floors;
+mod locked;
 mod lost;
 mod plan;
 mod time;
 
 pub use self::apply::{Applied, AppliedCopy};
+pub use self::locked::{LockWait, LockedCopy};
 pub(crate) use self::plan::{in_doubt, stood_still};
 
 /// How often it is planned anew because something that stays turned out to be whole in no copy.
@@ -59,6 +61,9 @@ pub struct RetainedPoint {
     /// Why it stays, or since when nothing keeps it.
     #[serde(flatten)]
     pub verdict: Verdict,
+    /// What keeps it although it may go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locked: Option<LockWait>,
 }
 
 /// Space that waits until it may be freed.
@@ -123,6 +128,9 @@ pub struct StoreRetention {
     pub plan: Option<Digest>,
     /// What it means for space; nothing if no copy could be looked into.
     pub space: Option<SpacePlan>,
+    /// What else may go, or was dropped before, and is locked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub locked: Vec<LockedCopy>,
     /// What applying it did.
     pub applied: Option<Applied>,
 }

@@ -188,6 +188,10 @@ impl Engine {
             let lock = storage.lock().map_err(|source| {
                 Failure::from(VaultError::Storage { doing: format!("lock copy `{copy}`"), source })
             })?;
+            if let Some(why) = Vault::keys_locked(storage.as_ref()).map_err(Failure::from)? {
+                return Err(refused(format!("in copy `{copy}` {why}: nothing was destroyed"))
+                    .next("wait for the end of the lock"));
+            }
             begun = begun.or(notice);
             doomed.push(Doomed { copy, open, _lock: lock });
         }

@@ -21,6 +21,7 @@ use serde::Serialize;
 use crate::context::Engine;
 use crate::duties::{LOOKED, REPLAYED, owed};
 use crate::error::EngineError;
+use crate::locks::CopyState;
 use crate::plans::PlanStatus;
 use crate::view::{View, drill_digest, in_future, rules_digests, source_digest};
 use log::LogState;
@@ -225,7 +226,8 @@ struct Facts<'a> {
     supported: bool,
     /// How far the row's continuous log goes; nothing for a row without one.
     log: Option<Result<LogState, String>>,
-    locks: Vec<String>,
+    /// What is known of the locks of each copy that is to have some.
+    locks: Vec<CopyState>,
 }
 
 impl Engine {
@@ -309,15 +311,20 @@ impl Engine {
                 .collect::<Result<_, Failure>>()?,
             supported: self.adapter(row).is_ok(),
             log: self.log_state(row, &points),
+            locks: self.lock_states(row, &points, now)?,
             points,
-            locks: row
-                .copies
-                .value
-                .iter()
-                .filter(|copy| self.policy.copies.get(copy).is_some_and(|place| place.lock.is_some()))
-                .map(ToString::to_string)
-                .collect(),
         })
+    }
+
+    fn lock_states(
+        &self,
+        row: &Store,
+        points: &[PointRow],
+        now: Timestamp,
+    ) -> Result<Vec<CopyState>, EngineError> {
+        let Some(terms) = self.lock_terms(row, points, now)? else { return Ok(Vec::new()) };
+        let state = |copy: &CopyName| (copy.clone(), self.lock_state(row, copy, (&terms, points)));
+        Ok(self.locking(row).map(|(copy, _mode)| state(copy)).collect())
     }
 
     fn owed(&self, row: &Store) -> Result<Option<Owed>, EngineError> {

@@ -16,6 +16,7 @@ use crate::context::Engine;
 use crate::copies::VaultSet;
 use crate::error::EngineError;
 use crate::journal::{Entry, Filed};
+use crate::locks::CheckedLocks;
 use crate::logs::Marks;
 
 mod closed;
@@ -61,6 +62,9 @@ pub struct CopyVerification {
     pub broken: Vec<PointId>,
     /// Damaged objects.
     pub damaged: Vec<DamageView>,
+    /// What the place says of the locks of what is kept; nothing of a copy that locks nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locks: Option<CheckedLocks>,
     /// Why the vault could not be opened, if so; then only what needs no key was read.
     pub error: Option<String>,
     /// The record in the evidence chain.
@@ -189,13 +193,14 @@ impl Engine {
             self.remember_log_damage(row, &entry.copy, &check)?;
             let held = self.held(row, &entry.copy)?;
             let found = Found { vault: Some(entry.vault.vault_id().clone()), ..Found::new(check, &held) };
-            let view = self.file_verification(
+            let mut view = self.file_verification(
                 row,
                 (&entry.copy, options.level),
                 found,
                 seconds,
                 &mut report.findings,
             )?;
+            view.locks = self.check_locks(row, entry, &mut report.findings)?;
             report.copies.push(view);
         }
         self.verify_closed(row, &set, options, report)
@@ -296,6 +301,7 @@ impl Engine {
             proven: proven.into_iter().collect(),
             broken: broken.into_iter().collect(),
             damaged,
+            locks: None,
             error,
             evidence: Some(record.seq),
         })

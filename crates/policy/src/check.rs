@@ -213,7 +213,7 @@ fn locks(row: &Row<'_>, gfs: Gfs, copies: &Copies, context: &mut Context) {
                 "store `{}` promises {promised} of immutability, but none of its copies is locked that long",
                 row.name
             ),
-            format!("add `lock = {{ mode = \"compliance\", min = \"{promised}\" }}` to one of its copies"),
+            format!("add `lock = {{ mode = \"governance\", min = \"{promised}\" }}` to one of its copies"),
         );
     }
     for (name, min) in locked {

@@ -83,7 +83,7 @@ pub(crate) const COPY: &[Key] = &[
     key("url", Shape::CopyUrl, "Where: file:PATH or s3://BUCKET/PREFIX. Required."),
     key("region", Shape::Text, "The region, for the matrix."),
     key("account", Shape::Text, "The account, for the matrix."),
-    key("lock", Shape::Lock, "The object lock of every object. Not for file: copies."),
+    key("lock", Shape::Lock, "The object lock of every object. In a directory only governance."),
 ];
 
 /// `lock = { … }`.

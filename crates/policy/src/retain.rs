@@ -152,6 +152,10 @@ pub struct Decision {
     pub moment: Timestamp,
     /// What becomes of it.
     pub verdict: Verdict,
+    /// How long its objects are to be locked: to the end of the last slot that it will own, of the window that needs it, and of
+    /// what is promised at least, as far as points and calendar tell today. Nothing that no rule keeps, and never longer than
+    /// the rules do. Points that come later may extend it.
+    pub lock_until: Option<Timestamp>,
 }
 
 /// What becomes of every point, oldest moment first.
@@ -169,6 +173,24 @@ pub struct Decided {
     pub doubt: Option<Gap>,
     /// Points that only a lock or promised immutability keeps, longer than retention would.
     pub overstayed: Vec<PointId>,
+    /// Up to where the clock is believed.
+    pub seen: Timestamp,
+    /// The moments of bases that can be relied on, the oldest first: what a log is replayed from.
+    pub bases: Vec<Timestamp>,
+}
+
+impl Decided {
+    /// How long what was written to the log up to `ended` is to be locked: until the window begins after the next base that can be
+    /// relied on, and for what is promised at least. Later bases may extend it. What claims to be written after what the clock is
+    /// believed for gets no more than the minimum, counted from there.
+    pub fn log_lock_until(&self, rules: &Rules<'_>, ended: Timestamp) -> Option<Timestamp> {
+        let minimum = rules.minimum.map(|minimum| minimum.after(ended.min(self.seen), rules.zone));
+        if ended.duration_since(self.seen) > CLOCK_TOLERANCE {
+            return minimum;
+        }
+        let next = self.bases.partition_point(|base| *base < ended);
+        window_end(rules, ended, self.bases.get(next).copied()).max(minimum)
+    }
 }
 
 impl fmt::Display for Unit {
@@ -351,6 +373,16 @@ impl Tier {
         keeps.then(|| Reason::Slot { unit: self.unit, slot: self.unit.label(&start) })
     }
 
+    /// When this tier will stop keeping a point that it keeps. Of half a point nothing while its slot is in progress at `seen`: a
+    /// whole one may still take its place.
+    fn ends(&self, index: usize, at: &Zoned, point: &Candidate, seen: Timestamp) -> Option<Timestamp> {
+        let (start, _slot) = self.place(at).filter(|(_start, slot)| slot.takes(index, point.complete))?;
+        if !point.complete && self.unit.step(&start, 1)?.timestamp() > seen {
+            return None;
+        }
+        Some(self.unit.step(&start, i64::from(self.count) + 1)?.timestamp())
+    }
+
     /// When this tier stopped keeping a point it does not keep.
     fn left(&self, index: usize, at: &Zoned, candidates: &[Candidate]) -> Option<(Timestamp, String)> {
         let (start, slot) = self.place(at)?;
@@ -380,6 +412,26 @@ struct Window {
 }
 
 impl Window {
+    /// `good` are the moments of bases that can be relied on, the newest first.
+    fn new(
+        rules: &Rules<'_>,
+        as_of: Timestamp,
+        mut good: impl Iterator<Item = Timestamp> + Clone,
+    ) -> Option<Self> {
+        let window = rules.window?;
+        let start = window.before(as_of, rules.zone);
+        let start = match rules.borne_out.zip(rules.interval) {
+            None => start,
+            Some((borne_out, apart)) => {
+                let needed = good.clone().nth(captures_in(window.approx(), apart) - 1);
+                let believed = borne_out.confirmed.map(|at| window.before(at.min(as_of), rules.zone));
+                start.min(needed.unwrap_or(Timestamp::MIN).max(believed.unwrap_or(Timestamp::MIN)))
+            }
+        };
+        let anchor = good.find(|moment| *moment <= start);
+        Some(Self { start, anchor: anchor.unwrap_or(Timestamp::MIN) })
+    }
+
     fn holds(&self, point: &Candidate) -> bool {
         point.moment >= if point.complete { self.anchor } else { self.start }
     }
@@ -408,22 +460,11 @@ pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp)
         .filter(|(count, _unit)| *count > 0)
         .map(|(count, unit)| Tier::new((unit, count), (rules, as_of), now, &shown, &candidates))
         .collect();
-    let window = rules.window.map(|window| {
-        let start = window.before(as_of, rules.zone);
-        let start = match rules.borne_out.zip(rules.interval) {
-            None => start,
-            Some((borne_out, apart)) => {
-                let newest = candidates.iter().rev().filter(good).map(since);
-                let needed = newest.clone().nth(captures_in(window.approx(), apart) - 1);
-                let believed = borne_out.confirmed.map(|at| window.before(at.min(as_of), rules.zone));
-                start.min(needed.unwrap_or(Timestamp::MIN).max(believed.unwrap_or(Timestamp::MIN)))
-            }
-        };
-        let anchor = candidates.iter().rev().filter(good).find(|point| point.moment <= start).map(since);
-        Window { start, anchor: anchor.unwrap_or(Timestamp::MIN) }
-    });
+    let window = Window::new(rules, as_of, candidates.iter().rev().filter(good).map(since));
     let mut overstayed = Vec::new();
     let mut points = Vec::with_capacity(candidates.len());
+    let seen = rules.ceiling.map_or(now, |ceiling| ceiling.at.min(now));
+    let next_base = next_bases(&candidates, |point| good(&point));
     for (index, (point, at)) in candidates.iter().zip(&shown).enumerate() {
         let mut reasons: Vec<Reason> =
             tiers.iter().filter_map(|tier| tier.reason(index, at, point)).collect();
@@ -452,14 +493,20 @@ pub fn decide(rules: &Rules<'_>, mut candidates: Vec<Candidate>, now: Timestamp)
         } else {
             Verdict::Kept(reasons)
         };
-        points.push(Decision { id: point.id.clone(), moment: point.moment, verdict });
+        let base = next_base.get(index).copied().flatten();
+        let lock_until = match verdict {
+            Verdict::Kept(_) => lock_end(rules, &tiers, (index, point, at), base, seen),
+            Verdict::Deletable { .. } => None,
+        };
+        points.push(Decision { id: point.id.clone(), moment: point.moment, verdict, lock_until });
     }
     let doubt = rules.ceiling.filter(|ceiling| ceiling.at < now).map(|ceiling| ceiling.gap);
     // Without a good point it has stood since there were points at all.
     let stands_since = candidates.first().map_or(as_of, |oldest| as_of.max(oldest.moment));
     // One point stays whatever time it is.
     let long_stalled = candidates.len() > 1 && later(stands_since, long(stall)) < now;
-    Decided { points, as_of, stalled: as_of < now, long_stalled, doubt, overstayed }
+    let bases = candidates.iter().filter(good).map(since).collect();
+    Decided { points, as_of, stalled: as_of < now, long_stalled, doubt, overstayed, seen, bases }
 }
 
 /// Since when nothing keeps a point, and what did last.
@@ -482,4 +529,47 @@ fn left(
     ends.into_iter()
         .max_by_key(|(end, _because)| *end)
         .unwrap_or((at.timestamp(), "no slot is for it".to_owned()))
+}
+
+/// For each point the moment of the next base that can be relied on, if there is one.
+fn next_bases(candidates: &[Candidate], good: impl Fn(&Candidate) -> bool) -> Vec<Option<Timestamp>> {
+    let mut next = None;
+    let mut bases: Vec<Option<Timestamp>> = candidates
+        .iter()
+        .rev()
+        .map(|point| {
+            let after = next;
+            next = good(point).then_some(point.moment).or(next);
+            after
+        })
+        .collect();
+    bases.reverse();
+    bases
+}
+
+/// How long a point that stays is to be locked. `seen` is up to where the clock is believed: a lock cannot be taken back, so what
+/// claims to come from later gets no more than what is promised at least, counted from there, until that is borne out.
+fn lock_end(
+    rules: &Rules<'_>,
+    tiers: &[Tier],
+    (index, point, at): (usize, &Candidate, &Zoned),
+    next_base: Option<Timestamp>,
+    seen: Timestamp,
+) -> Option<Timestamp> {
+    let minimum = rules.minimum.map(|minimum| minimum.after(point.ended.min(seen), rules.zone));
+    if point.future(seen) {
+        return minimum;
+    }
+    let slots = tiers.iter().filter_map(|tier| tier.ends(index, at, point, seen)).max();
+    // A base is needed until the window begins after the next one.
+    let window = window_end(rules, point.moment, next_base.filter(|_next| point.complete));
+    slots.max(window).max(minimum)
+}
+
+/// When the window of the log has left a moment and the base after it behind. Of two days that have no like in the next month the
+/// earlier may end later, so both count.
+fn window_end(rules: &Rules<'_>, moment: Timestamp, next_base: Option<Timestamp>) -> Option<Timestamp> {
+    let window = rules.window?;
+    let ends = [Some(moment), next_base].into_iter().flatten().map(|at| window.after(at, rules.zone));
+    ends.max()
 }

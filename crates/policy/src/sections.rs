@@ -104,13 +104,14 @@ pub(crate) fn copies(section: &Section<'_>, context: &mut Context) -> Copies {
         let region = table.filled("region", context).value().map(str::to_owned);
         let account = table.filled("account", context).value().map(str::to_owned);
         let lock = lock(&table, context);
-        if let (Some(CopyUrl::File(_)), Some(_)) = (&url, &lock) {
-            let help =
-                "a directory cannot refuse a deletion: remove `lock`, or use a bucket with object lock";
+        if let (Some(CopyUrl::File(_)), Some(Lock { mode: LockMode::Compliance, .. })) = (&url, &lock) {
+            let help = "write `mode = \"governance\"`, or use a bucket with object lock in compliance mode";
             context.error(
-                "lock-on-directory",
+                "compliance-in-directory",
                 &table.key_at("lock"),
-                format!("copy `{name}` is a directory and cannot be locked"),
+                format!(
+                    "copy `{name}` is a directory, whose root can lift any lock: it cannot promise that nobody can"
+                ),
                 help,
             );
         }
@@ -213,7 +214,7 @@ fn lock(table: &Section<'_>, context: &mut Context) -> Option<Lock> {
     });
     for (key, absent) in [("mode", matches!(mode, Field::Absent)), ("min", matches!(min, Field::Absent))] {
         if absent && matches!(table.get("lock")?.get_ref(), DeValue::Table(_)) {
-            let help = "write `lock = { mode = \"compliance\", min = \"30d\" }`";
+            let help = "write `lock = { mode = \"governance\", min = \"30d\" }`";
             context.absent("missing-key", &table.key_at("lock"), format!("the lock has no `{key}`"), help);
         }
     }

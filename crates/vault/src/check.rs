@@ -241,6 +241,22 @@ impl Vault {
             }
             ledger.read(0);
         }
+        self.without_locked_leftovers(entries)
+    }
+
+    /// Points without those that retention dropped and whose manifests are there only because a lock keeps them: what they
+    /// needed may be gone.
+    fn without_locked_leftovers(&self, mut entries: Vec<PointEntry>) -> Result<Vec<PointEntry>, VaultError> {
+        let Some(locks) = self.storage.object_locks() else { return Ok(entries) };
+        let retired = self.retired()?;
+        let mut left = BTreeSet::new();
+        for id in entries.iter().filter_map(PointEntry::id).filter(|id| retired.takes(id)) {
+            let name = layout::point(id);
+            if locks.refusal(&name).doing(|| format!("look at the lock of `{name}`"))?.is_some() {
+                left.insert(id.clone());
+            }
+        }
+        entries.retain(|entry| entry.id().is_none_or(|id| !left.contains(id)));
         Ok(entries)
     }
 }

@@ -3,6 +3,7 @@
 //! Memory: one object at a time.
 
 use lifeboat_base::digest::Digest;
+use lifeboat_base::entropy::OsEntropy;
 use lifeboat_base::failure::FailureKind;
 use lifeboat_base::ids::PointId;
 use lifeboat_base::monitor::{Finding, Monitor};
@@ -10,12 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::Resolver;
 use crate::error::{StorageContext, VaultError};
-use crate::index::{Problem, read_file};
+use crate::format::document;
+use crate::format::index::IndexFile;
+use crate::index::{Problem, read_file, read_raw};
 use crate::layout;
 use crate::logs::piece_of;
 use crate::points::PointEntry;
 use crate::retire::{Fate, Retired, remove, tell_mended};
-use crate::storage::{Listed, ObjectName};
+use crate::storage::{Listed, ObjectName, StorageError};
 use crate::vault::Vault;
 use crate::write::put_confirmed;
 
@@ -124,13 +127,20 @@ impl Vault {
         let mut mended = false;
         for problem in problems.iter().filter(|one| one.object.below(layout::INDEX).is_some()) {
             let object = &problem.object;
-            match read_file(self.storage.as_ref(), &self.key, object) {
-                Ok(_) => {}
+            let file = match read_file(self.storage.as_ref(), &self.key, object) {
+                Ok((_id, file)) => file,
                 Err(error) if error.kind() == FailureKind::Damaged => continue,
                 Err(error) => return Err(error),
-            }
+            };
             let bytes = self.storage.get(object).promised(object)?;
-            remove(other.storage.as_ref(), object)?;
+            match remove(other.storage.as_ref(), object) {
+                // A lock keeps also what a disk damaged: it stays known as damaged, and what it said is said beside it.
+                Err(VaultError::Storage { source: StorageError::Locked { .. }, .. }) => {
+                    mended |= say_beside(other, &file)?;
+                    continue;
+                }
+                removed => removed?,
+            }
             put_confirmed(other.storage.as_ref(), object, &[&bytes])?;
             tell_mended(Some(problem), other, monitor);
             mended = true;
@@ -206,4 +216,16 @@ fn is_retired(retired: &Retired, name: &ObjectName) -> bool {
         };
     }
     piece_of(name).is_some_and(|(stream, piece)| retired.is_below_floor(&stream, &piece))
+}
+
+/// Writes what an index file says under a new name, unless others there say it already. Gives whether it was written.
+fn say_beside(vault: &Vault, file: &IndexFile) -> Result<bool, VaultError> {
+    let raw = read_raw(vault.storage.as_ref(), &vault.key)?;
+    let known = |id| raw.packs.contains_key(id) || raw.marked.contains_key(id);
+    if file.packs.iter().all(|pack| known(&pack.id)) {
+        return Ok(false);
+    }
+    let (id, bytes) = document::seal(&vault.key, file, &OsEntropy)?;
+    put_confirmed(vault.storage.as_ref(), &layout::index(&id), &[&bytes])?;
+    Ok(true)
 }

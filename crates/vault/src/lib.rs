@@ -15,6 +15,7 @@ mod format;
 pub mod holds;
 mod index;
 pub mod layout;
+pub mod locks;
 pub mod logs;
 mod points;
 pub mod restore;

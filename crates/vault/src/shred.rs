@@ -47,6 +47,9 @@ impl Vault {
             .map_err(|error| VaultError::Internal(format!("a notice cannot be written: {error}")))?;
         let bytes = self.secrets.signing.sign(SHREDDING_PAYLOAD_TYPE, &payload).to_bytes();
         self.shows_itself()?;
+        if let Some(why) = Self::keys_locked(self.storage.as_ref())? {
+            return Err(VaultError::Refused(format!("{why} at {}", self.storage.location())));
+        }
         put_same(self.storage.as_ref(), &layout::shredded(), &bytes)?;
         Self::finish_shredding(self.storage.as_ref())
     }
@@ -81,6 +84,17 @@ impl Vault {
             remove(storage, &name)?;
         }
         Ok(())
+    }
+
+    /// Which key a place refuses to delete and why, if there is one: what is half destroyed serves nobody.
+    pub fn keys_locked(storage: &dyn Storage) -> Result<Option<String>, VaultError> {
+        let Some(locks) = storage.object_locks() else { return Ok(None) };
+        for name in Self::keys_left(storage)? {
+            if let Some(why) = locks.refusal(&name).doing(|| format!("look at the lock of `{name}`"))? {
+                return Ok(Some(format!("`{name}` is {why}")));
+            }
+        }
+        Ok(None)
     }
 
     /// The envelope and the key files at a place, from a fresh look.

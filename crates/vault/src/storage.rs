@@ -5,6 +5,8 @@
 
 mod error;
 mod file;
+mod locks;
+mod mark;
 mod memory;
 mod name;
 
@@ -12,6 +14,7 @@ use std::fmt;
 
 pub use self::error::StorageError;
 pub use self::file::FileStorage;
+pub use self::locks::{GovernanceBypass, Keeper, LockMode, LockTerm, Locked, ObjectLock, ObjectLocks};
 pub use self::memory::MemoryStorage;
 pub use self::name::{InvalidObjectName, MAX_NAME_BYTES, ObjectName};
 
@@ -53,7 +56,7 @@ pub trait Storage: Send + Sync {
     /// The object's size in bytes, or nothing if there is no such object.
     fn stat(&self, name: &ObjectName) -> Result<Option<u64>, StorageError>;
 
-    /// Deletes an object; `NotFound` if there is none.
+    /// Deletes an object; `NotFound` if there is none, `Locked` while a lock or a hold is on it.
     fn remove(&self, name: &ObjectName) -> Result<(), StorageError>;
 
     /// Where this is, for people; holds no secret.
@@ -62,6 +65,11 @@ pub trait Storage: Send + Sync {
     /// Things found here that are not objects: leftovers of killed writes, links, names no object can have.
     fn strays(&self) -> Result<Vec<String>, StorageError> {
         Ok(Vec::new())
+    }
+
+    /// Locks of single objects, if this place has any.
+    fn object_locks(&self) -> Option<&dyn ObjectLocks> {
+        None
     }
 
     /// Becomes the only writer, or answers `Busy` at once.

@@ -4,6 +4,7 @@ mod main {
     mod damage;
     mod faults;
     mod held;
+    mod locks;
     mod logs;
     mod model;
     mod restic;

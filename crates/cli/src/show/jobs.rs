@@ -2,7 +2,8 @@
 
 use lifeboat_base::human::{self, printable};
 use lifeboat_engine::{
-    BackupReport, CopyVerification, FollowReport, RebuildReport, RestoreOutcome, StoreBackup, VerifyReport,
+    BackupReport, CopyLocks, CopyVerification, FollowReport, RebuildReport, RestoreOutcome, StoreBackup,
+    VerifyReport,
 };
 
 use super::text::{Page, moment, plural};
@@ -46,9 +47,27 @@ fn backup_store(store: &StoreBackup, page: &mut Page) {
             page.line(format!("{}: FAILED, no recovery point made", store.name));
         }
     }
+    locked(&store.locks, page);
     page.findings(&store.findings).at_risk(&store.at_risk);
     if let Some(next) = &store.next {
         page.line(format!("  next: {next}"));
+    }
+}
+
+/// What a pass locked, one line for each copy.
+pub(super) fn locked(locks: &[CopyLocks], page: &mut Page) {
+    for copy in locks {
+        let until = copy.until.map(|until| format!(", the last until {}", moment(until))).unwrap_or_default();
+        let soft = match copy.soft {
+            0 => String::new(),
+            soft => format!("; {} by Lifeboat alone (soft)", human::count(soft)),
+        };
+        page.line(format!(
+            "  {}: {} looked at, {} locked longer now{until}{soft}",
+            copy.copy,
+            plural(copy.objects, "object", "objects"),
+            human::count(copy.extended)
+        ));
     }
 }
 
@@ -89,6 +108,17 @@ fn verify_copy(copy: &CopyVerification, page: &mut Page) {
             plural((copy.proven.len() + copy.broken.len()) as u64, "point", "points"),
             copy.level
         ));
+    }
+    if let Some(locks) = &copy.locks {
+        let short = match locks.short {
+            0 => String::new(),
+            short => format!(", {} TOO SHORT OR NOT AT ALL", human::count(short)),
+        };
+        let soft = match locks.soft {
+            0 => String::new(),
+            soft => format!(", {} by Lifeboat alone (soft)", human::count(soft)),
+        };
+        page.line(format!("  {} are to be locked{short}{soft}", plural(locks.objects, "object", "objects")));
     }
     for object in &copy.damaged {
         let points: Vec<&str> = object.points.iter().map(lifeboat_base::ids::PointId::as_str).collect();

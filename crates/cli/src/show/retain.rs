@@ -4,6 +4,7 @@ use lifeboat_base::human::bytes;
 use lifeboat_engine::policy::{Reason, Verdict};
 use lifeboat_engine::{Applied, RetainReport, SpacePlan, StoreRetention};
 
+use super::jobs::locked;
 use super::text::{Page, moment, plural};
 
 /// Digits of a plan's name that are shown; as many are enough to ask for it.
@@ -69,6 +70,11 @@ fn space(page: &mut Page, store: &StoreRetention, plan: &SpacePlan) {
     if plan.remove_bytes > 0 {
         page.line(format!("  space {} in each copy has waited and is freed", bytes(plan.remove_bytes)));
     }
+    for copy in &store.locked {
+        let until = copy.until.map_or("a time nobody knows".to_owned(), moment);
+        let objects = plural(copy.objects, "object", "objects");
+        page.line(format!("  lock  {objects} in {} that may go stay until {until}: locked", copy.copy));
+    }
     for waiting in &plan.waiting {
         page.line(format!(
             "  space {} in each copy waits until {}",
@@ -110,7 +116,18 @@ fn applied(page: &mut Page, store: &StoreRetention, done: &Applied) {
         let looked = absence.points + absence.objects;
         let verdict = if absence.holds() { "none is left" } else { "NOT ALL ARE GONE" };
         page.line(format!("  {}: {looked} retired things looked for, {verdict}", copy.copy));
+        if let Some(first) = absence.locked.first() {
+            let until = absence.locked_until.map_or("a time nobody knows".to_owned(), moment);
+            page.line(format!(
+                "  {}: {} stay until {until}, for locks keep them: {} first, {}",
+                copy.copy,
+                plural(absence.locked_count, "retired thing", "retired things"),
+                first.object,
+                first.locked.as_deref().unwrap_or("locked")
+            ));
+        }
     }
+    locked(&done.locks, page);
     for copy in &done.away {
         page.line(format!("  {copy}: away; what was dropped stays there until it is back"));
     }
@@ -126,17 +143,23 @@ fn verdicts(page: &mut Page, store: &StoreRetention) {
     for point in store.points.iter().rev() {
         if let Verdict::Deletable { since, because } = &point.verdict {
             let since = moment(*since);
-            page.line(format!("  go    {}  {}  since {since}: {because}", point.id, moment(point.moment)));
+            let locked =
+                point.locked.as_ref().map(|lock| format!("; waits: {}", lock.why)).unwrap_or_default();
+            page.line(format!(
+                "  go    {}  {}  since {since}: {because}{locked}",
+                point.id,
+                moment(point.moment)
+            ));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use lifeboat_base::ids::{PointId, StoreName};
+    use lifeboat_base::ids::{CopyName, PointId, StoreName};
     use lifeboat_base::time::Timestamp;
     use lifeboat_engine::policy::Unit;
-    use lifeboat_engine::{LogPlan, RetainedPoint, Waiting};
+    use lifeboat_engine::{LockWait, LockedCopy, LogPlan, RetainedPoint, Waiting};
 
     use super::*;
 
@@ -147,6 +170,10 @@ mod tests {
             id: PointId::new(id).unwrap(),
             moment: at(moment),
             copies: vec!["local".to_owned()],
+            locked: matches!(verdict, Verdict::Deletable { .. }).then(|| LockWait {
+                why: "locked until 2026-12-05T02:00:00Z (governance)".to_owned(),
+                until: Some(at("2026-12-05T02:00:00Z")),
+            }),
             verdict,
         };
         let gone = Verdict::Deletable {
@@ -183,6 +210,11 @@ mod tests {
                 waiting: vec![Waiting { until: at("2026-11-23T02:00:00Z"), bytes: 2 << 20 }],
                 blocked: None,
             }),
+            locked: vec![LockedCopy {
+                copy: CopyName::new("local").unwrap(),
+                objects: 7,
+                until: Some(at("2026-12-06T02:00:00Z")),
+            }],
             applied: None,
         };
         let report = RetainReport {

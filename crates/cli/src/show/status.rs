@@ -27,6 +27,9 @@ fn words(cell: &PromiseView) -> String {
         (Some(observed), PromiseKind::Rpo | PromiseKind::Rto | PromiseKind::Copies) => {
             format!(" ({observed})")
         }
+        (Some(observed), PromiseKind::Immutability) if cell.state == PromiseState::Broken => {
+            format!(" ({observed})")
+        }
         _ => String::new(),
     };
     format!("{target}{state}{observed}")

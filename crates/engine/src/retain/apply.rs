@@ -18,6 +18,7 @@ use crate::context::Engine;
 use crate::copies::CopyVault;
 use crate::error::{AtRisk, EngineError};
 use crate::journal::{Entry, Filed};
+use crate::locks::{CopyLocks, Scope};
 
 /// The most points one record of the chain names; only a chain that was begun anew comes near.
 const MAX_FILED: usize = 50_000;
@@ -61,6 +62,9 @@ pub struct Applied {
     pub new_packs: u64,
     /// Each copy that was there.
     pub copies: Vec<AppliedCopy>,
+    /// What is locked of what stays, in each copy that locks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<CopyLocks>,
     /// Copies that follow when they are back.
     pub away: Vec<CopyName>,
     /// The record in the evidence chain.
@@ -126,6 +130,7 @@ impl Engine {
             marked_bytes: done.marked_bytes,
             new_packs: done.new_packs,
             copies: Vec::new(),
+            locks: Vec::new(),
             away,
             evidence: None,
         };
@@ -150,6 +155,9 @@ impl Engine {
         };
         let record = self.file_outcome(row, &view, &outcome, intent.as_ref())?;
         let mut applied = outcome.applied;
+        let (locks, unlocked) = self.extend_locks(row, &set, Scope::All);
+        applied.locks = locks;
+        findings.extend(unlocked);
         applied.evidence = Some(record.seq);
         view.applied = Some(applied);
         Ok(Tried::Done(Box::new(view)))

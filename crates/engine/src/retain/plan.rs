@@ -14,6 +14,7 @@ use lifeboat_vault::Vault;
 use lifeboat_vault::retire::{BadBlobs, DroppedPoint, Filed, LogFloor, RetireOptions, RetirePlan, Wanted};
 use serde_json::json;
 
+use super::locked::{LockWait, locked_copies, point_waits};
 use super::lost::Lost;
 use super::time::candidate;
 use super::{LogPlan, Planned, RetainOptions, RetainedPoint, SpacePlan, StoreRetention, Waiting};
@@ -121,7 +122,13 @@ impl Engine {
                 Finding::new("space-not-freed", row.name.as_str(), message).with_kind(FailureKind::Damaged),
             );
         }
-        let view = view(row, keep, (decided, listed), &floors, (plan.as_ref(), grace));
+        let waits = point_waits(&set, &points, &decided)?;
+        let mut view = view(row, keep, (decided, listed, waits), &floors, (plan.as_ref(), grace));
+        if !options.apply {
+            let (locked, unknown) = locked_copies(&set, plan.as_ref());
+            view.locked = locked;
+            findings.extend(unknown);
+        }
         let kept_most = ground.kept_most;
         Ok(Planned { row, set, view, plan, held_up, filed, replaces, kept_most, _lease: lease })
     }
@@ -354,7 +361,7 @@ pub(crate) fn in_doubt(row: &Store, gap: &Gap) -> String {
 fn view(
     row: &Store,
     keep: Gfs,
-    (decided, listed): (Decided, Vec<Vec<String>>),
+    (decided, listed, waits): (Decided, Vec<Vec<String>>, Vec<Option<LockWait>>),
     floors: &[LogFloor],
     (plan, grace): (Option<&RetirePlan>, Duration),
 ) -> StoreRetention {
@@ -363,12 +370,13 @@ fn view(
         timeline: floor.timeline,
         below: floor.below,
     });
-    let verdicts = decided.points.into_iter().zip(listed);
-    let points = verdicts.map(|(decision, copies)| RetainedPoint {
+    let verdicts = decided.points.into_iter().zip(listed).zip(waits);
+    let points = verdicts.map(|((decision, copies), locked)| RetainedPoint {
         id: decision.id,
         moment: decision.moment,
         copies,
         verdict: decision.verdict,
+        locked,
     });
     StoreRetention {
         name: row.name.clone(),
@@ -381,6 +389,7 @@ fn view(
         log: log.collect(),
         plan: plan.map(|plan| digest(row, plan)),
         space: plan.map(|plan| space(plan, grace)),
+        locked: Vec::new(),
         applied: None,
     }
 }

@@ -123,9 +123,22 @@ impl Engine {
         points: &[PointRow],
         now: Timestamp,
     ) -> Result<Decided, EngineError> {
+        Ok(self.decide_by(row, keep, points, now)?.1)
+    }
+
+    /// As [`Engine::decide`], with the rules it went by.
+    pub(crate) fn decide_by<'a>(
+        &'a self,
+        row: &Store,
+        keep: Gfs,
+        points: &[PointRow],
+        now: Timestamp,
+    ) -> Result<(Rules<'a>, Decided), EngineError> {
         let held = self.on_hold(row, &VaultSet::default())?;
         let candidates = points.iter().map(|point| candidate(point, &held)).collect();
-        Ok(decide(&self.rules(row, keep, (now, false))?, candidates, now))
+        let rules = self.rules(row, keep, (now, false))?;
+        let decided = decide(&rules, candidates, now);
+        Ok((rules, decided))
     }
 }
 

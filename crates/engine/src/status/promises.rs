@@ -17,6 +17,7 @@ use crate::shred::shredded_says;
 use crate::view::drill_digest;
 
 mod duties;
+mod locks;
 
 /// How long a point may stay after nothing keeps it any more, before the row's promise counts as broken.
 const RETENTION_GRACE: Duration = Duration::from_secs(2 * 86_400);
@@ -39,7 +40,7 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<PromiseView> {
             PromiseKind::Rto => rto(facts),
             PromiseKind::Retention => retention(facts),
             PromiseKind::Encryption => encryption(facts),
-            PromiseKind::Immutability => immutability(facts),
+            PromiseKind::Immutability => locks::immutability(facts),
             PromiseKind::Copies => copies(facts),
             PromiseKind::Verify => verify(facts),
             PromiseKind::Drill => drill(facts),
@@ -368,17 +369,6 @@ fn encryption(facts: &Facts<'_>) -> PromiseView {
             .measured(facts.now, proof.at, proof.evidence)
             .kept("the last verification authenticated every object of every copy"),
         None => cell.unproven("no copy was verified yet"),
-    }
-}
-
-fn immutability(facts: &Facts<'_>) -> PromiseView {
-    let cell = Cell::new(PromiseKind::Immutability);
-    match (facts.row.immutability.value, facts.locks.as_slice()) {
-        (None, []) => cell.not_applicable("the row promises none"),
-        (Some(span), _) => cell.target(span).broken("directory copies cannot refuse a deletion"),
-        (None, locks) => cell
-            .target(locks.join(", "))
-            .broken("the policy locks these copies; directory copies cannot refuse a deletion"),
     }
 }
 

@@ -611,3 +611,137 @@ proptest! {
         prop_assert!(after.is_superset(&before), "{:?}", before.difference(&after));
     }
 }
+
+/// The lock of each point that has one.
+fn locks(decided: &Decided) -> std::collections::BTreeMap<PointId, Timestamp> {
+    decided.points.iter().filter_map(|point| Some((point.id.clone(), point.lock_until?))).collect()
+}
+
+#[test]
+fn a_lock_ends_with_the_last_slot_that_the_point_will_own() {
+    let utc = zone("UTC");
+    let points = every(12, "2026-01-28T00:00:00Z", "2026-02-03T12:00:00Z");
+    let decided = |rules: &Rules<'_>| locks(&decide(rules, points.clone(), at("2026-02-03T13:00:00Z")));
+    let tiers = decided(&rules("7d 2w 3mo", None, None, &utc));
+    let until = |locks: &std::collections::BTreeMap<PointId, Timestamp>, n: usize| {
+        locks.get(&PointId::new(format!("pt-{n:06}")).unwrap()).map(ToString::to_string)
+    };
+    // The first of January that there is; the first of a week and of February; a day alone; the second of a day.
+    assert_eq!(until(&tiers, 0).as_deref(), Some("2026-05-01T00:00:00Z"));
+    assert_eq!(until(&tiers, 2).as_deref(), Some("2026-02-06T00:00:00Z"));
+    assert_eq!(until(&tiers, 8).as_deref(), Some("2026-06-01T00:00:00Z"));
+    assert_eq!(until(&tiers, 10).as_deref(), Some("2026-02-23T00:00:00Z"));
+    assert_eq!(until(&tiers, 3), None);
+    // A minimum locks all, and longer only where it ends later.
+    let minimum = decided(&rules("7d 2w 3mo", None, Some("5d"), &utc));
+    assert_eq!(until(&minimum, 0), until(&tiers, 0));
+    assert_eq!(until(&minimum, 3), None, "that is over");
+    assert_eq!(until(&minimum, 5).as_deref(), Some("2026-02-04T12:00:00Z"));
+    // A base is needed until the window begins after the next one.
+    let window = decided(&rules("1d", Some("14d"), None, &utc));
+    assert_eq!(until(&window, 2).as_deref(), Some("2026-02-12T12:00:00Z"));
+    assert_eq!(until(&window, 13).as_deref(), Some("2026-02-17T12:00:00Z"));
+}
+
+#[test]
+fn log_is_locked_until_the_window_begins_after_the_next_base() {
+    let utc = zone("UTC");
+    let points = every(24, "2026-01-01T00:00:00Z", "2026-01-05T00:00:00Z");
+    let until = |rules: &Rules<'_>, points: &[Candidate], ended: &str| {
+        let decided = decide(rules, points.to_vec(), at("2026-01-05T01:00:00Z"));
+        decided.log_lock_until(rules, at(ended)).map(|until| until.to_string())
+    };
+    let window = rules("3d", Some("10d"), None, &utc);
+    // The base at its end is enough; without one after it, what was written is needed for as long as the window is.
+    assert_eq!(until(&window, &points, "2026-01-02T00:00:00Z").as_deref(), Some("2026-01-12T00:00:00Z"));
+    assert_eq!(until(&window, &points, "2026-01-02T06:00:00Z").as_deref(), Some("2026-01-13T00:00:00Z"));
+    assert_eq!(until(&window, &points, "2026-01-05T00:30:00Z").as_deref(), Some("2026-01-15T00:30:00Z"));
+    // One that cannot be relied on, or is not whole, is no base.
+    let mut doubtful = points.clone();
+    doubtful[2].soundness = Soundness::Damaged;
+    doubtful[3].complete = false;
+    let locked = until(&window, &doubtful, "2026-01-02T06:00:00Z");
+    assert_eq!(locked.as_deref(), Some("2026-01-15T00:00:00Z"));
+    // Neither of the last days of January has a like in February, and the earlier of these moments ends later there.
+    let month = rules("3d", Some("1mo"), None, &utc);
+    let late = [point(at("2026-01-31T14:00:00Z"), 0)];
+    let decided = decide(&month, late.to_vec(), at("2026-01-31T15:00:00Z"));
+    let locked = decided.log_lock_until(&month, at("2026-01-30T22:00:00Z"));
+    assert_eq!(locked, Some(at("2026-02-28T22:00:00Z")));
+    // A minimum counts where it ends later; without window and minimum there is no lock.
+    let minimum = rules("3d", Some("10d"), Some("20d"), &utc);
+    assert_eq!(until(&minimum, &points, "2026-01-02T00:00:00Z").as_deref(), Some("2026-01-22T00:00:00Z"));
+    assert_eq!(until(&rules("3d", None, None, &utc), &points, "2026-01-02T00:00:00Z"), None);
+    // What claims to come from the future is locked for the minimum from now on, and without one not at all.
+    assert_eq!(until(&minimum, &points, "2036-01-01T00:00:00Z").as_deref(), Some("2026-01-25T01:00:00Z"));
+    assert_eq!(until(&window, &points, "2036-01-01T00:00:00Z"), None);
+}
+
+#[test]
+fn what_claims_a_time_that_nobody_bore_out_is_locked_no_longer_than_the_minimum_from_what_is_known() {
+    let utc = zone("UTC");
+    let mut points = every(24, "2026-01-01T02:00:00Z", "2026-02-10T02:00:00Z");
+    points.push(point(at("2036-01-01T02:00:00Z"), 999));
+    let captures: Vec<Timestamp> = points.iter().map(|point| point.moment).collect();
+    let now = at("2036-01-01T03:00:00Z");
+    let plain = rules("7d 10y", Some("30d"), Some("20d"), &utc);
+    let newest = |rules: &Rules<'_>, now| {
+        locks(&decide(rules, points.clone(), now))[&PointId::new("pt-000999").unwrap()]
+    };
+    assert!(newest(&plain, now) > at("2046-01-01T00:00:00Z"), "or this shows nothing");
+    let ceiling = ceiling(&captures, (days(), None), None, now);
+    let known = ceiling.map(|ceiling| ceiling.at).unwrap();
+    assert_eq!(newest(&Rules { ceiling, ..plain }, now), known + SignedDuration::from_hours(20 * 24));
+    // The same without a gap in the captures: a moment ahead of a clock that is right.
+    assert_eq!(newest(&plain, at("2026-02-10T03:00:00Z")), at("2026-03-02T03:00:00Z"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Locks follow retention: none is longer, none is missing, and none is ever taken back.
+    #[test]
+    fn every_point_that_stays_is_locked_as_long_as_its_rules_keep_it_and_no_longer(
+        (zone_name, apart) in (prop::sample::select(&ZONES), prop::sample::select(&[8_i64, 24, 60])),
+        keep in prop::sample::select(&["3d", "5d 2w", "4d 3mo", "2w 2mo 1y", "9d 1y"]),
+        window in prop::sample::select(&[None, Some("6d"), Some("1mo")]),
+        minimum in prop::sample::select(&[None, Some("2d"), Some("45d")]),
+        whole in prop::collection::vec(prop::bool::weighted(0.9), 700),
+        (now, later) in (0_usize..400, 1_usize..300),
+    ) {
+        let zone = zone(zone_name);
+        let rules = rules(keep, window, minimum, &zone);
+        let mut points = every(apart, "2025-12-20T01:00:00Z", "2028-01-01T00:00:00Z");
+        for (point, complete) in points.iter_mut().zip(whole) {
+            point.complete = complete;
+        }
+        let (now, later) = (now.min(points.len() - 2), (now + later).min(points.len() - 1));
+        let upto = |index: usize| decide(&rules, points[..=index].to_vec(), points[index].moment);
+        let (first, second) = (upto(now), upto(later));
+        let (before, after) = (locks(&first), locks(&second));
+        let stays = kept(&second);
+        for (id, until) in &before {
+            // What stays is locked at least as long as it was.
+            let extended = after.get(id).is_some_and(|after| after >= until);
+            prop_assert!(extended || !stays.contains(id), "{id} {until} {:?}", after.get(id));
+            // Nothing that a lock forbids to delete may be deleted by the rules, but for a change of the clocks.
+            let slack = SignedDuration::from_hours(3);
+            prop_assert!(stays.contains(id) || *until <= points[later].moment + slack, "{id} {until}");
+        }
+        for decision in &first.points {
+            let Verdict::Kept(reasons) = &decision.verdict else {
+                prop_assert_eq!(decision.lock_until, None);
+                continue;
+            };
+            let promised = |reason: &Reason| {
+                matches!(reason, Reason::Slot { .. } | Reason::LogWindow | Reason::Minimum { .. })
+            };
+            // A base before the window is kept while nothing takes its place, which no calendar foretells.
+            let last = decision.lock_until.is_some_and(|until| until > first.as_of);
+            let waits = reasons.iter().all(|reason| !promised(reason) || *reason == Reason::LogWindow);
+            // So does half a point in a slot in progress, which a whole one may take.
+            let half = points.iter().any(|point| point.id == decision.id && !point.complete);
+            prop_assert!(last || waits || half, "{:?}", decision);
+        }
+    }
+}

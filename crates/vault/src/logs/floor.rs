@@ -12,7 +12,7 @@ use super::position::LogName;
 use super::rollup::{self, RollupEntry};
 use super::store::{Logs, rollup_object, rollup_of};
 use crate::layout::LOGS;
-use crate::retire::Retired;
+use crate::retire::{CopyOutcome, Retired};
 use crate::storage::{ObjectName, StorageError};
 
 /// The highest offset on each timeline up to which everything that roll-ups list may go, so that no roll-up is left with
@@ -57,7 +57,10 @@ impl Logs {
         Ok(self.read_rollups(stream)?.into_values().collect())
     }
 
-    fn read_rollups(&self, stream: &StreamName) -> Result<BTreeMap<ObjectName, Vec<RollupEntry>>, LogsError> {
+    pub(super) fn read_rollups(
+        &self,
+        stream: &StreamName,
+    ) -> Result<BTreeMap<ObjectName, Vec<RollupEntry>>, LogsError> {
         let mut rollups = BTreeMap::new();
         for name in sort_out(self.storage().list(&format!("{LOGS}{stream}/"))?).rollups {
             let object = rollup_object(stream, &name);
@@ -91,17 +94,17 @@ impl Logs {
         Ok(dropped)
     }
 
-    /// Removes what was dropped: roll-ups first. An object that a roll-up which stays lists stays with it. Gives how many
-    /// objects went, and their bytes.
-    pub(crate) fn remove_below(&self, retired: &Retired) -> Result<(u64, u64), LogsError> {
-        let (mut count, mut bytes) = (0, 0);
+    /// Removes what was dropped: roll-ups first. An object that a roll-up which stays lists stays with it, as does what a lock
+    /// keeps.
+    pub(crate) fn remove_below(&self, retired: &Retired, outcome: &mut CopyOutcome) -> Result<(), LogsError> {
         let mut take = |object: &ObjectName, size_bytes: u64| {
             match self.storage().remove(object) {
                 Ok(()) => {
-                    count += 1;
-                    bytes += size_bytes;
+                    outcome.log_objects += 1;
+                    outcome.freed_bytes += size_bytes;
                 }
                 Err(StorageError::NotFound { .. }) => {}
+                Err(StorageError::Locked { until, .. }) => outcome.kept(until),
                 Err(error) => return Err(error),
             }
             Ok(())
@@ -120,7 +123,7 @@ impl Logs {
                 }
             }
         }
-        Ok((count, bytes))
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod floor;
 mod heal;
 mod inventory;
+mod locks;
 mod object;
 mod position;
 mod rollup;

@@ -24,6 +24,12 @@ pub struct Left {
     pub object: ObjectName,
     /// What it is to the records.
     pub why: String,
+    /// Why it may not be deleted yet, of what a lock or a hold of the place keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked: Option<String>,
+    /// When that ends, as far as it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// What one look at a copy showed.
@@ -43,10 +49,19 @@ pub struct Absence {
     pub left: Vec<Left>,
     /// Bytes of packs that are marked and wait, by when they were marked.
     pub waiting: BTreeMap<Timestamp, u64>,
+    /// How many retired objects are still there because a lock or a hold of the place keeps them.
+    #[serde(default)]
+    pub locked_count: u64,
+    /// The first of them, each with its date.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locked: Vec<Left>,
+    /// When the last of them may go; nothing if there are none, or if that is not known of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<Timestamp>,
 }
 
 impl Absence {
-    /// Whether nothing is left but what waits.
+    /// Whether nothing is left but what waits and what a lock keeps.
     pub fn holds(&self) -> bool {
         self.left_count == 0
     }
@@ -54,7 +69,7 @@ impl Absence {
 
 impl Vault {
     /// Looks whether anything that `retired` names and no hold keeps is still there: manifest, snapshot, index file or entry,
-    /// pack, piece of log, or what a write that died left of one.
+    /// pack, piece of log, or what a write that died left of one. What a lock keeps is told apart, with its date.
     ///
     /// An error if the copy does not show what it is and every record of `retired`, before and after: what cannot be looked
     /// at is not absent.
@@ -87,7 +102,7 @@ impl Vault {
             hasher.update(name.as_str().as_bytes());
             hasher.update(&size_bytes.to_be_bytes());
             if let Some(why) = still_there(retired, name) {
-                left.push(Left { object: name.clone(), why: why.to_owned() });
+                left.push(Left::new(name.clone(), why));
             }
             let pack = layout::content_digest(name).filter(|_digest| name.below(layout::DATA).is_some());
             if let Some(Fate::Marked { at, .. }) = pack.and_then(|pack| retired.fate(&pack)) {
@@ -97,7 +112,7 @@ impl Vault {
         for (id, (_pack, index)) in &raw.packs {
             if retired.fate(id) == Some(Fate::Removed) {
                 let why = format!("it names the removed pack {id}");
-                left.push(Left { object: layout::index(index), why });
+                left.push(Left::new(layout::index(index), why));
             }
         }
         let rollups = self
@@ -105,9 +120,12 @@ impl Vault {
             .dropped_rollups(retired)
             .map_err(|error| VaultError::Inconsistent(format!("the logs cannot be listed: {error}")))?;
         let why = "a roll-up of log that was dropped";
-        left.extend(rollups.into_iter().map(|object| Left { object, why: why.to_owned() }));
+        left.extend(rollups.into_iter().map(|object| Left::new(object, why)));
         let removed = retired.packs().filter(|(_, fate)| *fate == Fate::Removed).count();
-        let count = left.len() as u64;
+        let (mut locked, mut left) = self.sort_out_locked(left)?;
+        let ends: Option<Vec<Timestamp>> = locked.iter().map(|one| one.until).collect();
+        let (locked_count, count) = (locked.len() as u64, left.len() as u64);
+        locked.truncate(MAX_NAMED);
         left.truncate(MAX_NAMED);
         Ok(Absence {
             points: retired.points().len() as u64,
@@ -117,7 +135,34 @@ impl Vault {
             left_count: count,
             left,
             waiting,
+            locked_count,
+            locked,
+            locked_until: ends.and_then(|ends| ends.into_iter().max()),
         })
+    }
+
+    /// What is still there: first what the place refuses to delete, then the rest.
+    fn sort_out_locked(&self, found: Vec<Left>) -> Result<(Vec<Left>, Vec<Left>), VaultError> {
+        let Some(locks) = self.storage.object_locks() else { return Ok((Vec::new(), found)) };
+        let (mut locked, mut left) = (Vec::new(), Vec::new());
+        for one in found {
+            let doing = || format!("look at the lock of `{}`", one.object);
+            match locks.refusal(&one.object).doing(doing)? {
+                None => left.push(one),
+                Some(why) => {
+                    let lock = locks.lock_of(&one.object).doing(doing)?;
+                    let until = lock.until().filter(|_until| !lock.held);
+                    locked.push(Left { locked: Some(why), until, ..one });
+                }
+            }
+        }
+        Ok((locked, left))
+    }
+}
+
+impl Left {
+    fn new(object: ObjectName, why: impl Into<String>) -> Self {
+        Self { object, why: why.into(), locked: None, until: None }
     }
 }
 

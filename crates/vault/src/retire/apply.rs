@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lifeboat_base::digest::Digest;
 use lifeboat_base::entropy::OsEntropy;
 use lifeboat_base::monitor::Monitor;
+use lifeboat_base::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{BadBlobs, RetirePlan, holds_in, retired_in};
@@ -16,7 +17,7 @@ use crate::format::index::IndexFile;
 use crate::holds::Holds;
 use crate::index::{read_file, read_raw};
 use crate::layout;
-use crate::storage::{Storage, StorageError, WriteLock};
+use crate::storage::{ObjectName, Storage, StorageError, WriteLock};
 use crate::vault::{Vault, put_same};
 use crate::write::{put_confirmed, rewrite};
 
@@ -33,8 +34,39 @@ pub struct CopyOutcome {
     pub packs: u64,
     /// Bytes freed.
     pub freed_bytes: u64,
+    /// Objects that would have gone and that a lock or a hold of the place keeps; they go with an application after it ended.
+    #[serde(default, skip_serializing_if = "none")]
+    pub locked_count: u64,
+    /// When the last of them may go, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<Timestamp>,
     /// Why something is left for the next application, if so.
     pub postponed: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn none(count: &u64) -> bool {
+    *count == 0
+}
+
+impl CopyOutcome {
+    /// Notes an object that a lock keeps.
+    pub(crate) fn kept(&mut self, until: Option<Timestamp>) {
+        self.locked_count += 1;
+        self.locked_until = self.locked_until.max(until);
+    }
+
+    /// Removes an object that may be gone already, unless a lock keeps it; gives whether it went.
+    pub(crate) fn remove(&mut self, storage: &dyn Storage, name: &ObjectName) -> Result<bool, VaultError> {
+        match storage.remove(name) {
+            Ok(()) | Err(StorageError::NotFound { .. }) => Ok(true),
+            Err(StorageError::Locked { until, .. }) => {
+                self.kept(until);
+                Ok(false)
+            }
+            Err(source) => Err(VaultError::Storage { doing: format!("remove `{name}`"), source }),
+        }
+    }
 }
 
 /// What an application did.
@@ -288,9 +320,11 @@ impl RetirePlan {
             }
         }
         for (old, replacement) in &new {
-            self.record
-                .indexes
-                .push(ReplacedIndex { old: *old, new: replacement.as_ref().map(|(id, _)| *id) });
+            let one = ReplacedIndex { old: *old, new: replacement.as_ref().map(|(id, _)| *id) };
+            // One that a lock keeps was recorded before.
+            if retired.indexes().get(old) != Some(&one.new) {
+                self.record.indexes.push(one);
+            }
         }
         Ok(new)
     }
@@ -342,7 +376,7 @@ fn sealed(vault: &Vault, file: &IndexFile) -> Result<Option<(Digest, Vec<u8>)>, 
 }
 
 /// Brings one object to every other copy that shows what it is.
-fn carry(source: &Vault, open: &[&Vault], name: &crate::storage::ObjectName) -> Result<(), VaultError> {
+fn carry(source: &Vault, open: &[&Vault], name: &ObjectName) -> Result<(), VaultError> {
     let bytes = source.storage.get(name).promised(name)?;
     for other in open.iter().filter(|other| !std::ptr::eq(**other, source)) {
         other.shows_itself()?;
@@ -390,7 +424,7 @@ impl Vault {
 }
 
 /// Removes an object that may be gone already.
-pub(crate) fn remove(storage: &dyn Storage, name: &crate::storage::ObjectName) -> Result<(), VaultError> {
+pub(crate) fn remove(storage: &dyn Storage, name: &ObjectName) -> Result<(), VaultError> {
     match storage.remove(name) {
         Ok(()) | Err(StorageError::NotFound { .. }) => Ok(()),
         Err(source) => Err(VaultError::Storage { doing: format!("remove `{name}`"), source }),

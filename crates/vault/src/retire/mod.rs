@@ -20,3 +20,4 @@ pub use record::{
     DroppedPoint, Fate, Gone, LogFloor, MarkedPack, RETIREMENT_FORMAT, RETIREMENT_PAYLOAD_TYPE,
     ReplacedIndex, Retired, Retirement,
 };
+pub(crate) use survey::Walk;

@@ -13,7 +13,7 @@ use super::survey::{CopySurvey, Stays, Survey};
 use crate::error::{StorageContext, VaultError};
 use crate::holds::Holds;
 use crate::layout;
-use crate::storage::ObjectName;
+use crate::storage::{ObjectName, StorageError};
 use crate::vault::Vault;
 
 /// The age at which a snapshot without a point counts as left behind by a capture that died.
@@ -181,12 +181,18 @@ impl RetirePlan {
             remove_bytes: 0,
         };
         if plan.blocked.is_none() {
-            plan.space(&survey, (&retired, wanted.bad), options);
+            plan.space(copies, &survey, (&retired, wanted.bad), options)?;
         }
         Ok(plan)
     }
 
-    fn space(&mut self, survey: &Survey, (retired, bad): (&Retired, &BadBlobs), options: &RetireOptions) {
+    fn space(
+        &mut self,
+        copies: &[&Vault],
+        survey: &Survey,
+        (retired, bad): (&Retired, &BadBlobs),
+        options: &RetireOptions,
+    ) -> Result<(), VaultError> {
         self.record.spare = survey.wanted_back.iter().copied().collect();
         for (id, fate) in retired.packs().filter(|(id, _)| !survey.wanted_back.contains(*id)) {
             let Fate::Marked { at, bytes } = fate else { continue };
@@ -219,6 +225,7 @@ impl RetirePlan {
             } else if !bad.contains_key(id)
                 && used_bytes * of < known.bytes * share
                 && rewritten_bytes + known.bytes <= MAX_REWRITE_BYTES
+                && !locked(copies, id)?
             {
                 rewritten_bytes += known.bytes;
                 let offsets = used.into_iter().flat_map(|used| used.keys()).copied().collect();
@@ -227,7 +234,24 @@ impl RetirePlan {
                 self.unused_bytes += known.bytes.saturating_sub(used_bytes);
             }
         }
+        Ok(())
     }
+}
+
+/// Whether a copy refuses to delete a pack now: written again, it would lie there twice until the end of its lock.
+fn locked(copies: &[&Vault], pack: &Digest) -> Result<bool, VaultError> {
+    let name = layout::pack(pack);
+    for vault in copies {
+        let Some(locks) = vault.storage.object_locks() else { continue };
+        match locks.refusal(&name) {
+            Ok(None) | Err(StorageError::NotFound { .. }) => {}
+            Ok(Some(_why)) => return Ok(true),
+            Err(source) => {
+                return Err(VaultError::Storage { doing: format!("look at the lock of `{name}`"), source });
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Log that goes and that no record names; none while the log is held.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_base::digest::Digest;
 
-use super::apply::{CopyOutcome, remove};
+use super::apply::CopyOutcome;
 use super::plan::Needs;
 use super::record::{Fate, Retired};
 use crate::error::{StorageContext, VaultError};
@@ -16,7 +16,7 @@ use crate::write::put_confirmed;
 
 impl Vault {
     /// Removes what `retired` says and no hold keeps, as far as it is there. Packs go only if what is needed here is known, and
-    /// none that is. The caller has the write lock; the copy has to show every record first.
+    /// none that is. What a lock keeps stays until an application after its end. The caller has the write lock; the copy has to show every record first.
     pub(super) fn settle(
         &self,
         retired: &Retired,
@@ -26,8 +26,9 @@ impl Vault {
     ) -> Result<(), VaultError> {
         self.shows_records(retired)?;
         for listed in self.storage.list(layout::POINTS).doing(|| "list recovery points".to_owned())? {
-            if layout::point_of(&listed.name).is_some_and(|id| retired.takes(&id)) {
-                remove(self.storage.as_ref(), &listed.name)?;
+            if layout::point_of(&listed.name).is_some_and(|id| retired.takes(&id))
+                && outcome.remove(self.storage.as_ref(), &listed.name)?
+            {
                 outcome.points += 1;
                 outcome.freed_bytes += listed.size_bytes;
             }
@@ -40,18 +41,16 @@ impl Vault {
         for (id, size_bytes) in self.sizes(layout::SNAPSHOTS)? {
             // A record that was made while the copy with the point was away knows nothing of the point.
             let nobodys = all_known && retired.takes_snapshot(&id) && !named.contains(&id);
-            if (dropped.contains(&id) && retired.takes_snapshot(&id)) || nobodys {
-                remove(self.storage.as_ref(), &layout::snapshot(&id))?;
+            if ((dropped.contains(&id) && retired.takes_snapshot(&id)) || nobodys)
+                && outcome.remove(self.storage.as_ref(), &layout::snapshot(&id))?
+            {
                 outcome.snapshots += 1;
                 outcome.freed_bytes += size_bytes;
             }
         }
-        let (log_objects, log_bytes) = self
-            .logs()
-            .remove_below(retired)
+        self.logs()
+            .remove_below(retired, outcome)
             .map_err(|error| VaultError::Inconsistent(format!("log cannot be removed: {error}")))?;
-        outcome.log_objects += log_objects;
-        outcome.freed_bytes += log_bytes;
         match needs {
             Some(needs) => self.settle_packs(retired, needs, indexes, outcome),
             None => Ok(()),
@@ -74,13 +73,17 @@ impl Vault {
             put_confirmed(self.storage.as_ref(), &layout::index(id), &[bytes])?;
         }
         for (old, _new) in replaced {
-            remove(self.storage.as_ref(), &layout::index(old))?;
+            // While a lock keeps it the packs it names stay: no index file may name what is not there.
+            outcome.remove(self.storage.as_ref(), &layout::index(old))?;
         }
         let raw = read_raw(self.storage.as_ref(), &self.key)?;
         for (id, size_bytes) in self.sizes(layout::DATA)? {
             let named = raw.packs.contains_key(&id) || raw.marked.contains_key(&id);
-            if retired.fate(&id) == Some(Fate::Removed) && !named && !needs.packs.contains(&id) {
-                remove(self.storage.as_ref(), &layout::pack(&id))?;
+            if retired.fate(&id) == Some(Fate::Removed)
+                && !named
+                && !needs.packs.contains(&id)
+                && outcome.remove(self.storage.as_ref(), &layout::pack(&id))?
+            {
                 outcome.packs += 1;
                 outcome.freed_bytes += size_bytes;
             }

@@ -79,7 +79,7 @@ struct Shown<'a> {
 }
 
 /// Walks listings and notes what they need, past what is damaged.
-struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     reader: &'a BlobReader,
     /// What no copy has whole, whatever the listings say.
     bad: &'a BadBlobs,
@@ -92,13 +92,13 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(reader: &'a BlobReader, bad: &'a BadBlobs) -> Self {
+    pub(crate) fn new(reader: &'a BlobReader, bad: &'a BadBlobs) -> Self {
         let (unreadable, broken) = (HashMap::new(), HashMap::new());
         Self { reader, bad, seen: HashSet::new(), used: BTreeMap::new(), unreadable, broken }
     }
 
     /// Everything below `root`.
-    fn tree(&mut self, root: Digest) -> Result<(), VaultError> {
+    pub(crate) fn tree(&mut self, root: Digest) -> Result<(), VaultError> {
         let mut waiting = vec![root];
         while let Some(tree) = waiting.pop() {
             if !self.seen.insert(tree) {
@@ -113,6 +113,16 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The packs, by their numbers in the index, that were met since this was asked last.
+    pub(crate) fn take_packs(&mut self) -> impl Iterator<Item = u32> + use<> {
+        std::mem::take(&mut self.used).into_keys()
+    }
+
+    /// What could not be read of listings since this was asked last, the first that comes.
+    pub(crate) fn take_unreadable(&mut self) -> Option<String> {
+        std::mem::take(&mut self.unreadable).into_values().next()
     }
 
     fn listing(&mut self, tree: Digest, waiting: &mut Vec<Digest>) -> Result<(), VaultError> {

@@ -3,6 +3,7 @@
 use std::io;
 
 use lifeboat_base::failure::FailureKind;
+use lifeboat_base::time::Timestamp;
 
 use super::name::ObjectName;
 
@@ -20,6 +21,24 @@ pub enum StorageError {
     NotFound {
         /// The name.
         name: ObjectName,
+    },
+    /// A lock or a hold forbids to delete it; it was left alone.
+    #[error("`{name}` is {why}")]
+    Locked {
+        /// The name.
+        name: ObjectName,
+        /// When the lock ends, as far as is known.
+        until: Option<Timestamp>,
+        /// What forbids it.
+        why: String,
+    },
+    /// The place cannot keep such a lock; nothing was changed.
+    #[error("{location} cannot keep such a lock: {why}")]
+    Unenforceable {
+        /// Where the vault is.
+        location: String,
+        /// What is in its way.
+        why: String,
     },
     /// The place itself is not there, such as a disk that is not mounted: what it holds is not known.
     #[error("there is nothing at {location}")]
@@ -113,7 +132,10 @@ impl StorageError {
     /// What the caller can do about it.
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::AlreadyExists { .. } | Self::Busy { .. } => FailureKind::Refused,
+            Self::AlreadyExists { .. }
+            | Self::Locked { .. }
+            | Self::Unenforceable { .. }
+            | Self::Busy { .. } => FailureKind::Refused,
             Self::NotFound { .. } | Self::TooShort { .. } | Self::TooLarge { .. } => FailureKind::Damaged,
             Self::Missing { .. } | Self::Denied { .. } | Self::Unreachable { .. } => FailureKind::Unreachable,
             Self::Full { .. } | Self::Device { .. } => FailureKind::Internal,

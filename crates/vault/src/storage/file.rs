@@ -1,4 +1,4 @@
-//! Objects as files below one directory, written through `crashsafe` and locked with `flock`.
+//! Objects as files below one directory, written through `crashsafe`; `flock` finds the only writer.
 //!
 //! Packs fan out into `data/xx/`, as other readers of the format expect.
 
@@ -6,12 +6,15 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lifeboat_base::crashsafe;
 use lifeboat_base::human::printable;
+use lifeboat_base::time::{Clock, SystemClock};
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Listed, MAX_OBJECT_BYTES, ObjectName, Storage, StorageError, WriteLock};
+use super::mark::MARKS;
+use super::{Listed, MAX_OBJECT_BYTES, ObjectLocks, ObjectName, Storage, StorageError, WriteLock};
 
 /// The folder whose files fan out by the first two characters of their names.
 const FAN_OUT: &str = "data/";
@@ -19,9 +22,16 @@ const FAN_OUT: &str = "data/";
 const MAX_DEPTH: usize = 8;
 
 /// Objects as files below one directory (directories 0700, files 0600).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct FileStorage {
     root: PathBuf,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for FileStorage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileStorage").field("root", &self.root).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -36,10 +46,27 @@ struct Found {
     strays: Vec<String>,
 }
 
+/// Opens a file for reading. A link in a vault is not an object: following it could read anything on the machine. Nor may a
+/// pipe make it wait.
+pub(super) fn open_itself(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    fs::OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
 impl FileStorage {
     /// Objects below `root`, which [`Storage::make_folders`] makes.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self::by_clock(root, Arc::new(SystemClock::new()))
+    }
+
+    /// The same, whose locks end by `clock`.
+    pub fn by_clock(root: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Self {
+        Self { root: root.into(), clock }
+    }
+
+    pub(super) fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
     }
 
     /// The directory.
@@ -55,7 +82,7 @@ impl FileStorage {
     }
 
     /// A folder of the vault that is a link could lead anywhere: nothing is read, listed or written through it.
-    fn no_links(&self, relative: &Path) -> io::Result<()> {
+    pub(super) fn no_links(&self, relative: &Path) -> io::Result<()> {
         let mut folder = self.root.clone();
         for part in relative {
             folder.push(part);
@@ -94,17 +121,12 @@ impl FileStorage {
         self.place().err().unwrap_or_else(|| StorageError::NotFound { name: name.clone() })
     }
 
-    fn error(&self, what: &str, source: io::Error) -> StorageError {
+    pub(super) fn error(&self, what: &str, source: io::Error) -> StorageError {
         StorageError::from_io(what, self.location(), source)
     }
 
-    fn open(&self, name: &ObjectName) -> Result<(File, u64), StorageError> {
-        // A link in a vault is not an object: following it could read anything on the machine.
-        // Nor may a pipe make it wait.
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        let flags = i32::try_from(flags.bits()).unwrap_or_default();
-        let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(self.checked_path(name)?);
-        let file = match opened {
+    pub(super) fn open(&self, name: &ObjectName) -> Result<(File, u64), StorageError> {
+        let file = match open_itself(&self.checked_path(name)?) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.not_found(name)),
             Err(error) => return Err(self.error(name.as_str(), error)),
@@ -124,6 +146,12 @@ impl FileStorage {
             None => relative.to_owned(),
         };
         ObjectName::new(text).ok()
+    }
+
+    /// Whether a file at `relative` is where the mark of an object's lock would be.
+    fn is_mark(relative: &str) -> bool {
+        let name = relative.strip_prefix(MARKS).and_then(|rest| rest.strip_prefix('/'));
+        name.is_some_and(|name| ObjectName::new(name).is_ok())
     }
 
     fn scan(&self, relative: &str, depth: usize, found: &mut Found) -> Result<(), StorageError> {
@@ -150,6 +178,8 @@ impl FileStorage {
                 self.scan(&format!("{path}/"), depth + 1, found)?;
             } else {
                 match Self::name_at(&path).filter(|_| meta.is_file()) {
+                    // Marks of locks are no objects; what a killed write left among them is.
+                    _ if Self::is_mark(&path) && meta.is_file() => {}
                     Some(name) => found.objects.push(Listed { name, size_bytes: meta.len() }),
                     None => found.strays.push(printable(&path)),
                 }
@@ -168,7 +198,7 @@ impl FileStorage {
             if !name.starts_with(crashsafe::TEMP_PREFIX) {
                 continue;
             }
-            match crashsafe::remove(&path) {
+            match Self::remove_unfinished(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(self.error(&stray, error));
                 }
@@ -245,8 +275,10 @@ impl Storage for FileStorage {
     }
 
     fn remove(&self, name: &ObjectName) -> Result<(), StorageError> {
-        match crashsafe::remove(&self.checked_path(name)?) {
-            Ok(()) => Ok(()),
+        let path = self.checked_path(name)?;
+        self.release(name)?;
+        match crashsafe::remove(&path) {
+            Ok(()) => self.forget_mark(name),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.not_found(name)),
             Err(error) => Err(self.error(name.as_str(), error)),
         }
@@ -261,6 +293,10 @@ impl Storage for FileStorage {
         self.scan("", 0, &mut found)?;
         found.strays.sort();
         Ok(found.strays)
+    }
+
+    fn object_locks(&self) -> Option<&dyn ObjectLocks> {
+        Some(self)
     }
 
     fn lock(&self) -> Result<Box<dyn WriteLock>, StorageError> {

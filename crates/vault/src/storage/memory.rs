@@ -3,17 +3,30 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Listed, ObjectName, Storage, StorageError, WriteLock};
+use lifeboat_base::time::{Clock, SystemClock, Timestamp};
+
+use super::{
+    GovernanceBypass, Keeper, Listed, LockMode, LockTerm, Locked, ObjectLock, ObjectLocks, ObjectName,
+    Storage, StorageError, WriteLock,
+};
 
 #[derive(Default)]
 struct State {
     objects: BTreeMap<ObjectName, Arc<Vec<u8>>>,
+    /// What is on objects, for those on which there is anything.
+    locks: BTreeMap<ObjectName, ObjectLock>,
     locked: bool,
 }
 
-/// Objects in memory; clones share them.
-#[derive(Clone, Default)]
-pub struct MemoryStorage(Arc<Mutex<State>>);
+/// Objects in memory; clones share them. Locks single objects as object storage does.
+#[derive(Clone)]
+pub struct MemoryStorage(Arc<Mutex<State>>, Arc<dyn Clock>);
+
+impl Default for MemoryStorage {
+    fn default() -> Self {
+        Self::by_clock(Arc::new(SystemClock::new()))
+    }
+}
 
 impl std::fmt::Debug for MemoryStorage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -41,6 +54,11 @@ impl MemoryStorage {
     /// An empty place.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, whose locks end by `clock`.
+    pub fn by_clock(clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::default(), clock)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -97,7 +115,12 @@ impl Storage for MemoryStorage {
     }
 
     fn remove(&self, name: &ObjectName) -> Result<(), StorageError> {
-        match self.state().objects.remove(name) {
+        let mut state = self.state();
+        if let Some(lock) = state.locks.get(name) {
+            lock.permits(name, self.1.now())?;
+        }
+        state.locks.remove(name);
+        match state.objects.remove(name) {
             Some(_) => Ok(()),
             None => Err(StorageError::NotFound { name: name.clone() }),
         }
@@ -105,6 +128,10 @@ impl Storage for MemoryStorage {
 
     fn location(&self) -> String {
         "memory".to_owned()
+    }
+
+    fn object_locks(&self) -> Option<&dyn ObjectLocks> {
+        Some(self)
     }
 
     fn lock(&self) -> Result<Box<dyn WriteLock>, StorageError> {
@@ -119,5 +146,74 @@ impl Storage for MemoryStorage {
 
     fn make_folders(&self, _names: &[&str]) -> Result<(), StorageError> {
         Ok(())
+    }
+}
+
+impl MemoryStorage {
+    /// Changes what is on an object that is there; gives what is on it then.
+    fn change<T>(
+        &self,
+        name: &ObjectName,
+        change: impl FnOnce(&mut ObjectLock) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        let mut state = self.state();
+        if !state.objects.contains_key(name) {
+            return Err(StorageError::NotFound { name: name.clone() });
+        }
+        let none = ObjectLock { keeper: Keeper::Place, ..ObjectLock::NONE };
+        change(state.locks.entry(name.clone()).or_insert(none))
+    }
+}
+
+impl ObjectLocks for MemoryStorage {
+    fn lock_of(&self, name: &ObjectName) -> Result<ObjectLock, StorageError> {
+        self.change(name, |lock| Ok(lock.clone()))
+    }
+
+    fn refusal(&self, name: &ObjectName) -> Result<Option<String>, StorageError> {
+        Ok(self.lock_of(name)?.refusal(self.1.now()))
+    }
+
+    fn locks(&self, prefix: &str) -> Result<Vec<(ObjectName, ObjectLock)>, StorageError> {
+        let names = self.list(prefix)?.into_iter().map(|listed| listed.name);
+        names.map(|name| Ok((name.clone(), self.lock_of(&name)?))).collect()
+    }
+
+    fn lock_until(&self, name: &ObjectName, term: LockTerm) -> Result<ObjectLock, StorageError> {
+        self.change(name, |lock| {
+            lock.locked = Locked::Term(lock.extended(term));
+            Ok(lock.clone())
+        })
+    }
+
+    fn set_held(&self, name: &ObjectName, held: bool) -> Result<ObjectLock, StorageError> {
+        self.change(name, |lock| {
+            lock.held = held;
+            Ok(lock.clone())
+        })
+    }
+
+    fn put_locked(&self, name: &ObjectName, pieces: &[&[u8]], term: LockTerm) -> Result<(), StorageError> {
+        let mut state = self.state();
+        if state.objects.contains_key(name) {
+            return Err(StorageError::AlreadyExists { name: name.clone() });
+        }
+        let lock = ObjectLock { locked: Locked::Term(term), held: false, keeper: Keeper::Place };
+        state.objects.insert(name.clone(), Arc::new(pieces.concat()));
+        state.locks.insert(name.clone(), lock);
+        Ok(())
+    }
+
+    fn lift(&self, name: &ObjectName, _bypass: GovernanceBypass) -> Result<(), StorageError> {
+        let now = self.1.now();
+        self.change(name, |lock| match lock.locked {
+            Locked::Term(term) if term.mode == LockMode::Compliance && term.until > now => {
+                lock.permits(name, Timestamp::MIN)
+            }
+            _ => {
+                lock.locked = Locked::No;
+                Ok(())
+            }
+        })
     }
 }

@@ -12,13 +12,14 @@ use lifeboat_base::failure::{Failure, FailureKind};
 use lifeboat_base::ids::StreamName;
 use lifeboat_base::monitor::{Findings, Monitor};
 use lifeboat_base::path::RelPath;
-use lifeboat_base::time::Timestamp;
+use lifeboat_base::time::{Clock, ManualClock, Timestamp};
 use lifeboat_vault::logs::{GapVerdict, LogObject, LogsLevel, Position, floors_of};
 use lifeboat_vault::retire::{
     BadBlobs, DroppedPoint, Filed, LogFloor, RetireOptions, RetirePlan, RetireReport, Wanted,
 };
 use lifeboat_vault::storage::{
-    FileStorage, Listed, MemoryStorage, ObjectName, Storage, StorageError, WriteLock,
+    FileStorage, GovernanceBypass, Listed, LockMode, LockTerm, MemoryStorage, ObjectLocks, ObjectName,
+    Storage, StorageError, WriteLock,
 };
 use lifeboat_vault::{CheckLevel, PointManifest, SnapshotStamp, Vault, VaultError, WriteOptions};
 
@@ -351,7 +352,7 @@ fn a_point_that_only_an_absent_copy_holds_keeps_what_it_needs_there() {
 
 #[test]
 fn packs_of_which_little_is_in_use_are_written_again_and_the_bound_holds() {
-    let (copies, _, _) = in_memory(0);
+    let (copies, _, storages) = in_memory(0);
     let [first, second] = &copies;
     // Many small files in one pack; all but one of them change.
     let small = |round: u64| {
@@ -366,6 +367,20 @@ fn packs_of_which_little_is_in_use_are_written_again_and_the_bound_holds() {
     let open = [first, second];
     let made = plan(&open, &[dropped(&old)], 0).unwrap();
     assert!(!made.rewrite.is_empty(), "{made:?}");
+    // While one copy refuses to delete it, a pack that was written again would lie there twice.
+    for rewritten in &made.rewrite {
+        let name = ObjectName::new(format!("data/{}", rewritten.pack)).unwrap();
+        let term = LockTerm { until: Timestamp::MAX, mode: LockMode::Governance };
+        storages[1].lock_until(&name, term).unwrap();
+    }
+    let unlocked = made;
+    let made = plan(&open, &[dropped(&old)], 0).unwrap();
+    assert!(made.rewrite.is_empty() && made.unused_bytes > unlocked.unused_bytes, "{made:?}");
+    for rewritten in &unlocked.rewrite {
+        let name = ObjectName::new(format!("data/{}", rewritten.pack)).unwrap();
+        storages[1].lift(&name, GovernanceBypass).unwrap();
+    }
+    let made = plan(&open, &[dropped(&old)], 0).unwrap();
     let report = made.apply(&open, &Findings::new()).unwrap();
     assert!(report.new_packs > 0);
     retire(&copies, &[], 1).unwrap();
@@ -613,4 +628,54 @@ fn case_18_log_goes_only_before_the_base_of_the_window() {
     )
     .unwrap();
     assert!(made.record.logs.is_empty());
+}
+
+/// What a place refuses to delete waits for the end of its lock; everything else goes as ever.
+#[test]
+fn what_a_lock_keeps_waits_is_told_with_its_date_and_goes_after_it() {
+    let clock = Arc::new(ManualClock::at(on_day(0)));
+    let memory = || Arc::new(MemoryStorage::by_clock(Arc::clone(&clock) as Arc<dyn Clock>));
+    let locked_one = memory();
+    let (copies, manifests) = copies(4, [Arc::clone(&locked_one) as Arc<dyn Storage>, memory()]);
+    let until = on_day(20);
+    let all = locked_one.list("").unwrap();
+    for listed in &all {
+        let term = LockTerm { until, mode: LockMode::Compliance };
+        locked_one.lock_until(&listed.name, term).unwrap();
+    }
+    let drop = [dropped(&manifests[0]), dropped(&manifests[2])];
+    for day in 0..4 {
+        clock.set_wall(on_day(day));
+        let report = retire(&copies, &drop, day).unwrap();
+        let [hard, free] = report.copies.as_slice() else { panic!("{report:?}") };
+        assert_eq!((hard.points, hard.snapshots, hard.packs, hard.freed_bytes), (0, 0, 0, 0), "day {day}");
+        assert_eq!((hard.locked_until, &hard.postponed), (Some(until), &None));
+        assert!(hard.locked_count >= 4 && free.locked_count == 0, "{report:?}");
+        // Told apart from what should be gone, each with its date.
+        let absence = copies[0].absence(&report.retired).unwrap();
+        assert!(absence.holds() && absence.locked_count >= 4, "{absence:?}");
+        assert_eq!(absence.locked_until, Some(until));
+        assert!(absence.locked.iter().all(|one| one.until == Some(until) && one.locked.is_some()));
+        let absence = copies[1].absence(&report.retired).unwrap();
+        assert!(absence.holds() && absence.locked_count == 0);
+        for vault in &copies {
+            sound(vault, 2);
+        }
+    }
+    assert!(bytes(&copies[1]) < bytes(&copies[0]), "whole packs went from the other copy");
+    // Once nothing is new, a day in a locked place writes nothing more.
+    let before = names(&copies[0]);
+    let report = retire(&copies, &drop, 4).unwrap();
+    assert_eq!((report.record, names(&copies[0])), (None, before));
+    // A lock that ended leaves what is there for what it is: something that should be gone.
+    clock.set_wall(on_day(21));
+    assert!(!copies[0].absence(&report.retired).unwrap().holds());
+    retire(&copies, &drop, 21).unwrap();
+    let report = retire(&copies, &drop, 23).unwrap();
+    for vault in &copies {
+        sound(vault, 2);
+        let absence = vault.absence(&report.retired).unwrap();
+        assert!(absence.holds() && absence.locked_count == 0, "{absence:?}");
+    }
+    assert_eq!(bytes(&copies[0]), bytes(&copies[1]));
 }

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use lifeboat_base::failure::FailureKind;
 use lifeboat_vault::storage::{
-    FileStorage, Listed, MemoryStorage, ObjectName, Storage, StorageError, WriteLock,
+    FileStorage, GovernanceBypass, Listed, LockTerm, MemoryStorage, ObjectLock, ObjectLocks, ObjectName,
+    Storage, StorageError, WriteLock,
 };
 
 pub(crate) fn name(text: &str) -> ObjectName {
@@ -248,11 +249,54 @@ impl Storage for FaultyStorage {
         "faulty".to_owned()
     }
 
+    fn object_locks(&self) -> Option<&dyn ObjectLocks> {
+        self.inner.object_locks().map(|_locks| self as &dyn ObjectLocks)
+    }
+
     fn lock(&self) -> Result<Box<dyn WriteLock>, StorageError> {
         self.call(|| self.inner.lock())
     }
 
     fn make_folders(&self, names: &[&str]) -> Result<(), StorageError> {
         self.call(|| self.inner.make_folders(names))
+    }
+}
+
+impl FaultyStorage {
+    fn locking<T>(
+        &self,
+        work: impl FnOnce(&dyn ObjectLocks) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        self.call(|| work(self.inner.object_locks().unwrap()))
+    }
+}
+
+impl ObjectLocks for FaultyStorage {
+    fn lock_of(&self, name: &ObjectName) -> Result<ObjectLock, StorageError> {
+        self.locking(|locks| locks.lock_of(name))
+    }
+
+    fn refusal(&self, name: &ObjectName) -> Result<Option<String>, StorageError> {
+        self.locking(|locks| locks.refusal(name))
+    }
+
+    fn locks(&self, prefix: &str) -> Result<Vec<(ObjectName, ObjectLock)>, StorageError> {
+        self.locking(|locks| locks.locks(prefix))
+    }
+
+    fn lock_until(&self, name: &ObjectName, term: LockTerm) -> Result<ObjectLock, StorageError> {
+        self.locking(|locks| locks.lock_until(name, term))
+    }
+
+    fn set_held(&self, name: &ObjectName, held: bool) -> Result<ObjectLock, StorageError> {
+        self.locking(|locks| locks.set_held(name, held))
+    }
+
+    fn put_locked(&self, name: &ObjectName, pieces: &[&[u8]], term: LockTerm) -> Result<(), StorageError> {
+        self.locking(|locks| locks.put_locked(name, pieces, term))
+    }
+
+    fn lift(&self, name: &ObjectName, bypass: GovernanceBypass) -> Result<(), StorageError> {
+        self.locking(|locks| locks.lift(name, bypass))
     }
 }

@@ -24,7 +24,7 @@ use lifeboat_base::path::RelPath;
 use lifeboat_base::secret::Secret;
 use lifeboat_base::time::Timestamp;
 use lifeboat_keys::{Envelope, KeyFileRecipient, VaultSecrets};
-use lifeboat_vault::storage::{Listed, ObjectName, Storage, StorageError, WriteLock};
+use lifeboat_vault::storage::{Listed, ObjectLocks, ObjectName, Storage, StorageError, WriteLock};
 use lifeboat_vault::{
     NewVault, POINT_FORMAT, PointManifest, SnapshotStamp, Vault, VaultError, WriteOptions, Written,
 };
@@ -428,6 +428,10 @@ impl<W: Ways> Storage for Over<W> {
 
     fn location(&self) -> String {
         self.0.location()
+    }
+
+    fn object_locks(&self) -> Option<&dyn ObjectLocks> {
+        self.0.object_locks()
     }
 
     fn lock(&self) -> Result<Box<dyn WriteLock>, StorageError> {

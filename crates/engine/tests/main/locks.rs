@@ -1,0 +1,94 @@
+//! Locks over weeks: they follow what is kept, end with it, and free what may go.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use lifeboat_base::failure::FailureKind;
+use lifeboat_engine::{PromiseKind, PromiseState, ProofLevel, RetainOptions, RetainReport, VerifyOptions};
+
+use super::world::{POLICY, World};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Takes the immutable flag off everything below a folder in the end, so that it can be removed.
+struct Unlocked(PathBuf);
+
+impl Drop for Unlocked {
+    fn drop(&mut self) {
+        drop(Command::new("chattr").args(["-R", "-i"]).arg(&self.0).status());
+    }
+}
+
+fn world() -> (World, Unlocked) {
+    let lock = "url = \"file:./vaults\"\nlock = { mode = \"governance\", min = \"1d\" }";
+    let policy = POLICY.replace("passphrase:env:PHRASE", "keyfile:./ops.key");
+    let policy = policy.replace("url = \"file:./vaults\"", lock).replace("\"7d\"", "\"2d 1w\"");
+    let world = World::of(&policy);
+    let unlocked = Unlocked(world.dir.path().to_owned());
+    (world, unlocked)
+}
+
+fn apply(world: &World) -> RetainReport {
+    let options = RetainOptions { apply: true, grace: Some(Duration::ZERO), ..RetainOptions::default() };
+    world.engine().retain(&[], &options).unwrap()
+}
+
+#[test]
+fn a_locked_copy_grows_for_weeks_and_every_lock_ends_with_what_it_is_for() {
+    let (world, _unlocked) = world();
+    let vault = world.dir.path().join("vaults/uploads");
+    let count = |folder: &str| std::fs::read_dir(vault.join(folder)).unwrap().count();
+    for day in 0..12u32 {
+        world.file(&format!("uploads/{day}.txt"), &format!("{day}").repeat(2_000));
+        if day > 0 {
+            std::fs::remove_file(world.dir.path().join(format!("uploads/{}.txt", day - 1))).unwrap();
+        }
+        assert_eq!(world.backup(), None, "day {day}");
+        let report = apply(&world);
+        assert_eq!(report.worst(), None, "day {day}: {:?}", report.findings);
+        let cell = world.promise(PromiseKind::Immutability);
+        assert_eq!(cell.state, PromiseState::Kept, "day {day}: {}", cell.reason);
+        // Two days, the one in progress, a week: no lock keeps anything longer than its slot.
+        assert!(count("lifeboat/points") <= 6, "day {day}");
+        let waits = |point: &lifeboat_engine::RetainedPoint| point.locked.is_some();
+        assert!(!report.stores[0].points.iter().any(waits), "day {day}: {report:?}");
+        world.clock.advance(DAY);
+    }
+    assert!(count("snapshots") <= 6 && count(".locks/snapshots") <= 6, "marks go with their objects");
+    let options = VerifyOptions { level: ProofLevel::Readable, copy: None };
+    assert_eq!(world.engine().verify(&[], &options).unwrap().worst(), None);
+}
+
+#[test]
+fn what_was_locked_for_longer_waits_for_its_date_and_goes_after_it() {
+    let (world, _unlocked) = world();
+    world.backup();
+    world.clock.advance(Duration::from_secs(3_600));
+    world.backup();
+    world.clock.advance(Duration::from_secs(3_600));
+    world.backup();
+    // Promised for longer for a while: the point is locked for as long, whatever is promised later.
+    let long = |policy: String| policy.replace("min = \"1d\"", "min = \"9d\"");
+    world.policy_says(long);
+    assert_eq!(apply(&world).worst(), Some(FailureKind::Findings), "longer than what is kept");
+    world.policy_says(|policy| policy.replace("min = \"9d\"", "min = \"1d\""));
+    let mut went = None;
+    let mut left = String::new();
+    for day in 1..14u32 {
+        world.clock.advance(DAY);
+        assert_eq!(world.backup(), None, "day {day}");
+        let report = apply(&world);
+        assert_eq!(report.worst(), None, "day {day}: {:?}", report.findings);
+        let applied = report.stores[0].applied.as_ref().unwrap();
+        let absence = applied.copies[0].absence.as_ref().unwrap();
+        let locked = absence.locked_count;
+        left = format!("{:?}", absence.locked);
+        if day >= 3 && locked == 0 {
+            went.get_or_insert(day);
+        }
+        assert!(locked == 0 || went.is_none(), "day {day}: {locked}");
+    }
+    assert!(went.is_some_and(|day| (8..=10).contains(&day)), "{went:?}: {left}");
+    assert_eq!(world.state(PromiseKind::Immutability), PromiseState::Kept);
+}
