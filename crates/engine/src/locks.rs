@@ -13,10 +13,10 @@ use lifeboat_base::ids::{CopyName, PointId};
 use lifeboat_base::monitor::Finding;
 use lifeboat_base::time::Timestamp;
 use lifeboat_catalog::{PointRow, RunRow};
-use lifeboat_policy::{Decided, LockMode, Retention, Rules, Store};
+use lifeboat_policy::{Decided, LockMode, Retention, Rules, Store, Verdict};
 use lifeboat_vault::locks::{LockDrift, LockPlan, lock_drift};
 use lifeboat_vault::storage::{LockMode as PlaceMode, ObjectName};
-use lifeboat_vault::{Vault, layout};
+use lifeboat_vault::{Vault, VaultError, layout};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -90,6 +90,8 @@ pub(crate) struct LockState {
     pub(crate) hard: bool,
     /// Points that are to be locked longer than it locked them, and the first.
     pub(crate) uncovered: Option<(usize, PointId)>,
+    /// Points that are younger than what is promised and not locked, since the clock is not believed; and the first.
+    pub(crate) doubted: Option<(usize, PointId)>,
     /// Objects of the log that were stored after it.
     pub(crate) new_log: usize,
 }
@@ -105,6 +107,24 @@ impl Terms<'_> {
         let ends = self.decided.points.iter().filter_map(|point| Some((&point.id, point.lock_until?)));
         let ends = ends.filter(|(id, until)| *until > self.now && held(id));
         ends.map(|(id, until)| (id.clone(), until)).collect()
+    }
+
+    /// The points of a copy that the clock says are younger than what is promised at least, and that nobody may lock yet, since
+    /// the clock is not believed: a lock cannot be taken back.
+    fn doubted(&self, points: &[PointRow], copy: &CopyName) -> Vec<PointId> {
+        let Some(minimum) = self.rules.minimum else { return Vec::new() };
+        let young = |point: &&PointRow| {
+            let held = point.holdings.iter().any(|held| held.copy == *copy);
+            held && minimum.after(point.manifest.ended, self.rules.zone) > self.now
+        };
+        let is_bare = |point: &&PointRow| {
+            let decided = self.decided.points.iter().find(|decided| decided.id == point.manifest.id);
+            decided.is_some_and(|decided| {
+                let kept = matches!(decided.verdict, Verdict::Kept(_));
+                kept && decided.lock_until.is_none_or(|until| until <= self.now)
+            })
+        };
+        points.iter().filter(young).filter(is_bare).map(|point| point.manifest.id.clone()).collect()
     }
 
     /// The same for what was written to the log up to `ended`.
@@ -210,9 +230,14 @@ impl Engine {
             // What was locked for longer and has lost its lock gets it back as it was.
             *until = known.get(name).copied().max(Some(*until)).unwrap_or(*until);
         }
+        let mut gone = BTreeMap::new();
         if let Some(table) = &before {
-            findings.extend(lifted(vault, copy, table, &plan, now)?);
+            if scope == Scope::All {
+                gone = carried(vault, table, &mut plan, now)?;
+            }
+            findings.extend(lifted((vault, copy), table, (&plan, gone.len()), now)?);
         }
+        findings.extend(in_doubt(row, copy, &terms.doubted(&points, copy)));
         let report = vault.extend_locks(&plan, mode(lock)).map_err(Failure::from)?;
         if let Some((point, why)) = plan.unknown.iter().next() {
             let what = format!("what {point} needs is not known: {why}");
@@ -225,7 +250,7 @@ impl Engine {
         }
         let was_soft = scope == Scope::Changed && before.is_some_and(|table| !table.hard);
         let mut table = Table { hard: report.soft_count == 0 && !was_soft, objects: known };
-        for (name, until) in plan.objects {
+        for (name, until) in plan.objects.into_iter().chain(gone) {
             let known = table.objects.entry(name).or_insert(until);
             *known = until.max(*known);
         }
@@ -290,7 +315,11 @@ impl Engine {
         let log = storage.list(layout::LOGS);
         let log = log.map_err(|error| format!("the log cannot be listed: {error}"))?;
         let new_log = log.iter().filter(|listed| !table.objects.contains_key(&listed.name)).count();
-        Ok(LockState { run, drift, hard: table.hard, uncovered, new_log })
+        let locked = |id: &PointId| table.objects.get(&layout::point(id)).is_some_and(|end| *end > terms.now);
+        let doubted: Vec<PointId> =
+            terms.doubted(points, copy).into_iter().filter(|id| !locked(id)).collect();
+        let doubted = doubted.first().map(|first| (doubted.len(), first.clone()));
+        Ok(LockState { run, drift, hard: table.hard, uncovered, doubted, new_log })
     }
 
     /// Compares the locks of an opened copy with what they are to be by the rules as they are now, by what the place says. Nothing
@@ -313,6 +342,7 @@ impl Engine {
             let message = format!("copy `{copy}`: whether what {point} needs is locked is not known: {why}");
             findings.push(Finding::new("lock-unknown", point.as_str(), message));
         }
+        findings.extend(in_doubt(row, copy, &terms.doubted(&points, copy)));
         if let Some(first) = drift.short.first() {
             let until = first.until.map_or("not at all".to_owned(), |until| format!("until {until:.0}"));
             let message = format!(
@@ -337,21 +367,53 @@ impl Engine {
     }
 }
 
-/// What an earlier pass locked, and somebody unlocked since: it is locked again, and told.
-fn lifted(
+/// What an earlier pass locked and no rule asks for any more stays as it was locked until its date; gives what of it is gone.
+fn carried(
     vault: &Vault,
-    copy: &CopyName,
     table: &Table,
-    plan: &LockPlan,
+    plan: &mut LockPlan,
+    now: Timestamp,
+) -> Result<BTreeMap<ObjectName, Timestamp>, Failure> {
+    let own = table.objects.iter().filter(|(name, until)| **until > now && !plan.objects.contains_key(*name));
+    let own: BTreeMap<ObjectName, Timestamp> = own.map(|(name, until)| (name.clone(), *until)).collect();
+    let mut gone = BTreeMap::new();
+    for (name, until) in own {
+        let there = vault.storage().stat(&name).map_err(|source| {
+            let doing = format!("look at `{name}`");
+            VaultError::Storage { doing, source }
+        })?;
+        let into = if there.is_some() { &mut plan.objects } else { &mut gone };
+        into.insert(name, until);
+    }
+    Ok(gone)
+}
+
+/// Locks that nobody sets since nobody knows how late it is.
+fn in_doubt(row: &Store, copy: &CopyName, points: &[PointId]) -> Option<Finding> {
+    let (first, count) = (points.first()?, points.len());
+    let message = format!(
+        "copy `{copy}`: {count} points of `{}` are not locked, {first} first: the clock is not believed, and a lock cannot be taken \
+         back: see `lifeboat retain {} --help` about `--today`",
+        row.name, row.name
+    );
+    Some(Finding::new("lock-doubt", copy.as_str(), message))
+}
+
+/// What an earlier pass locked, and somebody unlocked or removed since: what is there is locked again, and all of it told.
+fn lifted(
+    (vault, copy): (&Vault, &CopyName),
+    table: &Table,
+    (plan, gone): (&LockPlan, usize),
     now: Timestamp,
 ) -> Result<Option<Finding>, Failure> {
     let before = table.objects.iter();
     let before = before.filter(|(name, until)| **until > now && plan.objects.contains_key(*name));
     let drift = lock_drift(vault.storage().as_ref(), before)?;
     let soft = if table.hard { drift.soft_count } else { 0 };
-    let count = drift.short_count + soft;
+    let count = drift.short_count + soft + gone as u64;
+    let lost = if gone > 0 { format!("; {gone} of them are gone before their time") } else { String::new() };
     let message = format!(
-        "copy `{copy}`: somebody lifted the lock of {count} objects since the last pass; they are locked again"
+        "copy `{copy}`: somebody lifted the lock of {count} objects since the last pass; what is there is locked again{lost}"
     );
     Ok((count > 0).then(|| Finding::new("lock-lifted", copy.as_str(), message)))
 }

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use lifeboat_base::failure::FailureKind;
+use lifeboat_base::time::{Clock, TimeZone};
 use lifeboat_engine::{PromiseKind, PromiseState, ProofLevel, RetainOptions, RetainReport, VerifyOptions};
 
 use super::world::{POLICY, World};
@@ -91,4 +92,59 @@ fn what_was_locked_for_longer_waits_for_its_date_and_goes_after_it() {
     }
     assert!(went.is_some_and(|day| (8..=10).contains(&day)), "{went:?}: {left}");
     assert_eq!(world.state(PromiseKind::Immutability), PromiseState::Kept);
+}
+
+#[test]
+fn what_nobody_dares_to_lock_since_the_clock_may_be_wrong_is_never_called_locked() {
+    let (world, _unlocked) = world();
+    for _day in 0..3 {
+        assert_eq!(world.backup(), None);
+        world.clock.advance(DAY);
+    }
+    assert_eq!(world.state(PromiseKind::Immutability), PromiseState::Kept);
+    // Nothing for weeks, or a clock that jumped: nobody can tell which.
+    world.clock.advance(DAY * 20);
+    assert_eq!(world.backup(), Some(FailureKind::Findings));
+    let cell = world.promise(PromiseKind::Immutability);
+    assert_eq!(cell.state, PromiseState::Broken, "{}", cell.reason);
+    assert!(cell.reason.contains("the clock is not believed"), "{}", cell.reason);
+    let options = VerifyOptions { level: ProofLevel::Readable, copy: None };
+    let report = world.engine().verify(&[], &options).unwrap();
+    assert_eq!(report.worst(), Some(FailureKind::Findings));
+    assert!(format!("{report:?}").contains("lock-doubt"), "{report:?}");
+    // A person who says which day it is lets them be locked.
+    let today = world.clock.now().to_zoned(TimeZone::UTC).date();
+    let options = RetainOptions { apply: true, today: Some(today), ..RetainOptions::default() };
+    let report = world.engine().retain(&[], &options).unwrap();
+    let cell = world.promise(PromiseKind::Immutability);
+    assert_eq!(cell.state, PromiseState::Kept, "{}: {:?}", cell.reason, report.findings);
+}
+
+#[test]
+fn what_was_locked_and_is_gone_before_its_time_is_told_also_where_no_rule_asks_for_it_any_more() {
+    let (world, _unlocked) = world();
+    for hour in 0..4u64 {
+        world.file(&format!("uploads/{hour}.txt"), &hour.to_string().repeat(2_000));
+        assert_eq!(world.backup(), None);
+        world.clock.advance(Duration::from_secs(3_600));
+    }
+    world.policy_says(|policy| policy.replace("min = \"1d\"", "min = \"9d\""));
+    apply(&world);
+    world.policy_says(|policy| policy.replace("min = \"9d\"", "min = \"1d\""));
+    // Whoever may lift the flag removes what no rule keeps and a lock still has for days.
+    let points = world.dir.path().join("vaults/uploads/lifeboat/points");
+    let mut names: Vec<_> = std::fs::read_dir(&points).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    let first = names.first().unwrap();
+    assert!(Command::new("chattr").arg("-i").arg(first).status().unwrap().success());
+    std::fs::remove_file(first).unwrap();
+    for _day in 0..3 {
+        world.clock.advance(DAY);
+        world.backup();
+        let told =
+            |report: &RetainReport| report.findings.iter().any(|finding| finding.code == "lock-lifted");
+        let report = apply(&world);
+        assert!(told(&report), "{:?}", report.findings);
+        assert_eq!(world.state(PromiseKind::Immutability), PromiseState::Broken);
+    }
 }

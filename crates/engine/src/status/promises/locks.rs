@@ -50,6 +50,14 @@ pub(super) fn immutability(facts: &Facts<'_>) -> PromiseView {
             state.drift.soft_count, state.drift.checked_count
         ));
     }
+    let doubted = states().find_map(|(copy, state)| Some((copy, state.doubted.as_ref()?)));
+    if let Some((copy, (points, first))) = doubted {
+        return cell.observed("not locked").broken(format!(
+            "{points} points in `{copy}` are younger than what is promised and not locked, {first} first: the clock is not believed, and a \
+             lock cannot be taken back: lifeboat retain {} --apply --today DATE",
+            facts.row.name
+        ));
+    }
     if let Some((copy, state)) = states().find(|(_copy, state)| state.new_log > 0) {
         return cell.observed("locked").unproven(format!(
             "{} objects of log were stored in `{copy}` after the last pass: the next backup locks them",
@@ -57,6 +65,11 @@ pub(super) fn immutability(facts: &Facts<'_>) -> PromiseView {
         ));
     }
     let count: u64 = states().map(|(_copy, state)| state.drift.checked_count).sum();
+    if count == 0 {
+        return cell
+            .observed("nothing locked")
+            .unproven(format!("nothing is locked in {}", copies.join(", ")));
+    }
     let end = states().filter_map(|(_copy, state)| state.drift.first_end).min();
     let end = end.map(|end| format!(", none ends before {}", end.strftime("%Y-%m-%d"))).unwrap_or_default();
     cell.observed("locked").kept(format!("{count} objects are locked in {}{end}", copies.join(", ")))
