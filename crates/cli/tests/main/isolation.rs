@@ -10,10 +10,11 @@ use super::postgres;
 use super::tree;
 use super::world::{World, finished, texts};
 
-/// Calls production from the server, and says what came of it. Whoever captures the database captures this.
+/// Calls production from the server, and says what came of it. Whoever captures the database captures this. The program reads
+/// what it is given: one that ends before would be told as a broken pipe, however far it reached.
 const CALL_HOME: &str = r#"CREATE FUNCTION call_home() RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
-    EXECUTE 'COPY (SELECT 1) TO PROGRAM ''bash -c "exec 3<>/dev/tcp/127.0.0.1/PORT"''';
+    EXECUTE 'COPY (SELECT 1) TO PROGRAM ''bash -c "exec 3<>/dev/tcp/127.0.0.1/PORT && cat >/dev/null"''';
     RETURN 'reached';
 EXCEPTION WHEN OTHERS THEN
     RETURN SQLERRM;
