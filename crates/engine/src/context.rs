@@ -19,6 +19,7 @@ use lifeboat_catalog::Catalog;
 use lifeboat_policy::{Policy, Store};
 
 use crate::error::EngineError;
+use crate::locks::Believed;
 
 /// Written into every manifest.
 pub(crate) const TOOL: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
@@ -64,6 +65,8 @@ pub struct Engine {
     pub(crate) state: PathBuf,
     pub(crate) env: Environment,
     pub(crate) observer: Arc<dyn Observer>,
+    /// By what time locks end.
+    pub(crate) believed: Believed,
     /// The catalog and what was found when it caught up with the evidence.
     catalog: OnceLock<(Catalog, Vec<Finding>)>,
 }
@@ -93,6 +96,7 @@ impl Engine {
             state,
             env,
             observer,
+            believed: Believed::default(),
             catalog: OnceLock::new(),
         })
     }
@@ -106,6 +110,7 @@ impl Engine {
             state: self.state.clone(),
             env: self.env.clone(),
             observer: Arc::clone(&self.observer),
+            believed: Believed::default(),
             catalog: OnceLock::new(),
         }
     }

@@ -69,7 +69,7 @@ impl Engine {
         match &place.url {
             CopyUrl::File(path) => {
                 let folder = self.resolve(path).join(row.name.as_str());
-                Ok(Arc::new(FileStorage::by_clock(folder, Arc::clone(&self.env.clock))))
+                Ok(Arc::new(FileStorage::by_clock(folder, self.believed.clock(&row.name, &self.env.clock))))
             }
             CopyUrl::S3 { .. } => Err(Failure::new(
                 FailureKind::Refused,

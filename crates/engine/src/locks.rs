@@ -26,8 +26,10 @@ use crate::error::EngineError;
 use crate::journal::Entry;
 
 mod table;
+mod time;
 
 pub(crate) use self::table::Table;
+pub(crate) use self::time::Believed;
 
 /// What a pass is filed as.
 pub(crate) const LOCKED: &str = "lock";

@@ -257,6 +257,19 @@ impl Engine {
         (options, bad): (&RetainOptions, &BadBlobs),
         findings: &mut Vec<Finding>,
     ) -> Result<Tried, EngineError> {
+        self.doubt_locks(row, keep, options.today.is_some())?;
+        let tried = self.retain_in_time(row, keep, (options, bad), findings);
+        self.believed.set(&row.name, None);
+        tried
+    }
+
+    fn retain_in_time(
+        &self,
+        row: &Store,
+        keep: Gfs,
+        (options, bad): (&RetainOptions, &BadBlobs),
+        findings: &mut Vec<Finding>,
+    ) -> Result<Tried, EngineError> {
         let planned = self.plan_retention(row, keep, (options, bad), findings)?;
         if !options.apply {
             return Ok(Tried::Done(Box::new(planned.view)));

@@ -109,6 +109,9 @@ impl Engine {
         }
         self.ready_to_file()?;
         let _lease = self.lease(&row.name, "shredding")?;
+        if let Retention::Keep(keep) = row.retention.value {
+            self.doubt_locks(row, keep, false)?;
+        }
         let set = self.open_vaults(row)?;
         let mut findings = self.reconcile(row, &set)?;
         let (doomed, begun) = self.doomed(row, &set)?;

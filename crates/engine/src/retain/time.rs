@@ -115,6 +115,18 @@ impl Engine {
         })
     }
 
+    /// Lets the locks of a row end by what captures bear out of the clock, or a person's `word`, before anything of it is removed.
+    pub(crate) fn doubt_locks(&self, row: &Store, keep: Gfs, word: bool) -> Result<(), EngineError> {
+        let points = self.view(row)?.points;
+        let until = if word || points.is_empty() {
+            None
+        } else {
+            Some(self.decide(row, keep, &points, self.env.clock.now())?.as_of)
+        };
+        self.believed.set(&row.name, until);
+        Ok(())
+    }
+
     /// The verdicts on `points`, in their order: that of moments. By the holds that were filed here; copies are not asked.
     pub(crate) fn decide(
         &self,
