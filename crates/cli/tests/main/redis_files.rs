@@ -174,9 +174,10 @@ fn a_log_that_may_be_off_is_not_guessed_at_and_the_configuration_decides() {
 
 #[test]
 fn rewrites_under_load_never_tear_or_lose_what_was_acknowledged() {
-    const ROUNDS: u64 = 10;
+    const ROUNDS: usize = 10;
     let server = server_with(logged().set("appendfsync", "no"));
     let world = of_files(&server.data());
+    let rewrites = || server.connect().info("stats").unwrap().number("total_forks").unwrap_or_default();
     let (done, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut points = Vec::new();
     let mut worst = 0.0_f64;
@@ -196,7 +197,8 @@ fn rewrites_under_load_never_tear_or_lose_what_was_acknowledged() {
                 drop(connection.ask("BGREWRITEAOF"));
             }
         });
-        for _round in 0..ROUNDS {
+        // A busy machine may rewrite less often than it captures: only then are there more rounds.
+        while points.len() < ROUNDS || (rewrites() <= ROUNDS as u64 && points.len() < 5 * ROUNDS) {
             let before = acknowledged.load(Ordering::Acquire);
             let point = world.backup("cache");
             let age = SystemClock::new().now().duration_since(moment(&world));
@@ -205,11 +207,11 @@ fn rewrites_under_load_never_tear_or_lose_what_was_acknowledged() {
         }
         done.store(true, Ordering::Release);
     });
-    let rewrites = server.connect().info("stats").unwrap().number("total_forks").unwrap_or_default();
+    let (captures, rewrites) = (points.len(), rewrites());
     println!(
-        "{ROUNDS} captures during {rewrites} rewrites; a point was at most {worst:.1} s old when it was there"
+        "{captures} captures during {rewrites} rewrites; a point was at most {worst:.1} s old when it was there"
     );
-    assert!(rewrites > ROUNDS);
+    assert!(rewrites > ROUNDS as u64);
     for (round, (before, point, after)) in points.iter().enumerate() {
         let target = format!("round-{round}");
         world.run(&["restore", "cache", "--to", &target, "--at", point]).expect(0);
