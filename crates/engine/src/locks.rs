@@ -4,7 +4,7 @@
 //! what the place says of these locks now. Invariant: what a pass locked is written down here and vouched for by the evidence
 //! chain, so that whoever has no key can ask the place about it; that a lock holds is believed of nobody but the place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use lifeboat_base::digest::Digest;
@@ -101,13 +101,9 @@ pub(crate) struct LockState {
 impl Terms<'_> {
     /// The points of a copy that are to be locked, until when each.
     fn wanted(&self, points: &[PointRow], copy: &CopyName) -> BTreeMap<PointId, Timestamp> {
-        let held = |id: &PointId| {
-            points
-                .iter()
-                .any(|point| point.manifest.id == *id && point.holdings.iter().any(|held| held.copy == *copy))
-        };
+        let held: BTreeSet<&PointId> = held_by(points, copy).map(|point| &point.manifest.id).collect();
         let ends = self.decided.points.iter().filter_map(|point| Some((&point.id, point.lock_until?)));
-        let ends = ends.filter(|(id, until)| *until > self.now && held(id));
+        let ends = ends.filter(|(id, until)| *until > self.now && held.contains(id));
         ends.map(|(id, until)| (id.clone(), until)).collect()
     }
 
@@ -115,18 +111,17 @@ impl Terms<'_> {
     /// the clock is not believed: a lock cannot be taken back.
     fn doubted(&self, points: &[PointRow], copy: &CopyName) -> Vec<PointId> {
         let Some(minimum) = self.rules.minimum else { return Vec::new() };
-        let young = |point: &&PointRow| {
-            let held = point.holdings.iter().any(|held| held.copy == *copy);
-            held && minimum.after(point.manifest.ended, self.rules.zone) > self.now
-        };
-        let is_bare = |point: &&PointRow| {
-            let decided = self.decided.points.iter().find(|decided| decided.id == point.manifest.id);
-            decided.is_some_and(|decided| {
-                let kept = matches!(decided.verdict, Verdict::Kept(_));
-                kept && decided.lock_until.is_none_or(|until| until <= self.now)
-            })
-        };
-        points.iter().filter(young).filter(is_bare).map(|point| point.manifest.id.clone()).collect()
+        let bare = self.decided.points.iter().filter(|decided| {
+            let kept = matches!(decided.verdict, Verdict::Kept(_));
+            kept && decided.lock_until.is_none_or(|until| until <= self.now)
+        });
+        let bare: BTreeSet<&PointId> = bare.map(|decided| &decided.id).collect();
+        held_by(points, copy)
+            .filter(|point| minimum.after(point.manifest.ended, self.rules.zone) > self.now)
+            .map(|point| &point.manifest.id)
+            .filter(|id| bare.contains(id))
+            .cloned()
+            .collect()
     }
 
     /// The same for what was written to the log up to `ended`.
@@ -147,6 +142,11 @@ impl Terms<'_> {
         }
         Ok(plan)
     }
+}
+
+/// The points that a copy holds.
+fn held_by<'a>(points: &'a [PointRow], copy: &CopyName) -> impl Iterator<Item = &'a PointRow> {
+    points.iter().filter(move |point| point.holdings.iter().any(|held| held.copy == *copy))
 }
 
 fn mode(mode: LockMode) -> PlaceMode {

@@ -2,7 +2,7 @@
 
 use lifeboat_base::human;
 use lifeboat_drill::{DrillReport, StageReport};
-use lifeboat_stores::{Band, Lambda};
+use lifeboat_stores::{Band, Lambda, share};
 use plotters::prelude::*;
 
 use crate::ReportError;
@@ -171,11 +171,6 @@ fn stacked(shares: impl IntoIterator<Item = (f64, RGBColor)>, said: String) -> V
         last.said = said;
     }
     bars
-}
-
-fn share(part: u64, whole: u64) -> f64 {
-    let number = |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-    if whole == 0 { 0.0 } else { number(part) / number(whole) }
 }
 
 /// What the questions to each index came to: the bands of ΔS, the share that is covered, the states of λ; empty where nothing

@@ -42,7 +42,7 @@ pub use etcd::{EtcdAdapter, EtcdOptions, EtcdSource};
 pub use files::{FilesAdapter, FilesOptions};
 pub use inplace::{InPlace, Place, Standing, in_use};
 pub use load::{Conflict, LoadOptions, Loaded, Loader, MergeOptions};
-pub use meaning::{Band, Lambda, Meaning, Probes, WorstProbe};
+pub use meaning::{Band, Lambda, Meaning, Probes, WorstProbe, share};
 pub use parts::{Part, PartMissing, PartReport, PartTable, Parts};
 pub use postgres::{PostgresAdapter, PostgresOptions};
 pub use recording::Recording;

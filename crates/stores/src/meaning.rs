@@ -8,7 +8,7 @@ use std::path::Path;
 use lifeboat_base::capture::{CaptureFacts, RestoreSource};
 use lifeboat_base::failure::Failure;
 use lifeboat_base::monitor::Monitor;
-pub use lifeboat_probe::{Band, Lambda};
+pub use lifeboat_probe::{Band, Lambda, share};
 use lifeboat_probe::{BoardRow, Decision, Drift, Verdict};
 use serde::{Deserialize, Serialize};
 

@@ -49,6 +49,18 @@ fn world() -> (World, Unlocked) {
     (world, unlocked)
 }
 
+/// Points of four hours, locked for nine days while that was promised; the rules keep fewer of them, and for less.
+fn lock_for_longer(world: &World) {
+    for hour in 0..4u64 {
+        world.file(&format!("uploads/{hour}.txt"), &hour.to_string().repeat(2_000));
+        assert_eq!(world.backup(), None);
+        world.clock.advance(Duration::from_secs(3_600));
+    }
+    world.policy_says(|policy| policy.replace("min = \"1d\"", "min = \"9d\""));
+    apply(world);
+    world.policy_says(|policy| policy.replace("min = \"9d\"", "min = \"1d\""));
+}
+
 fn apply(world: &World) -> RetainReport {
     let options = RetainOptions { apply: true, grace: Some(Duration::ZERO), ..RetainOptions::default() };
     world.engine().retain(&[], &options).unwrap()
@@ -142,14 +154,7 @@ fn what_nobody_dares_to_lock_since_the_clock_may_be_wrong_is_never_called_locked
 #[test]
 fn what_was_locked_and_is_gone_before_its_time_is_told_also_where_no_rule_asks_for_it_any_more() {
     let (world, _unlocked) = world();
-    for hour in 0..4u64 {
-        world.file(&format!("uploads/{hour}.txt"), &hour.to_string().repeat(2_000));
-        assert_eq!(world.backup(), None);
-        world.clock.advance(Duration::from_secs(3_600));
-    }
-    world.policy_says(|policy| policy.replace("min = \"1d\"", "min = \"9d\""));
-    apply(&world);
-    world.policy_says(|policy| policy.replace("min = \"9d\"", "min = \"1d\""));
+    lock_for_longer(&world);
     // Whoever may lift the flag removes what no rule keeps and a lock still has for days.
     let points = world.dir.path().join("vaults/uploads/lifeboat/points");
     let mut names: Vec<_> = std::fs::read_dir(&points).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -171,14 +176,7 @@ fn what_was_locked_and_is_gone_before_its_time_is_told_also_where_no_rule_asks_f
 #[test]
 fn a_clock_set_ahead_frees_nothing_that_is_locked_until_a_person_says_which_day_it_is() {
     let (world, _unlocked) = world();
-    for hour in 0..4u64 {
-        world.file(&format!("uploads/{hour}.txt"), &hour.to_string().repeat(2_000));
-        assert_eq!(world.backup(), None);
-        world.clock.advance(Duration::from_secs(3_600));
-    }
-    world.policy_says(|policy| policy.replace("min = \"1d\"", "min = \"9d\""));
-    apply(&world);
-    world.policy_says(|policy| policy.replace("min = \"9d\"", "min = \"1d\""));
+    lock_for_longer(&world);
     for _day in 0..3 {
         world.clock.advance(DAY);
         assert_eq!(world.backup(), None);
