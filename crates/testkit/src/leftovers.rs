@@ -43,8 +43,7 @@ pub(crate) fn sweep(parent: &Path) {
 fn end_server(data: &Path) {
     for _look in 0..MAX_LOOKS {
         let processes = standing_in(data);
-        if processes.is_empty() {
-            release_shared_memory(data);
+        if processes.is_empty() && release_shared_memory(data) {
             return;
         }
         for pid in processes.into_iter().filter_map(Pid::from_raw) {

@@ -28,10 +28,12 @@ impl Segment {
 
 /// Gives back the segment of the server that was killed on `data`. One that anybody is attached to, that another process
 /// made or that belongs to another account than `data` does is left alone: the pid file is what that account wrote. Does nothing where the kernel shows no table of segments; what cannot be removed stays.
-pub fn release_shared_memory(data: &Path) {
-    let Some(file) = read_pid_file(data) else { return };
-    let Some(segment) = file.segment else { return };
-    if attached(data, &file) == Some(0) {
+/// Gives whether nobody is attached: a process that is on its way out is a moment longer than it can be found.
+pub fn release_shared_memory(data: &Path) -> bool {
+    let Some(file) = read_pid_file(data) else { return true };
+    let Some(segment) = file.segment else { return true };
+    let attached = attached(data, &file);
+    if attached == Some(0) {
         let mut command = Command::new("ipcrm");
         command.arg("-m").arg(segment.id.to_string());
         command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
@@ -39,6 +41,7 @@ pub fn release_shared_memory(data: &Path) {
         // One segment that stays harms nobody, and the server's end is what the caller asked for.
         drop(command.status());
     }
+    attached.is_none_or(|count| count == 0)
 }
 
 /// How many are attached to the segment that `file` in `data` names, if it is still there. A process that is on its way out is

@@ -220,7 +220,9 @@ impl Postmaster {
             pause();
         }
         self.wait_gone(&relatives, clock)?;
-        release_shared_memory(&self.data);
+        while !release_shared_memory(&self.data) && clock.monotonic().saturating_sub(started) <= END_LIMIT {
+            pause();
+        }
         Ok(())
     }
 
