@@ -9,7 +9,7 @@ use lifeboat_base::ids::{CopyName, HoldId, PlanName, PointId, StoreName};
 use lifeboat_engine::{Conflict, MergeOptions, ProofLevel};
 
 /// Backup, restore proof and disaster-recovery rehearsal for every datastore, driven by one policy file.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(name = "lifeboat", version, propagate_version = true, max_term_width = 110)]
 #[command(
     after_help = "Exit codes: 0 promise kept, 1 internal failure, 2 usage or invalid policy, 3 refused and \
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
     /// Write a first policy for what is found in this folder, and the key to open its vaults
     Init {
@@ -206,6 +206,15 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with_all = ["at", "copy", "plan", "due"])]
         baseline: bool,
     },
+    /// Do what is due when it is due, follow logs, and tell when a promise breaks or holds again
+    Serve {
+        /// Do what is due now, and end
+        #[arg(long)]
+        once: bool,
+        /// A program that gets every change of a promise as JSON on its standard input
+        #[arg(long, value_name = "PROGRAM")]
+        alert: Option<PathBuf>,
+    },
     /// The continuous log of a store
     Wal {
         /// What to do with it
@@ -234,7 +243,7 @@ pub(crate) enum Command {
     },
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum WalAction {
     /// Follow the log and bring it to every copy, until it is told to stop (SIGTERM or SIGINT)
     Stream {
@@ -283,7 +292,7 @@ after it is kept,\n201 to 206 the recovery must stop: 200 and the code this fail
     },
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum EvidenceAction {
     /// Check every record: edited, dropped, reordered or inserted ones are named. Needs no policy with --dir
     Verify {
@@ -310,7 +319,7 @@ pub(crate) enum EvidenceAction {
     },
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum ProbeAction {
     /// Draft questions from the texts of the index, for a person to read; the same index gives the same drafts
     Draft {
@@ -332,7 +341,7 @@ pub(crate) enum ProbeAction {
     },
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum HoldAction {
     /// Place a hold in every copy: on everything of a store, on one point, or on all that shows a moment up to one
     Add {
@@ -370,7 +379,7 @@ pub(crate) enum HoldAction {
     },
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum KeysAction {
     /// Print the repository password of a vault, for `restic --password-command`
     Password {
@@ -387,7 +396,7 @@ pub(crate) enum KeysAction {
     },
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum CatalogAction {
     /// Make the index again from the vaults and the evidence
     Rebuild,
@@ -417,7 +426,7 @@ fn renamed(text: &str) -> Result<(String, String), String> {
 }
 
 /// Keys into a running server beside what is there.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct MergeArgs {
     /// Into a running Redis beside what is there: only keys whose names begin like this
     #[arg(long, value_name = "PREFIX", conflicts_with_all = ["database", "delta"])]

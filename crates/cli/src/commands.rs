@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use lifeboat_base::crashsafe;
 use lifeboat_base::entropy::OsEntropy;
@@ -21,7 +22,7 @@ use crate::args::{
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::secrets::Secrets;
-use crate::{demo, init, show, stop};
+use crate::{demo, init, serve, show, stop};
 
 pub(crate) mod archive;
 mod evidence;
@@ -38,8 +39,24 @@ pub(crate) fn run(args: Args, output: &Output) -> Outcome {
         Command::Evidence { action: EvidenceAction::Verify { dir: Some(dir), public_key } } => {
             evidence::verify(dir, public_key.as_deref(), output)
         }
-        _ => with_policy(&args, output),
+        Command::Serve { once, alert } => {
+            serve::run(&args, &serve::Options { once: *once, alert: alert.clone() }, output)
+        }
+        command => {
+            let stop = match command {
+                Command::Wal { action: WalAction::Stream { .. } }
+                | Command::Drill { .. }
+                | Command::Verify { level: Level::Restored, .. } => stop::on_signals()?,
+                _ => Arc::default(),
+            };
+            run_with(args, output, stop)
+        }
     }
+}
+
+/// Carries out a command that works by the policy; the work is asked to stop once `stop` is set.
+pub(crate) fn run_with(args: Args, output: &Output, stop: Arc<AtomicBool>) -> Outcome {
+    with_policy(&args, stop, output)
 }
 
 /// The environment the engine works in.
@@ -68,21 +85,15 @@ fn policy_path(args: &Args) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("lifeboat.toml"))
 }
 
-fn load(args: &Args) -> Result<Engine, EngineError> {
+pub(crate) fn load(args: &Args, stop: Arc<AtomicBool>) -> Result<Engine, EngineError> {
     let path = policy_path(args);
     let base = path.parent().filter(|base| !base.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let stop = match &args.command {
-        Command::Wal { action: WalAction::Stream { .. } }
-        | Command::Drill { .. }
-        | Command::Verify { level: Level::Restored, .. } => stop::on_signals()?,
-        _ => Arc::default(),
-    };
     let progress = Arc::new(Progress::new(!args.no_progress, stop));
     Engine::load(&path, environment(base, Arc::new(SystemClock::new())), progress)
 }
 
-fn with_policy(args: &Args, output: &Output) -> Outcome {
-    let engine = load(args)?;
+fn with_policy(args: &Args, stop: Arc<AtomicBool>, output: &Output) -> Outcome {
+    let engine = load(args, stop)?;
     match &args.command {
         Command::Check => {
             let report = engine.check()?;

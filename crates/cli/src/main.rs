@@ -10,6 +10,7 @@ mod init;
 mod output;
 mod progress;
 mod secrets;
+mod serve;
 mod show;
 mod stop;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use lifeboat_base::failure::{Failure, FailureKind};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 /// From here on these signals set the flag that is returned.
@@ -19,4 +19,12 @@ pub(crate) fn on_signals() -> Result<Arc<AtomicBool>, Failure> {
             })?;
     }
     Ok(stop)
+}
+
+/// From here on SIGHUP sets the flag that is returned, and ends nothing.
+pub(crate) fn on_hangup() -> Result<Arc<AtomicBool>, Failure> {
+    let look = Arc::new(AtomicBool::new(false));
+    flag::register(SIGHUP, Arc::clone(&look))
+        .map_err(|error| Failure::with_source(FailureKind::Internal, "failed to listen to signals", error))?;
+    Ok(look)
 }

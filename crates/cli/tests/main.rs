@@ -53,6 +53,7 @@ mod main {
     mod retention_doubts;
     mod retention_log;
     mod secrets;
+    mod serve;
     mod shred;
     mod stalled;
     mod tablespaces;

@@ -12,9 +12,9 @@ use crate::duties::owed;
 use crate::error::EngineError;
 use crate::shares::{Held, unkept};
 
-/// A schedule is a promise about time, and this version does not watch the clock.
+/// A schedule is a promise about time: something has to watch the clock.
 const UNSCHEDULED: &str =
-    "nothing runs schedules by itself in this version: call `lifeboat backup` from cron or a timer";
+    "schedules run while `lifeboat serve` runs; else call `lifeboat serve --once` from cron or a timer";
 
 /// A store that nobody wrote down is missing from every drill, too.
 const UNLOOKED: &str = "nothing looks for stores that have no row: say under `[inventory]` where applications are told of theirs";

@@ -193,7 +193,7 @@ fn digest(policy: &Policy, plan: &DrillPlan) -> Digest {
 }
 
 /// Plans and stores are named by one rule; their records are told apart by kind.
-fn subject(name: &PlanName) -> Result<StoreName, EngineError> {
+pub(crate) fn subject(name: &PlanName) -> Result<StoreName, EngineError> {
     StoreName::new(name.as_str()).map_err(|error| {
         Failure::with_source(FailureKind::Internal, "failed to name the record", error).into()
     })

@@ -28,6 +28,9 @@ use log::LogState;
 
 mod log;
 mod promises;
+mod renewals;
+
+pub(crate) use renewals::Renewal;
 
 /// Where manifests lie in a vault.
 const POINTS_FOLDER: &str = "lifeboat/points/";
@@ -254,6 +257,11 @@ impl Engine {
         }
         let (schema, policy_hash) = ("lifeboat.status/v1", self.policy_hash);
         Ok(StatusReport { schema, at: now, policy_hash, stores, drills, findings })
+    }
+
+    /// When the proofs that a row asks for are to be renewed.
+    pub(crate) fn renewals(&self, row: &Store, now: Timestamp) -> Result<Vec<Renewal>, EngineError> {
+        Ok(renewals::renewals(&self.facts(row, now)?))
     }
 
     fn has_partners(&self, row: &Store) -> bool {

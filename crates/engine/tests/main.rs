@@ -4,6 +4,7 @@
 mod main {
     mod clocks;
     mod doubts;
+    mod due;
     mod locks;
     mod retention;
     mod world;

@@ -64,7 +64,7 @@ fn try_fetch(args: &Args, output: &Output) -> Result<bool, EngineError> {
     let args::Command::Wal { action: WalAction::Fetch { name, path, store, copy } } = &args.command else {
         return Err(EngineError::new(FailureKind::Internal, "this is no request for a file of the log"));
     };
-    let engine = load(args)?;
+    let engine = load(args, std::sync::Arc::default())?;
     let options =
         FetchOptions { store: store.clone(), name: name.clone(), path: path.clone(), copy: copy.clone() };
     let report = engine.fetch_log(&options)?;
